@@ -1,0 +1,247 @@
+"""The chest as path lengths: how many centimetres of lung, soft tissue and bone lie in the beam of each pixel.
+
+Everything is evaluated at the patient coordinates of the pixels, so that pose is exact and nothing is resampled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.randomness import Draws
+from cxrtut.data.phantom.shapes import (
+    Plane,
+    at_height,
+    blend,
+    bump,
+    chord,
+    edge,
+    heights,
+    profile,
+    smoothstep,
+    texture,
+)
+from cxrtut.data.phantom.skeleton import ribs
+from cxrtut.data.phantom.trunk import build_trunk, trunk_profiles
+from cxrtut.data.phantom.vessels import Branches, grow_tree, project_tree
+
+# Effective attenuation at 60-70 keV, 1/cm (water .20; lung inflated to a quarter of it; bone: excess over soft tissue)
+MU_SOFT, MU_LUNG, MU_BONE = 0.200, 0.048, 0.36
+FLUID_FOR_AIR = (
+    MU_SOFT - MU_LUNG
+)  # what a centimetre of fluid instead of lung adds to the optical depth
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What detector and findings need to know of a healthy chest. Planes are (B, H, W); lengths in cm."""
+
+    frame: Frame
+    patient: Draws
+    acquisition: Draws
+    right: Plane  # 1 on the patient's right half, else 0
+    side_x: Plane  # |x|
+    level: Plane  # u: 0 at the apex, about .74 at the widest place, 1 at the costophrenic angle
+    lateral: Plane  # |x| of the lung's lateral border
+    dome: Plane  # y of the dome on this side
+    bottom: Plane  # y of the costophrenic angle on this side
+    diaphragm: Plane  # y of the diaphragm
+    lung_field: Plane  # 0..1, the lung as seen above the diaphragm
+    lung_full: Plane  # lung path without heart and diaphragm
+    lung: Plane  # lung path
+    depth: Plane  # depth of the cage
+    open_share: Plane  # share of the lung path above and behind the diaphragm
+    heart: Plane  # 0..1, silhouette of the heart
+    vessels: Plane
+    bronchi: Plane
+    lung_texture: Plane  # relative lung density
+    coarse: Float[Tensor, "B 3 H W"]
+    fine: Float[Tensor, "B 3 H W"]
+    body: Plane  # 0..1
+    tau: Plane  # optical depth of the healthy chest
+
+    def take(self, rows: Tensor) -> Anatomy:
+        """The anatomy of some of the images."""
+        frame = Frame(
+            self.frame.x[rows],
+            self.frame.y[rows],
+            self.frame.pixel[rows],
+            self.frame.pose[rows],
+            self.frame.size,
+        )
+        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frame"}
+        taken = {k: v.take(rows) if isinstance(v, Draws) else v[rows] for k, v in rest.items()}
+        return Anatomy(frame=frame, **taken)
+
+
+def cage_level(patient: Draws, y: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
+    """Level u between apex and costophrenic angle, and the cage's relative width there."""
+    u = (y - patient.apex_y) / (bottom - patient.apex_y)
+    q = (1 - u / 0.74).clamp(0, 1)
+    width = (1 - q**1.8).clamp_min(1e-6) ** 0.6
+    return u, width * (1 - 0.07 * ((u - 0.74) / 0.26).clamp_min(0) ** 2)
+
+
+def heart_width(patient: Draws, acquisition: Draws, ctr: Tensor) -> Tensor:
+    """Projected width of the heart, cm: cardiothoracic ratio x inner width of the cage x magnification."""
+    return ctr * 2 * patient.cage_half_width * acquisition.magnification
+
+
+def mediastinum_profiles(patient: Draws, acquisition: Draws, ctr: Tensor) -> Float[Tensor, "B 3 P"]:
+    """Right border, left border and depth of heart and great vessels by height (arguments (B,))."""
+    p, dome, apex = patient, patient.dome_right_y - acquisition.expiration, patient.apex_y
+    width = heart_width(p, acquisition, ctr)
+    right, left = width * (0.33 + p.heart_share), width * (0.67 - p.heart_share)
+    one, m, knob_y = torch.ones_like(dome), p.mediastinum, p.knob_y
+    heights = [
+        apex - 6, apex, knob_y - 2.5, knob_y, knob_y + 2.3, knob_y + 4.0,
+        dome - 7.6, dome - 4.2, dome - 1.6, dome + 0.8, dome + 4,
+    ]  # fmt: skip
+    right_border = [
+        2.4 * one, 2.3 * one, 2.5 * m, 2.75 * m, 2.7 * m, 2.6 * m,
+        torch.maximum(0.80 * right, 2.6 * m), right, 0.97 * right, 0.80 * right, 0.6 * right,
+    ]  # fmt: skip
+    left_border = [
+        2.4 * one, 2.4 * one, 2.3 * m, 2.3 * m + p.knob, 2.4 * m + 0.2, torch.maximum(3.3 * m, 0.40 * left),
+        torch.maximum(0.62 * left, 3.4 * m), 0.90 * left, left, 0.93 * left, 0.75 * left,
+    ]  # fmt: skip
+    depths = torch.tensor(
+        [6.0, 6.5, 8.5, 9.5, 9.0, 9.2, 10.4, 11.6, 11.6, 10.5, 8.0], device=dome.device
+    )
+    depths = depths * (0.85 + 0.15 * (width / 12.4))[:, None]
+    knots = torch.stack(heights, 1)
+    knots = (
+        torch.cummax(knots, 1).values + torch.arange(11, device=dome.device) * 1e-3
+    )  # a very high dome
+    irregular = 1 + p.heart_border
+    irregular[:, :, 7:9] = 1  # the widest place keeps the cardiothoracic ratio exact
+    return torch.stack(
+        [
+            profile(knots, torch.stack(right_border, 1) * irregular[:, 0], 2.2),
+            profile(knots, torch.stack(left_border, 1) * irregular[:, 1], 2.2),
+            profile(knots, depths, 3.0),
+        ],
+        dim=1,
+    )
+
+
+def mediastinum(
+    patient: Draws, acquisition: Draws, profiles: Float[Tensor, "B 3 H W"], frame: Frame
+) -> tuple[Plane, Plane]:
+    """Path through heart and mediastinum (cm) and the heart's silhouette (0..1).
+
+    `profiles` are those of `mediastinum_profiles`, read at the height of each pixel.
+    """
+    p, a = patient.planes(), acquisition.planes()
+    right, left, depth = profiles.unbind(1)
+    x = frame.x - 2.5 * a.yaw
+    s = (x / blend(left, right, (x < 0).float())).abs()
+    dome = p.dome_right_y - a.expiration
+    path = depth * chord(s * s * s) * edge(dome + 5 - frame.y, 0.6)
+    heart = ((s < 1) & (frame.y > p.knob_y + 3.2) & (frame.y < dome + 1.2)).float()
+    return path, heart
+
+
+def _cage_profiles(patient: Draws, acquisition: Draws) -> Float[Tensor, "B 2 P"]:
+    """Relative width of the right and the left half of the cage by height."""
+    p, y = Draws({"apex_y": patient.apex_y[:, None]}), heights(patient.apex_y.device)
+    widths = []
+    for dome in (patient.dome_right_y, patient.dome_left_y):
+        bottom = (dome - acquisition.expiration + patient.angle_depth)[:, None].double()
+        widths.append(cage_level(p, y.double(), bottom)[1].float())
+    return torch.stack(widths, 1)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known of some images before any pixel is drawn; cheap when made for many at once."""
+
+    patient: Draws
+    acquisition: Draws
+    profiles: Float[Tensor, "B 5 P"]  # mediastinum, width of the cage on the right and the left
+    trunk_profiles: Float[Tensor, "B 3 P"]
+    vessels: list[Branches]
+    bronchi: list[Branches]
+
+    @classmethod
+    def of(cls, patient: Draws, acquisition: Draws) -> Plan:
+        heart = mediastinum_profiles(patient, acquisition, patient.ctr)
+        profiles = torch.cat([heart, _cage_profiles(patient, acquisition)], 1)
+        vessels = grow_tree(patient.key, "vessels", roots=16, levels=7, radius=0.36)
+        bronchi = grow_tree(patient.key, "bronchi", roots=8, levels=4, radius=0.27)
+        return cls(patient, acquisition, profiles, trunk_profiles(patient), vessels, bronchi)
+
+    def take(self, rows: slice) -> Plan:
+        vessels = [level.take(rows) for level in self.vessels]
+        bronchi = [level.take(rows) for level in self.bronchi]
+        patient, acquisition = self.patient.take(rows), self.acquisition.take(rows)
+        profiles, trunk = self.profiles[rows], self.trunk_profiles[rows]
+        return Plan(patient, acquisition, profiles, trunk, vessels, bronchi)
+
+
+def build_anatomy(plan: Plan, size: int) -> Anatomy:
+    """Evaluates the healthy chest of each planned image on size x size pixels."""
+    patient, acquisition = plan.patient, plan.acquisition
+    frame = Frame.of(patient, acquisition, size)
+    p, a, x, y = patient.planes(), acquisition.planes(), frame.x, frame.y
+    right, side_x = (x < 0).float(), x.abs()
+    trunk = build_trunk(patient, acquisition, plan.trunk_profiles, size)
+    fine, coarse = texture(patient.fine, x, y), trunk.coarse
+    soft_edge = 0.6 * frame.pixel + 0.03
+
+    # lungs
+    profiles = at_height(plan.profiles, y)
+    width = blend(profiles[:, 4], profiles[:, 3], right)
+    dome = blend(p.dome_left_y, p.dome_right_y, right) - a.expiration
+    bottom = dome + p.angle_depth
+    level = (y - p.apex_y) / (bottom - p.apex_y)
+    half_width = p.cage_half_width * (1 + 0.02 * p.cage_asymmetry * (2 * right - 1))
+    lateral = p.apex_x + (half_width - p.apex_x) * width + 0.10 * coarse[:, 0]
+    rise = (1 - level / 0.15).clamp(0, 1)
+    medial = p.apex_x - (p.apex_x - 0.9) * torch.sqrt(1 - rise * rise)
+    outwards = side_x - p.dome_peak_x
+    fall = (outwards / (half_width - p.dome_peak_x)).clamp(0, 1.1).square()
+    inner = (outwards / p.dome_peak_x).clamp(-1.2, 0)
+    dome_shape = p.angle_depth * fall * (0.45 + 0.55 * fall * fall) + 1.5 * inner * inner
+    diaphragm = dome + dome_shape + 0.15 * coarse[:, 1]
+    field = edge(lateral - side_x, soft_edge) * edge(y - p.apex_y, soft_edge)
+    field = field * edge(side_x - medial, soft_edge + 0.5 * smoothstep((level - 0.06) / 0.12))
+    q = (side_x / (lateral + 0.3).clamp_min(0.5)).clamp(0, 1)
+    top = (1 - level / 0.55).clamp(0, 1)
+    depth = p.cage_depth * torch.sqrt((1 - top * top) * (1 - q * q * q))
+    full = depth * field
+    above = diaphragm - y
+    over = edge(above, 1.2 * soft_edge)
+    recess = 0.32 * torch.exp((above / 3.2).clamp(max=0)) * edge(above + p.angle_depth + 0.2, 0.35)
+    open_share = over + (1 - over) * recess
+    heart_path, heart = mediastinum(patient, acquisition, profiles[:, :3], frame)
+    lung = lung_behind(full, depth, open_share, heart_path)
+
+    # vessels
+    aerated = edge(full * over - 0.4, 0.15) * (lung / (full + 1e-3))
+    vessels = project_tree(plan.vessels, frame, acquisition.yaw).clamp(max=2.5) * aerated
+    bronchi = project_tree(plan.bronchi, frame, acquisition.yaw).clamp(max=1.5) * aerated
+    ridges = bump(2.5 * fine[:, 2])  # vessels too fine to be drawn one by one
+    grain = 1 + 0.05 * coarse[:, 1] + 0.05 * fine[:, 0] + 0.03 * fine[:, 1] + 0.09 * ridges
+    lung_texture = p.lung_density * grain
+
+    # optical depth
+    bone = trunk.bone + ribs(p, y, side_x, right, lateral, fine[:, 2]) * trunk.body
+    soft = (trunk.tissue - lung).clamp_min(0) + p.hilum_density * trunk.hilum * field * over
+    tau = MU_SOFT * soft + MU_LUNG * lung * lung_texture + MU_BONE * bone
+    tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels
+    return Anatomy(
+        frame=frame, patient=patient, acquisition=acquisition, right=right, side_x=side_x, level=level, lateral=lateral, dome=dome,
+        bottom=bottom, diaphragm=diaphragm, lung_field=field * over, lung_full=full, lung=lung, depth=depth,
+        open_share=open_share, heart=heart, vessels=vessels, bronchi=bronchi, lung_texture=lung_texture,
+        coarse=coarse, fine=fine, body=trunk.body, tau=tau,
+    )  # fmt: skip
+
+
+def lung_behind(full: Plane, depth: Plane, open_share: Plane, heart_path: Plane) -> Plane:
+    """Lung path (cm) that remains beside and behind heart and diaphragm."""
+    return (full - heart_path).clamp_min(0) * open_share * edge(depth - heart_path + 1.2, 0.4)

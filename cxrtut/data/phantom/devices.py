@@ -1,0 +1,82 @@
+"""Objects in the beam: catheters, tubes, electrodes, ports. They lie on healthy and abnormal patients alike."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.randomness import Draws
+from cxrtut.data.phantom.shapes import Plane, blur, chord, splat
+
+_POINTS = 240  # along a wire
+_WIRE_WIDTH = 0.06  # cm
+
+
+def _curves(p: Draws, a: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """Points of all wires in patient coordinates and what each point weighs, all (B, wires * points)."""
+    t = torch.linspace(0, 1, _POINTS, device=p.body_size.device)
+    xs: list[Tensor] = []
+    ys: list[Tensor] = []
+    weights: list[Tensor] = []
+
+    def wire(x: Tensor, y: Tensor, weight: Tensor) -> None:
+        xs.append(x)
+        ys.append(y)
+        weights.append(weight.expand_as(x))
+
+    q = a.line_path[..., None]
+    x = 6 * q[:, 0] + 10 * q[:, 1] * t + 3 * q[:, 2] * torch.sin(t * (4 + q[:, 3]))
+    y = -17 + 26 * t * torch.sigmoid(q[:, 4].double() + 1).float() + 2 * q[:, 5] * torch.sin(5 * t + 3 * q[:, 6])
+    wire(x, y, 0.018 * a.line[:, None])
+
+    end, tube = a.tube_end[:, None], a.tube[:, None]
+    y = -20 + (end + 20) * t
+    bend = 0.06 * (y - 2).clamp_min(0) ** 2  # a gastric tube turns left below the dome
+    for offset in (-0.35, 0.35):
+        wire(0.4 * torch.sin(0.25 * y) + offset + bend, y, 0.016 * tube)
+
+    place = a.lead_place[..., None]
+    for i, (x0, y0) in enumerate(((-9.0, -7.0), (9.0, -7.0), (8.0, 6.0))):
+        x = (
+            x0
+            + 2 * place[:, i, 0]
+            + (2 + 2 * place[:, i, 2]) * t
+            + place[:, i, 3] * torch.sin(5 * t)
+        )
+        cable_y = y0 + 1.5 * place[:, i, 1] - (14 + y0 * 0.5) * t
+        wire(x, cable_y, 0.022 * a.leads[:, None])
+        ring = _electrode(x[:, :1], cable_y[:, :1])
+        wire(*ring, 0.012 * a.leads[:, None])
+
+    side, (px, py) = 2 * (a.port_place[:, 0:1] > 0.4).float() - 1, _port(a)
+    x = (px[:, None] - side * 1.0) * (1 - t) * (1 - t) + 2 * t * (1 - t) * side * 2 + t * t * 3.5
+    wire(x, py[:, None] + (5 - py[:, None]) * t * t + 2.0 * t, 0.030 * a.port[:, None])
+    return torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(weights, 1)
+
+
+def _port(a: Draws) -> tuple[Tensor, Tensor]:
+    side = 2 * (a.port_place[:, 0] > 0.4).float() - 1
+    return side * (8.5 + 2 * a.port_place[:, 1]), -9.5 + 2.5 * a.port_place[:, 2]
+
+
+def devices(patient: Draws, acquisition: Draws, frame: Frame) -> Float[Tensor, "B H W"]:
+    """Optical depth that the objects add; arguments are (B,) draws."""
+    a = acquisition
+    x, y, weight = _curves(patient, a)
+    px, py = frame.to_pixels(x, y)
+    wires = splat(px, py, weight / frame.pixel[:, :, 0] ** 2, frame.size)
+    tau = blur(wires, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / (0.7 * 37.0) * frame.size))
+    px, py = (t[:, None, None] for t in _port(a))
+    can = ((frame.x - px) / 1.9).square().square() + ((frame.y - py) / 1.5).square().square()
+    return tau + 1.6 * a.port[:, None, None] * chord(can)
+
+
+def _electrode(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Points of a ring and a knob around (x, y), arguments (B, 1)."""
+    t = torch.arange(90, device=x.device) * (2 * math.pi / 60)
+    radius = torch.where(t < 2 * math.pi, 0.5, 0.15)
+    return x + radius * t.cos(), y + radius * t.sin()

@@ -1,0 +1,149 @@
+"""Elementary shapes: soft edges, chords, smooth profiles, textures, and blurs with one width per image.
+
+All of it is elementwise in the batch, so that an image is the same bit for bit whatever is rendered beside it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+Plane = Float[Tensor, "B H W"]
+PROFILE_TOP, PROFILE_BOTTOM, PROFILE_POINTS = -26.0, 26.0, 261  # cm, cm, one point every 2 mm
+
+
+def edge(distance: Tensor, width: Tensor | float) -> Tensor:
+    """0 outside (negative distance), 1 inside, over about four widths (cm)."""
+    return torch.sigmoid(distance / width)
+
+
+def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of a few angles, by way of float64: the same float32 in a batch of any length."""
+    return angle.double().cos().float(), angle.double().sin().float()
+
+
+def bump(z: Tensor) -> Tensor:
+    """exp(-z^2)."""
+    return torch.exp(-z * z)
+
+
+def chord(q: Tensor) -> Tensor:
+    """Half chord of the unit circle at squared distance q from its centre."""
+    return torch.sqrt((1 - q).clamp_min(0))
+
+
+def shell(q: Tensor, hollow: float) -> Tensor:
+    """A tube seen from the side: the cortex is what is left of a chord without a share of the marrow's chord."""
+    return chord(q) - hollow * chord(1.45 * q)
+
+
+def smoothstep(t: Tensor) -> Tensor:
+    t = t.clamp(0, 1)
+    return t * t * (3 - 2 * t)
+
+
+def rounded(depth: Tensor, radius: float) -> Tensor:
+    """Relative thickness at `depth` cm inside an outline that is rounded over `radius` cm."""
+    q = (1 - depth / radius).clamp(0, 1)
+    return torch.sqrt((1 - q * q).clamp_min(0))
+
+
+def blend(left: Tensor, right: Tensor, is_right: Tensor) -> Tensor:
+    """`right` where is_right is 1, `left` where it is 0 (several times faster than `torch.where` on a CPU)."""
+    return left + (right - left) * is_right
+
+
+def texture(
+    values: Float[Tensor, "B C n n"], x: Plane, y: Plane, extent: float = 22.0
+) -> Float[Tensor, "B C H W"]:
+    """Value noise: a random lattice over [-extent, extent] cm, read at (x, y) in patient coordinates."""
+    grid = torch.stack([x, y], dim=-1) / extent
+    return F.grid_sample(values, grid, padding_mode="reflection", align_corners=True)
+
+
+def heights(device: torch.device) -> Float[Tensor, " P"]:
+    """The heights (cm) at which profiles are kept."""
+    return torch.linspace(PROFILE_TOP, PROFILE_BOTTOM, PROFILE_POINTS, device=device)
+
+
+def profile(
+    knots: Float[Tensor, "B K"], values: Float[Tensor, "B K"], smooth: float
+) -> Float[Tensor, "B P"]:
+    """A smooth function of height y: values at ascending knots (cm), blurred over `smooth` points of 2 mm."""
+    y = heights(values.device).expand(len(values), -1).contiguous()
+    i = torch.searchsorted(knots.contiguous(), y).clamp(1, knots.shape[1] - 1)
+    low, high = knots.gather(1, i - 1), knots.gather(1, i)
+    t = ((y - low) / (high - low)).clamp(0, 1)
+    t = 0.5 * (t + t * t * (3 - 2 * t))
+    table = torch.lerp(values.gather(1, i - 1), values.gather(1, i), t)
+    width = table.new_full((len(table), 1, 1), smooth)
+    return _blur_along(table[:, None], 2, _weights(width, math.ceil(3 * smooth)))[:, 0]
+
+
+def at_height(profiles: Float[Tensor, "B C P"], y: Plane) -> Float[Tensor, "B C H W"]:
+    """Reads profiles at the height of each pixel; beyond the ends the last value holds."""
+    middle, half = (PROFILE_TOP + PROFILE_BOTTOM) / 2, (PROFILE_BOTTOM - PROFILE_TOP) / 2
+    grid = torch.stack([torch.zeros_like(y), (y - middle) / half], dim=-1)
+    return F.grid_sample(profiles[..., None], grid, padding_mode="border", align_corners=True)
+
+
+def _weights(width: Float[Tensor, "B 1 1"], radius: int) -> list[Tensor]:
+    """Weights of a Gaussian at distances 0..radius, one kernel per image."""
+    distance = torch.arange(radius + 1, device=width.device)
+    taps = torch.exp(-0.5 * (distance / width.double().clamp_min(1e-3)) ** 2)
+    taps = taps / (2 * taps.sum(-1, keepdim=True) - taps[..., :1])
+    return list(taps.float().split(1, dim=-1))
+
+
+def _blur_along(image: Plane, axis: int, weights: list[Tensor]) -> Plane:
+    """One pass of a symmetric kernel along axis 1 (rows) or 2 (columns), added tap by tap."""
+    radius, n = len(weights) - 1, image.shape[axis]
+    padding = (radius, radius, 0, 0) if axis == 2 else (0, 0, radius, radius)
+    padded = F.pad(image, padding, mode="replicate")
+    out = image * weights[0]
+    for i in range(1, radius + 1):
+        pair = padded.narrow(axis, radius - i, n) + padded.narrow(axis, radius + i, n)
+        out.addcmul_(pair, weights[i])
+    return out
+
+
+def blur(image: Plane, width: Float[Tensor, "B 1 1"], widest: float) -> Plane:
+    """Gaussian blur of standard deviation `width` pixels, its own for every image.
+
+    `widest` (pixels) bounds the widths and so fixes the number of taps: kernels are added tap by
+    tap, which is faster than a convolution of one channel and independent of the rest of the batch.
+    """
+    weights = _weights(width, max(1, math.ceil(2.2 * widest)))
+    return _blur_along(_blur_along(image, 1, weights), 2, weights)
+
+
+def smooth_coarse(image: Plane, cells: int, width: float) -> Plane:
+    """A very wide blur: average to cells x cells, blur there by `width` cells, interpolate back."""
+    size = image.shape[-1]
+    coarse = F.avg_pool2d(image[:, None], max(1, size // cells))[:, 0]
+    coarse = blur(coarse, coarse.new_full((len(coarse), 1, 1), width), width)
+    return F.interpolate(coarse[:, None], size=(size, size), mode="bilinear", align_corners=False)[
+        :, 0
+    ]
+
+
+def splat(
+    px: Float[Tensor, "B N"], py: Float[Tensor, "B N"], amount: Float[Tensor, "B N"], size: int
+) -> Plane:
+    """Adds amounts at sub-pixel places by bilinear weights: the sum is kept at every resolution."""
+    px, py = px.clamp(-1, size), py.clamp(-1, size)  # what lies outside falls on a rim that is cut off
+    left, top = px.floor(), py.floor()
+    fx, fy = px - left, (py - top) * amount
+    wide = size + 3
+    place = ((top + 1) * wide + (left + 1)).long()
+    right_part, lower = fx * fy, fx * amount
+    out = px.new_zeros(len(px), wide * wide)
+    out.scatter_add_(1, place, amount - fy - lower + right_part)
+    out.scatter_add_(1, place + 1, lower - right_part)
+    out.scatter_add_(1, place + wide, fy - right_part)
+    out.scatter_add_(1, place + (wide + 1), right_part)
+    return out.view(-1, wide, wide)[:, 1 : size + 1, 1 : size + 1].contiguous()

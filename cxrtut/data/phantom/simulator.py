@@ -1,0 +1,369 @@
+"""The simulated chest radiograph: patients, visits, findings and exposures put together into batches.
+
+A drawing made of physics, for teaching and testing. It is not a patient, and no result on it is clinical evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from cxrtut.data.phantom.acquisition import sample_acquisitions
+from cxrtut.data.phantom.anatomy import Plan, build_anatomy
+from cxrtut.data.phantom.annotation import boxes_by_side, landmarks, pack_boxes
+from cxrtut.data.phantom.detector import Exposure
+from cxrtut.data.phantom.devices import devices
+from cxrtut.data.phantom.findings import CLASSES, change, draw_finding
+from cxrtut.data.phantom.patient import sample_patients
+from cxrtut.data.phantom.randomness import Draws, Law, Uniform, draw, keys
+from cxrtut.data.phantom.threads import on_every_core
+from cxrtut.data.sample import Batch
+
+MASK_THRESHOLD = (
+    0.02  # change of optical depth (2 % of intensity) from which a pixel counts as changed
+)
+VISITS = (
+    0,
+    0,
+    1,
+    0,
+    1,
+    2,
+    0,
+    1,
+    2,
+    3,
+)  # ten images are four patients with one, two, three and four visits
+_PATIENT_OF = (0, 1, 1, 2, 2, 2, 3, 3, 3, 3)
+MAX_FINDINGS = 3
+MAX_SEVERITY = 2.2
+PLANNED = 64  # images planned at once
+
+_CASE: dict[str, Law] = {
+    "abnormal": Uniform(0, 1),
+    "number": Uniform(0, 1),
+    "order": Uniform(0, 1, (len(CLASSES),)),
+    "tag": Uniform(0, 1),
+    "split": Uniform(0, 1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """How hard the images are: severity of the findings, strength of the pose, photons."""
+
+    severity: float
+    pose: float
+    dose: float
+
+
+PRESETS = MappingProxyType(
+    {
+        "easy": Preset(severity=2.2, pose=0.35, dose=4.0),
+        "default": Preset(severity=1.3, pose=1.0, dose=1.0),
+        "hard": Preset(severity=0.9, pose=1.2, dose=0.5),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Confounder:
+    """A text marker ("PORT") that is more frequent beside one disease: a shortcut for a classifier.
+
+    The healthy twin carries the same marker.
+    """
+
+    disease: str
+    with_disease: float = 0.9  # probability of the marker when the disease is there
+    without: float = 0.1
+
+
+@dataclass(frozen=True, eq=False)
+class PhantomSample:
+    """Simulated radiographs and everything that is known of them.
+
+    Attributes:
+        image, healthy: (B, 1, H, W) float32 in [-1, 1]; the healthy twin has the same patient, exposure and noise.
+        label_vector: (B, 8) float32 {0, 1} in the order of `CLASSES`.
+        mask: (B, 8, H, W) bool, the pixels that a finding changes (by more than `MASK_THRESHOLD` in optical depth).
+        region: (B, 8, H, W) bool, what a reader would call the finding; the boxes enclose it.
+        boxes, box_label: (B, M, 4) float32 xyxy pixels and (B, M) int64 class, -1 where padded.
+        pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates in cm (see `frame.pose_matrix`).
+        landmarks: (B, 9, 2) float32 pixels, named by `annotation.LANDMARKS`.
+        lung, heart: (B, H, W) bool silhouettes of the healthy chest.
+        ctr: (B,) cardiothoracic ratio of the image's heart, without magnification.
+        ap: (B,) 1 for portable exposures. tag: (B,) 1 where the confounding marker is shown.
+        patient, visit, index: (B,) int64.
+    """
+
+    image: Float[Tensor, "B 1 H W"]
+    healthy: Float[Tensor, "B 1 H W"]
+    label_vector: Float[Tensor, "B 8"]
+    mask: Bool[Tensor, "B 8 H W"]
+    region: Bool[Tensor, "B 8 H W"]
+    boxes: Float[Tensor, "B M 4"]
+    box_label: Int[Tensor, "B M"]
+    pose: Float[Tensor, "B 2 3"]
+    landmarks: Float[Tensor, "B 9 2"]
+    lung: Bool[Tensor, "B H W"]
+    heart: Bool[Tensor, "B H W"]
+    ctr: Float[Tensor, " B"]
+    ap: Float[Tensor, " B"]
+    tag: Float[Tensor, " B"]
+    patient: Int[Tensor, " B"]
+    visit: Int[Tensor, " B"]
+    index: Int[Tensor, " B"]
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self) -> Batch:
+        """The sample as the library's batch; its mask is the region, which is what boxes and readers outline."""
+        return Batch(
+            image=self.image, label_vector=self.label_vector, boxes=self.boxes, box_label=self.box_label,
+            index=self.index, mask=self.region, healthy=self.healthy,
+        )  # fmt: skip
+
+
+class ChestPhantom:
+    """An endless, indexable collection of simulated frontal chest radiographs.
+
+    Image i is the same in any batch, order and chunk, and on any device to float tolerance.
+
+    Args:
+        size: pixels of a side, at least 32 and a multiple of 16.
+        preset: "easy", "default" or "hard", or a `Preset`.
+        seed: another seed is another population.
+        classes: the findings that occur; labels always have all eight columns of `CLASSES`.
+        prevalence: share of abnormal images.
+        severity: replaces the preset's: 0 invisible, 1 as subtle as in the clinic, 2.2 (the ceiling) obvious.
+        several: abnormal images may have up to three findings instead of one.
+        confounder: plants a marker that is correlated with a disease.
+        device: where images are rendered and returned.
+        chunk: images rendered at once; the default keeps intermediate planes in the processor's cache.
+
+    Raises:
+        ValueError: for an unknown preset or class, a wrong size, severity or prevalence.
+    """
+
+    classes = CLASSES
+
+    def __init__(
+        self,
+        size: int = 256,
+        preset: str | Preset = "default",
+        *,
+        seed: int = 0,
+        classes: Sequence[str] = CLASSES,
+        prevalence: float = 0.5,
+        severity: float | None = None,
+        several: bool = True,
+        confounder: Confounder | None = None,
+        device: torch.device | str = "cpu",
+        chunk: int | None = None,
+    ) -> None:
+        if size < 32 or size % 16:
+            raise ValueError(f"size must be a multiple of 16 and at least 32, got {size}")
+        if isinstance(preset, str) and preset not in PRESETS:
+            raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
+        for name in (*classes, *([confounder.disease] if confounder else [])):
+            if name not in CLASSES:
+                raise ValueError(f"classes must be among {CLASSES}, got {name!r}")
+        if not classes or len(set(classes)) != len(classes):
+            raise ValueError(f"classes must be one or more different names, got {tuple(classes)}")
+        if not 0 <= prevalence <= 1:
+            raise ValueError(f"prevalence must lie in [0, 1], got {prevalence}")
+        self.preset = PRESETS[preset] if isinstance(preset, str) else preset
+        if severity is not None:
+            self.preset = replace(self.preset, severity=severity)
+        _check_severity(torch.tensor(self.preset.severity))
+        self.size, self.seed, self.prevalence, self.several = size, seed, prevalence, several
+        self.present = tuple(sorted(classes))
+        self.confounder = confounder
+        self.device = torch.device(device)
+        pixels = 2**18 if self.device.type == "cpu" else 2**23
+        self.chunk = chunk or max(1, pixels // size**2)
+
+    def identities(self, index: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
+        """Patient and visit of each image: ten images are four patients with one to four visits."""
+        if index.dtype != torch.int64 or index.ndim != 1 or (len(index) and int(index.min()) < 0):
+            raise ValueError(
+                f"index must be a vector of int64 >= 0, got {index.dtype} {tuple(index.shape)}"
+            )
+        place = index % 10
+        patient = index // 10 * 4 + torch.tensor(_PATIENT_OF, device=index.device)[place]
+        return patient, torch.tensor(VISITS, device=index.device)[place]
+
+    def labels(self, index: Int[Tensor, " B"]) -> Float[Tensor, "B 8"]:
+        """The label vector that image i has unless told otherwise."""
+        case = self._case(index)
+        columns = [CLASSES.index(name) for name in self.present]
+        rank = case.order[:, columns].argsort(1).argsort(1)
+        number = 1 + (case.number > 0.70).long() + (case.number > 0.92).long()
+        number = (
+            number.clamp(max=min(MAX_FINDINGS, len(columns)))
+            if self.several
+            else torch.ones_like(number)
+        )
+        chosen = (rank < number[:, None]) & (case.abnormal < self.prevalence)[:, None]
+        labels = torch.zeros(len(index), len(CLASSES))
+        labels[:, columns] = chosen.float()
+        return labels
+
+    def split(self, index: Int[Tensor, " B"]) -> list[str]:
+        """ "train" (70 %), "val" (10 %) or "test" (20 %) by patient."""
+        patient, _ = self.identities(index.cpu())
+        u = draw(_CASE, keys(self.seed, patient, torch.full_like(patient, -7))).split
+        return ["train" if v < 0.7 else "val" if v < 0.8 else "test" for v in u.tolist()]
+
+    def batch(self, index: Int[Tensor, " B"], device: torch.device | str | None = None) -> Batch:
+        """Images as the library's batch, like any other source's `batch`."""
+        batch = self.sample(index).batch()
+        return batch if device is None else batch.to(device)
+
+    @torch.no_grad()
+    def sample(
+        self,
+        index: Int[Tensor, " B"],
+        *,
+        labels: Float[Tensor, "B 8"] | None = None,
+        severity: Float[Tensor, " B"] | float | None = None,
+    ) -> PhantomSample:
+        """Renders images.
+
+        Args:
+            index: which images, int64 on the CPU.
+            labels: findings to give them instead of their own, {0, 1}, at most three a row.
+            severity: replaces the preset's, one number or one for each image.
+
+        Raises:
+            ValueError: labels that are not 0 or 1, of the wrong shape, or more than three a row; severity outside [0, 2.2].
+        """
+        names = PhantomSample.__dataclass_fields__
+        index = index.cpu()
+        labels = self.labels(index) if labels is None else labels.cpu().float()
+        if labels.shape != (len(index), len(CLASSES)) or not bool(
+            ((labels == 0) | (labels == 1)).all()
+        ):
+            raise ValueError(
+                f"labels must be 0 or 1 of shape {(len(index), len(CLASSES))}, got {tuple(labels.shape)}"
+            )
+        if len(index) and int(labels.sum(1).max()) > MAX_FINDINGS:
+            raise ValueError(
+                f"at most {MAX_FINDINGS} findings an image, got {int(labels.sum(1).max())}"
+            )
+        severity = torch.as_tensor(
+            self.preset.severity if severity is None else severity, dtype=torch.float32
+        ).cpu()
+        _check_severity(severity)
+        severity = severity.expand(len(index))
+        if not len(index):
+            one = self.sample(torch.zeros(1, dtype=torch.int64))
+            return PhantomSample(**{name: getattr(one, name)[:0] for name in names})
+        parts = [
+            part
+            for rows in torch.arange(len(index)).split(PLANNED)
+            for part in self._render_block(index[rows], labels[rows], severity[rows])
+        ]
+        joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
+        return PhantomSample(**joined)
+
+    def blocks(self, n: int, start: int = 0) -> Iterator[PhantomSample]:
+        """Images start .. start + n - 1, a chunk at a time."""
+        for index in torch.arange(start, start + n).split(self.chunk):
+            yield self.sample(index)
+
+    def _case(self, index: Tensor) -> Draws:
+        patient, visit = self.identities(index.cpu())
+        return draw(_CASE, keys(self.seed, patient, visit + 1000))
+
+    def _tag(self, index: Tensor, labels: Tensor) -> Tensor:
+        if self.confounder is None:
+            return torch.zeros(len(index))
+        ill = labels[:, CLASSES.index(self.confounder.disease)]
+        p = ill * self.confounder.with_disease + (1 - ill) * self.confounder.without
+        return (self._case(index).tag < p).float()
+
+    def _render_block(self, index: Tensor, labels: Tensor, severity: Tensor) -> list[PhantomSample]:
+        """Plans the images together, then draws them a chunk at a time, on a CPU with all cores."""
+        patient, visit = (t.to(self.device) for t in self.identities(index))
+        visits = sample_acquisitions(
+            self.seed, patient, visit, strength=self.preset.pose, dose_gain=self.preset.dose
+        )
+        plan = Plan.of(sample_patients(self.seed, patient), visits)
+        findings = {name: draw_finding(name, visits.key) for name in CLASSES}
+        tag = self._tag(index, labels)
+
+        def render(start: int) -> PhantomSample:
+            rows = slice(start, start + self.chunk)
+            identity = (patient[rows], visit[rows], index[rows], tag[rows])
+            drawn = {name: draws.take(rows) for name, draws in findings.items()}
+            return self._render(plan.take(rows), drawn, labels[rows], severity[rows], identity)
+
+        starts = range(0, max(1, len(index)), self.chunk)
+        return (
+            on_every_core(render, starts) if self.device.type == "cpu" else [*map(render, starts)]
+        )
+
+    def _render(
+        self,
+        plan: Plan,
+        findings: dict[str, Draws],
+        labels: Tensor,
+        severity: Tensor,
+        identity: tuple[Tensor, Tensor, Tensor, Tensor],
+    ) -> PhantomSample:
+        patient, visit, index, tag = identity
+        anatomy = build_anatomy(plan, self.size)
+        tau = anatomy.tau + devices(anatomy.patient, anatomy.acquisition, anatomy.frame)
+        exposure, healthy = Exposure.of(
+            anatomy, tau, tag.to(self.device) if self.confounder else None
+        )
+        n, size = len(index), self.size
+        region = torch.zeros(n, len(CLASSES), size, size, dtype=torch.bool, device=self.device)
+        mask, right = torch.zeros_like(region), anatomy.right > 0
+        boxes = torch.zeros(n, len(CLASSES), 2, 4, device=self.device)
+        there = torch.zeros(n, len(CLASSES), 2, dtype=torch.bool, device=self.device)
+        image, ctr = healthy, anatomy.patient.ctr.clone()
+        ill = labels.any(1) & (severity > 0)
+        if bool(ill.any()):
+            image = healthy.clone()
+            total = torch.zeros_like(tau)
+            for k, name in enumerate(CLASSES):
+                rows = (labels[:, k] * ill).nonzero()[:, 0]
+                if not len(rows):
+                    continue
+                rows = rows.to(self.device)
+                draws = findings[name].take(rows)
+                strength = severity.to(self.device)[rows]
+                delta, where = change(name, anatomy.take(rows), draws, strength)
+                total.index_add_(0, rows, delta)
+                mask[rows, k] = delta.abs() > MASK_THRESHOLD
+                region[rows, k] = where
+                boxes[rows, k], there[rows, k] = boxes_by_side(name, where, right[rows])
+                if name == "Cardiomegaly":
+                    ctr[rows] += (draws.ctr - ctr[rows]) * strength.clamp(0, 1)
+            rows = ill.nonzero()[:, 0].to(self.device)
+            image[rows] = exposure.take(rows).picture(tau[rows] + total[rows])
+        boxes, box_label = pack_boxes(boxes, there)
+        return PhantomSample(
+            image=image[:, None] * 2 - 1, healthy=healthy[:, None] * 2 - 1, label_vector=labels.to(self.device),
+            mask=mask, region=region, boxes=boxes, box_label=box_label, pose=anatomy.frame.pose,
+            landmarks=landmarks(anatomy), lung=anatomy.lung_field > 0.5, heart=anatomy.heart > 0.5, ctr=ctr,
+            ap=anatomy.acquisition.ap, tag=tag.to(self.device), patient=patient, visit=visit,
+            index=index.to(self.device),
+        )  # fmt: skip
+
+
+def _check_severity(severity: Tensor) -> None:
+    low, high = (float(severity.min()), float(severity.max())) if severity.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= MAX_SEVERITY + 1e-6):
+        raise ValueError(
+            f"severity must lie in [0, 2.2] (beyond it lesions are clipped by the lung's edge), "
+            f"got {low:g} .. {high:g}"
+        )

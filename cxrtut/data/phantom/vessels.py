@@ -1,0 +1,129 @@
+"""Pulmonary vessels and bronchi: random trees in three dimensions, added to the image by their volume.
+
+Two lungs, each with `roots` trees that leave the hilum in a fan and fork at every level. The radius shrinks by a
+factor of .68-.88 at a fork, near the 2^(-1/3) = .79 of Murray's law (Murray, PNAS 1926).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.randomness import noise
+from cxrtut.data.phantom.shapes import Plane, blur, splat
+
+HILUM_X = (-3.2, 3.4)  # cm, right and left
+HILUM_Y = (-2.2, -3.0)  # cm; the left hilum is the higher one
+SPREAD_WIDTHS = (0.26, 0.17, 0.17, 0.10)  # cm, blur of levels 0, 1, 2 and of all finer ones
+
+
+@dataclass(frozen=True)
+class Branches:
+    """All branches of one level: straight but for a bend that grows along the branch. Axes B, side, branch(, xyz)."""
+
+    start: Float[Tensor, "B 2 S 3"]
+    step: Float[Tensor, "B 2 S 3"]  # unit direction x length, cm
+    bend: Float[Tensor, "B 2 S 3"]
+    volume: Float[Tensor, "B 2 S"]  # cm^3
+    typical: float  # length, cm
+
+    def take(self, rows: slice) -> Branches:
+        return Branches(
+            self.start[rows], self.step[rows], self.bend[rows], self.volume[rows], self.typical
+        )
+
+
+def grow_tree(
+    key: Int[Tensor, " B"], name: str, *, roots: int, levels: int, radius: float
+) -> list[Branches]:
+    """One random tree per image and lung; a level for every element of the list.
+
+    Args:
+        name: which tree of the patient, for instance "vessels" or "bronchi".
+        roots: number of branches that leave each hilum.
+        radius: mean radius of those, cm.
+    """
+    shape = (len(key), 2, roots)
+    fan = torch.linspace(
+        -1.45, 1.35, roots, device=key.device
+    )  # angle to the horizontal, rad, + is down
+    z = noise(key, name, 2, roots, 7)
+    angle, tilt = fan + 0.14 * z[..., 0], 0.5 * z[..., 1].clamp(-1.6, 1.6)
+    direction = torch.stack(
+        [angle.cos() * tilt.cos(), angle.sin() * tilt.cos(), tilt.sin()], dim=-1
+    )
+    start = z[..., 2:5] * z.new_tensor([0.35, 0.8, 0.8])
+    spread = torch.sigmoid(1.7 * z[..., 5:7])  # near uniform on (0, 1)
+    length = 2.3 * (0.8 + 0.4 * spread[..., 0]) * (1 + 0.25 * angle.sin().abs())
+    radii = radius * (0.7 + 0.5 * spread[..., 1])
+    tree, typical = [], 2.3
+    for level in range(levels):
+        z = noise(key, f"{name} {level}", *shape[1:], 10)
+        bend = 0.24 * z[..., :3] * length[..., None]
+        step = direction * length[..., None]
+        volume = math.pi * radii * radii * length
+        tree.append(Branches(start, step, bend, volume, typical))
+        tip = F.normalize(step + bend, dim=-1)
+        across = z[..., 3:6] * z.new_tensor([1.2, 1.2, 0.5])
+        across = F.normalize(across - tip * (across * tip).sum(-1, keepdim=True), dim=-1)
+        spread = torch.sigmoid(1.7 * z[..., 6:10])
+        turn = 0.22 + 0.30 * spread[..., :2]
+        tips = [
+            tip * turn[..., i, None].cos() + sign * across * turn[..., i, None].sin()
+            for i, sign in ((0, 1), (1, -1))
+        ]
+        direction, end = torch.cat(tips, dim=2), start + step + bend
+        start = torch.cat([end, end], dim=2)
+        shrink = torch.cat([spread[..., 2], spread[..., 3]], dim=2)
+        radii = torch.cat([radii, radii], dim=2) * (0.68 + 0.20 * shrink)
+        length = torch.cat([length, length], dim=2) * (0.72 + 0.22 * shrink.flip(2))
+        typical *= 0.80
+        shape = (len(key), 2, shape[2] * 2)
+    return tree
+
+
+def project_tree(tree: list[Branches], frame: Frame, yaw: Float[Tensor, " B"]) -> Plane:
+    """Thickness of the tree along the beam, cm.
+
+    Each branch is cut into points no further apart than about a pixel, each carrying its share of the volume;
+    a blur per calibre gives them their width.
+    """
+    smallest_pixel = (
+        0.7 * 37.0 / frame.size
+    )  # cm; a bound over all patients, so that the count is the same for all
+    x0 = frame.x.new_tensor(HILUM_X)[:, None, None]
+    y0 = frame.x.new_tensor(HILUM_Y)[:, None, None]
+    side = frame.x.new_tensor([-1.0, 1.0])[:, None, None]
+    area = frame.pixel[:, :, 0] ** 2
+    out = None
+    for width in dict.fromkeys(SPREAD_WIDTHS):
+        xs, ys, amounts = [], [], []
+        for level, branches in enumerate(tree):
+            if SPREAD_WIDTHS[min(level, len(SPREAD_WIDTHS) - 1)] != width:
+                continue
+            n = min(7, max(1, math.ceil(branches.typical / smallest_pixel / 1.7)))
+            t = (torch.arange(n, device=frame.x.device, dtype=torch.float32) + 0.5) / n
+            path = branches.step[..., None] * t + branches.bend[..., None] * (
+                t * t
+            )  # (B, 2, S, 3, n)
+            point = branches.start[..., None] + path
+            x = x0 + side * point[..., 0, :] + yaw[:, None, None, None] * point[..., 2, :]
+            y = y0 + point[..., 1, :]
+            share = (branches.volume / n)[..., None].expand(*branches.volume.shape, n)
+            xs.append(x.flatten(1))
+            ys.append(y.flatten(1))
+            amounts.append(share.flatten(1))
+        if not xs:
+            continue
+        px, py = frame.to_pixels(torch.cat(xs, 1), torch.cat(ys, 1))
+        layer = splat(px, py, torch.cat(amounts, 1) / area, frame.size)
+        layer = blur(layer, width / frame.pixel, width / smallest_pixel)
+        out = layer if out is None else out + layer
+    assert out is not None
+    return out

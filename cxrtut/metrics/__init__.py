@@ -1,0 +1,1 @@
+"""Measures of what a method does; they take tensors, never data sets."""

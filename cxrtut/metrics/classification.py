@@ -1,0 +1,25 @@
+"""How well scores separate images with a finding from images without."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def auroc(score: Float[Tensor, " N"], positive: Bool[Tensor, " N"]) -> float:
+    """Area under the ROC curve by ranks (Mann and Whitney), ties averaged; NaN when one side is empty."""
+    n1, n0 = int(positive.sum()), int((~positive).sum())
+    if n1 == 0 or n0 == 0:
+        return float("nan")
+    _, inverse, counts = torch.unique(score, return_inverse=True, return_counts=True)
+    last = counts.cumsum(0).double()
+    rank = (last - (counts.double() - 1) / 2)[inverse]
+    return float((rank[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
+
+
+def hanley_standard_error(area: float, n1: int, n0: int) -> float:
+    """Standard error of an AUROC (Hanley and McNeil, Radiology 1982)."""
+    q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
+    variance = area * (1 - area) + (n1 - 1) * (q1 - area * area) + (n0 - 1) * (q2 - area * area)
+    return math.sqrt(max(variance, 0.0) / (n1 * n0))

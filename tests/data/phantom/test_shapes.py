@@ -1,0 +1,46 @@
+import math
+
+import torch
+import torch.nn.functional as F
+
+from cxrtut.data.phantom.shapes import at_height, blur, heights, profile, splat
+
+
+def test_splat_keeps_the_sum_and_puts_a_whole_point_on_its_pixel():
+    px, py = torch.tensor([[2.0, 3.25, 99.0]]), torch.tensor([[1.0, 4.5, 3.0]])
+    image = splat(px, py, torch.tensor([[1.0, 2.0, 7.0]]), 8)
+    assert image[0, 1, 2] == 1
+    assert torch.isclose(image.sum(), torch.tensor(3.0))  # what lies outside is not drawn
+    assert torch.isclose(image[0, 4, 3], torch.tensor(2 * 0.75 * 0.5))
+
+
+def test_blur_is_a_gaussian_of_each_images_own_width():
+    image = torch.zeros(2, 41, 41)
+    image[:, 20, 20] = 1
+    width = torch.tensor([1.0, 2.0])[:, None, None]
+    blurred = blur(image, width, 3.0)
+    t = torch.arange(41) - 20.0
+    for i, s in enumerate((1.0, 2.0)):
+        profile_1d = torch.exp(-0.5 * (t / s) ** 2) / (s * math.sqrt(2 * math.pi))
+        assert torch.allclose(blurred[i], profile_1d[:, None] * profile_1d, atol=2e-3)
+    assert torch.allclose(blurred.sum((1, 2)), torch.ones(2), atol=1e-5)
+
+
+def test_blur_equals_a_convolution():
+    image = torch.rand(1, 16, 16)
+    t = torch.arange(-3, 4).float()
+    kernel = torch.exp(-0.5 * (t / 1.2) ** 2)
+    kernel = kernel / kernel.sum()
+    padded = F.pad(image[None], (3, 3, 3, 3), mode="replicate")
+    expected = F.conv2d(padded, (kernel[:, None] * kernel)[None, None])[0]
+    assert torch.allclose(blur(image, torch.full((1, 1, 1), 1.2), 1.2), expected, atol=1e-6)
+
+
+def test_a_profile_passes_near_its_knots_and_is_read_at_any_height():
+    knots = torch.tensor([[-20.0, -5.0, 5.0, 20.0]])
+    values = torch.tensor([[1.0, 1.0, 3.0, 3.0]])
+    table = profile(knots, values, 1.0)
+    y = torch.tensor([[[-15.0, 0.0, 15.0, 99.0]]])
+    read = at_height(table[:, None], y)[0, 0, 0]
+    assert torch.allclose(read, torch.tensor([1.0, 2.0, 3.0, 3.0]), atol=1e-3)
+    assert heights(torch.device("cpu"))[0] == -26

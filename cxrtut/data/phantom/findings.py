@@ -85,7 +85,7 @@ FINDINGS: dict[str, dict[str, Law]] = {
         "meniscus_width": Uniform(1.3, 2.6),
         "slope": Uniform(0, 0.5),
         "fade": Uniform(2.5, 5.0),
-        "reader": Uniform(0.40, 0.75),  # share of the greatest change that a reader still boxes
+        "reader": Uniform(0.25, 0.60),  # share of the greatest change that a reader still boxes
     },
     "Infiltration": _FIELDS | {"both": Chance(0.45)},
     "Mass": _SPOT,
@@ -96,7 +96,7 @@ FINDINGS: dict[str, dict[str, Law]] = {
         "collapse": Uniform(0.9, 5.2),  # cm between wall and pleura at the apex
         "extent": Uniform(0.35, 1.10),  # level at which the pleura touches the wall again
         "density": Uniform(0.55, 0.90),
-        "reader": Uniform(0.45, 0.85),
+        "reader": Uniform(0.60, 0.92),
     },
 }
 CLASSES = tuple(FINDINGS)
@@ -145,6 +145,11 @@ def _lung_point(c: Anatomy, left: Tensor, lateral: Tensor, height: Tensor) -> tu
     return (2 * left - 1) * (3.3 + lateral * (border - 4.4)), y
 
 
+def _lower(u: Tensor) -> Tensor:
+    """Pushes a uniform number towards 1: findings prefer the lower zones, as the boxes of the NIH do."""
+    return (u.double() ** 0.7).float()
+
+
 def _blob(
     c: Anatomy,
     centre: tuple[Tensor, Tensor],
@@ -181,7 +186,7 @@ def _round_lesion(
     amount: float,
     rough: float,
 ) -> Change:
-    centre = _lung_point(c, d.left, d.lateral, 0.03 + 0.92 * d.height)
+    centre = _lung_point(c, d.left, d.lateral, 0.12 + 0.85 * _lower(d.height))
     radius = radii[0] + (radii[1] - radii[0]) * d.radius.square()
     rho = _blob(
         c,
@@ -203,8 +208,8 @@ def _round_lesion(
 
 
 def _nodule(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """A sphere of .65-1.55 cm radius; the denser ones are calcified."""
-    return _round_lesion(c, d, q, radii=(0.65, 1.55), density=(1.25, 0.9), amount=0.10, rough=0.03)
+    """A sphere of .75-1.7 cm radius; the denser ones are calcified."""
+    return _round_lesion(c, d, q, radii=(0.75, 1.7), density=(1.25, 0.9), amount=0.10, rough=0.03)
 
 
 def _mass(c: Anatomy, d: Draws, q: Draws) -> Change:
@@ -219,9 +224,9 @@ def _pneumonia(c: Anatomy, d: Draws, q: Draws) -> Change:
     tau, region = torch.zeros_like(c.lung), torch.zeros_like(c.lung)
     for j in (0, 1):
         left = d.left if j == 0 else 1 - d.left
-        height = 0.30 + 0.68 * (d.height[:, j].double() ** 0.8).float()
+        height = 0.34 + 0.66 * _lower(d.height[:, j])
         centre = _lung_point(c, left, 0.15 + 0.7 * d.lateral[:, j], height)
-        radii = 2.0 + 2.8 * d.width[:, j], 2.2 + 3.6 * d.length[:, j]
+        radii = 2.4 + 3.0 * d.width[:, j], 2.6 + 4.0 * d.length[:, j]
         rho = _blob(c, centre, radii, d.turn[:, j], d.lobes[:, j], d.lobe_phase[:, j], 0.22)
         rho = rho * (1 + 0.10 * n[:, 0] + 0.14 * c.coarse[:, 2])
         field = smoothstep((1.18 - rho) / 0.75) * _side(c, left[:, None, None])
@@ -245,7 +250,7 @@ def _infiltration(c: Anatomy, d: Draws, q: Draws) -> Change:
     region = torch.zeros_like(c.lung)
     for j in (0, 1):
         left = d.left if j == 0 else 1 - d.left
-        centre = _lung_point(c, left, 0.1 + 0.6 * d.lateral[:, j], 0.25 + 0.65 * d.height[:, j])
+        centre = _lung_point(c, left, 0.1 + 0.6 * d.lateral[:, j], 0.32 + 0.66 * _lower(d.height[:, j]))
         radii = 2.4 + 2.6 * d.width[:, j], 2.8 + 4.0 * d.length[:, j]
         rho = _blob(c, centre, radii, d.turn[:, j], d.lobes[:, j], d.lobe_phase[:, j], 0.2) * (
             1 + 0.18 * n[:, 0]
@@ -295,7 +300,7 @@ def _atelectasis(c: Anatomy, d: Draws, q: Draws) -> Change:
 def _effusion(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
     """Free fluid: a level with a meniscus that climbs the lateral wall, hiding dome and costophrenic angle."""
     same, half_width = _side(c, q.left), c.patient.cage_half_width[:, None, None]
-    level = c.dome + 3.0 - (1.0 + 11.5 * q.volume) * extent
+    level = c.dome + 3.0 - (1.0 + 14.5 * q.volume) * extent
     climb = q.meniscus * torch.exp(-(c.lateral - c.side_x).clamp_min(0) / q.meniscus_width)
     surface = level - climb * extent + 0.25 * c.coarse[:, 0] + q.slope * (half_width - c.side_x) / 8
     below = c.frame.y - surface

@@ -1,0 +1,189 @@
+"""A download that survives interruptions: it resumes where it stopped, and a file is whole or it is
+not there.
+
+Bytes arrive in `<name>.part`; when all have come (and the checksum fits, if one is known) the file
+gets its name.
+"""
+
+import errno
+import hashlib
+import http.client
+import os
+import shutil
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import BinaryIO
+
+_CHUNK = 1 << 20
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+class DownloadError(Exception):
+    """A download that did not succeed; says which address and why."""
+
+
+def download(
+    url: str,
+    path: str | os.PathLike[str],
+    *,
+    sha256: str | None = None,
+    attempts: int = 5,
+    timeout: float = 60.0,
+    pause: float = 2.0,
+    quiet: bool = False,
+) -> Path:
+    """Fetch `url` into the file `path`. A file that is there (with the right checksum, if known) is
+    not fetched again.
+
+    A connection that breaks is taken up again by an HTTP Range request; a server that does not know
+    Range sends all from the start. Progress goes to stderr: a line that is rewritten on a terminal,
+    else a line now and then.
+
+    Args:
+        url: http or https.
+        path: the file to make; its folder is made too.
+        sha256: hexadecimal; None if nobody published one.
+        attempts: connections that may fail in a row without bringing a single byte.
+        timeout: seconds without a byte after which a connection counts as broken.
+        pause: seconds before the second attempt; doubled for each further one.
+        quiet: no progress.
+
+    Raises:
+        DownloadError: refused by the server, no room on the disk, too many failures, or the wrong
+            checksum (then the file is removed: resuming it would not help).
+    """
+    path = Path(path)
+    if path.is_file() and (sha256 is None or _sha256(path) == sha256.lower()):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failures, complete = 0, False
+    while not complete:
+        before = part.stat().st_size if part.exists() else 0
+        try:
+            complete = _fetch_rest(url, part, timeout, quiet)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code < 500 and error.code not in (408, 429):
+                raise DownloadError(
+                    f"{url}: the server answers {error.code} {error.reason}"
+                ) from error
+            reason = f"{error.code} {error.reason}"
+        except (OSError, http.client.HTTPException) as error:
+            if isinstance(error, OSError) and _is_of_the_disk(error):
+                raise DownloadError(f"{part}: cannot be written: {error.strerror}") from error
+            reason = str(error) or type(error).__name__
+        else:
+            reason = "the connection ended early"
+        if not complete:
+            now = part.stat().st_size if part.exists() else 0
+            failures = 1 if now > before else failures + 1
+            if failures >= attempts:
+                raise DownloadError(f"{url}: {reason}; run again to resume at {_size(now)}")
+            time.sleep(pause * 2 ** (failures - 1))
+    found = None if sha256 is None else _sha256(part)
+    if sha256 is not None and found != sha256.lower():
+        part.unlink()
+        raise DownloadError(f"{url}: expected SHA-256 {sha256.lower()}, got {found}; file removed")
+    os.replace(part, path)
+    return path
+
+
+def check_free_space(folder: str | os.PathLike[str], needed: int) -> None:
+    """Raise DownloadError unless the disk of `folder` (or of its nearest existing parent) has
+    `needed` free bytes.
+    """
+    place = Path(folder).absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise DownloadError(f"{folder}: expected {_size(needed)} of free space, got {_size(free)}")
+
+
+def _fetch_rest(url: str, part: Path, timeout: float, quiet: bool) -> bool:
+    """One connection; True when the file is complete afterwards."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "cxrtut", "Accept-Encoding": "identity"}
+    )
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        response = urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        # nothing lies beyond what is there: complete, unless the server has another file by now
+        there = error.headers.get("Content-Range", "").rpartition("/")[2]
+        error.close()
+        if there == str(have):
+            return True
+        part.unlink()
+        return False
+    with response:
+        resumed = response.status == 206 and _starts_at(response, have)
+        start = have if resumed else 0
+        length = response.headers.get("Content-Length")
+        total = None if length is None else start + int(length)
+        if total is not None:
+            check_free_space(part.parent, total - start)
+        with open(part, "ab" if resumed else "wb") as file:
+            done = _copy(response, file, start, total, None if quiet else part.stem)
+            file.flush()
+            os.fsync(file.fileno())
+    return total is None or done == total
+
+
+def _is_of_the_disk(error: OSError) -> bool:
+    """Whether the disk refused, not the network: then another attempt would not help."""
+    return error.filename is not None or error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _starts_at(response: http.client.HTTPResponse, have: int) -> bool:
+    return response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+
+
+def _copy(
+    response: http.client.HTTPResponse,
+    file: BinaryIO,
+    done: int,
+    total: int | None,
+    name: str | None,
+) -> int:
+    shown = time.monotonic()
+    try:
+        while chunk := response.read1(_CHUNK):
+            file.write(chunk)
+            done += len(chunk)
+            every = 0.2 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
+            if name is not None and (time.monotonic() - shown > every or done == total):
+                shown = time.monotonic()
+                _show(name, done, total)
+    finally:
+        file.flush()
+    return done
+
+
+def _show(name: str, done: int, total: int | None) -> None:
+    of = "" if total is None else f" of {_size(total)} ({100 * done / max(1, total):.0f} %)"
+    line = f"{name}: {_size(done)}{of}"
+    if sys.stderr.isatty():
+        print(f"\r{line:<70}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    else:
+        print(line, file=sys.stderr, flush=True)
+
+
+def _size(n_bytes: int) -> str:
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n_bytes >= factor:
+            return f"{n_bytes / factor:.3g} {unit}"
+    return f"{n_bytes} bytes"
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

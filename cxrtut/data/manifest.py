@@ -1,0 +1,165 @@
+"""store.json, the manifest of an array store: what is in the folder, with sizes and hashes, and
+whether it still is.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cxrtut import __version__
+
+FORMAT, FORMAT_VERSION = "cxrtut array store", 1
+PARTIAL = ".partial-"
+ALWAYS_PRESENT = ("images.npy", "labels.npy", "table.csv", "boxes.csv")
+OPTIONAL = ("healthy.npy", "masks.npy")
+_LARGE = ("images.npy", "healthy.npy", "masks.npy")
+_IDENTITY = ("version", "source", "classes", "n", "channels", "size", "files")
+
+
+class StoreError(Exception):
+    """A folder that is no whole, readable array store, or data that cannot be put into one."""
+
+
+def write_manifest(
+    folder: Path,
+    *,
+    source: str,
+    licence: str,
+    classes: Sequence[str],
+    n: int,
+    channels: int,
+    size: int,
+    notes: Mapping[str, str],
+) -> dict[str, Any]:
+    """Hash every file of `folder` and write store.json beside them, flushed to the disk; returns
+    its content.
+    """
+    names = [name for name in ALWAYS_PRESENT + OPTIONAL if (folder / name).exists()]
+    about: dict[str, Any] = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "created_with": f"cxrtut {__version__}",
+        "source": source,
+        "licence": licence,
+        "classes": list(classes),
+        "n": n,
+        "channels": channels,
+        "size": size,
+        "notes": dict(notes),
+        "files": {
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": sha256_of_file(folder / name),
+            }
+            for name in names
+        },
+    }
+    about["fingerprint"] = fingerprint_of(about)
+    with open(folder / "store.json", "w", encoding="utf-8") as file:
+        json.dump(about, file, indent=2, ensure_ascii=False)
+        file.write("\n")
+        flush_to_disk(file.fileno())
+    return about
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The content of store.json in folder `path`.
+
+    Raises:
+        StoreError: no such folder, half-written, foreign, broken or of a newer format.
+    """
+    if PARTIAL in path.name:
+        raise StoreError(f"{path}: this store is half-written; prepare it again")
+    if not path.is_dir():
+        raise StoreError(f"{path}: expected the folder of an array store, found none")
+    if not (path / "store.json").is_file():
+        raise StoreError(f"{path}: expected an array store, but store.json is missing")
+    try:
+        about = json.loads((path / "store.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path}: store.json cannot be read ({error})") from error
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise StoreError(f"{path}: store.json does not describe a {FORMAT}")
+    version = about.get("version")
+    if version != FORMAT_VERSION:
+        raise StoreError(
+            f"{path}: expected store format {FORMAT_VERSION}, got {version!r} "
+            f"(made with {about.get('created_with', 'an unknown version')}); "
+            "update cxrtut or prepare the store again"
+        )
+    missing = [key for key in (*_IDENTITY, "licence", "fingerprint") if key not in about]
+    if missing:
+        raise StoreError(f"{path}: store.json lacks {', '.join(missing)}")
+    return about
+
+
+def verify_files(path: Path, about: Mapping[str, Any], *, full: bool) -> None:
+    """Compare the files of a store with its manifest.
+
+    Args:
+        path: the folder.
+        about: the content of store.json.
+        full: hash the large arrays too; otherwise only their sizes are compared.
+
+    Raises:
+        StoreError: a file is missing, truncated or changed, or the manifest itself was edited.
+    """
+    if fingerprint_of(about) != about["fingerprint"]:
+        raise StoreError(f"{path}: store.json was changed by hand; its fingerprint does not match")
+    for name in ALWAYS_PRESENT:
+        if name not in about["files"]:
+            raise StoreError(f"{path}: store.json does not list {name}")
+    for name, expected in about["files"].items():
+        file = path / name
+        if not file.is_file():
+            raise StoreError(f"{path}: {name} is missing")
+        if file.stat().st_size != expected["bytes"]:
+            raise StoreError(
+                f"{file}: expected {expected['bytes']} bytes, "
+                f"got {file.stat().st_size} (truncated?)"
+            )
+        if (full or name not in _LARGE) and sha256_of_file(file) != expected["sha256"]:
+            raise StoreError(f"{file}: the content does not match the SHA-256 in store.json")
+
+
+def fingerprint_of(about: Mapping[str, Any]) -> str:
+    """SHA-256 over the source, the classes, the sizes and the hash of every file."""
+    identity = {key: about[key] for key in _IDENTITY}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+
+def map_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """A read-only memory map of a uint8 .npy file whose shape must be `shape`."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise StoreError(f"{path}: not a readable .npy file ({error})") from error
+    if array.dtype != np.uint8 or array.shape != shape:
+        raise StoreError(f"{path}: expected uint8 {shape}, got {array.dtype} {array.shape}")
+    return array
+
+
+def sha256_of_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush_to_disk(descriptor: int) -> None:
+    """Wait until what was written to an open file descriptor is on the disk."""
+    os.fsync(descriptor)
+
+
+def flush_folder(path: Path) -> None:
+    """Make the names in a folder durable, where the operating system can (not on Windows)."""
+    if os.name == "posix":
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,325 @@
+"""ChestX-ray14 (Wang et al., CVPR 2017): the tables, the boxes, the split and the images, into an
+array store.
+
+What the release looks like: `images_001/images/*.png` to `images_012` (or any folder that holds the
+files, also re-compressed as .jpg: they are matched by their stem), `Data_Entry_2017.csv` or
+`Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv`, `train_val_list.txt` and `test_list.txt`; tables
+may be gzipped. Box coordinates are pixels of the original 1024 x 1024 image, whatever the size of
+the files at hand.
+"""
+
+import csv
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.source_tables import (
+    SourceError,
+    find_files,
+    find_table,
+    open_text,
+    read_csv,
+    read_names,
+)
+from cxrtut.data.splits import check_patients
+
+DISEASES = (
+    "Atelectasis",
+    "Cardiomegaly",
+    "Consolidation",
+    "Edema",
+    "Effusion",
+    "Emphysema",
+    "Fibrosis",
+    "Hernia",
+    "Infiltration",
+    "Mass",
+    "Nodule",
+    "Pleural_Thickening",
+    "Pneumonia",
+    "Pneumothorax",
+)
+LICENCE = (
+    "NIH Clinical Center: unrestricted use; link to https://nihcc.app.box.com/v/ChestXray-NIHCC, "
+    "acknowledge the NIH Clinical Center, cite Wang et al., ChestX-ray8, CVPR 2017"
+)
+ORIGINAL_SIZE = 1024
+NIH_BOX, RSNA_BOX = "nih_bbox_2017", "rsna_2018"
+_BOX_TABLE_SPELLING = {"Infiltrate": "Infiltration"}
+_ENTRY_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
+_ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
+
+
+@dataclass(frozen=True)
+class NihEntry:
+    """One row of the label table. `findings` are names of `DISEASES`; none of them means No
+    Finding.
+    """
+
+    name: str
+    patient: str
+    findings: tuple[str, ...]
+    follow_up: str
+    age: str
+    sex: str
+    view: str
+
+
+@dataclass(frozen=True)
+class NihBox:
+    """One box, xyxy in pixels of the 1024 x 1024 original."""
+
+    name: str
+    disease: str
+    xyxy: tuple[float, float, float, float]
+    origin: str
+
+
+def read_entries(path: str | os.PathLike[str]) -> dict[str, NihEntry]:
+    """The label table, by image name.
+
+    Raises:
+        SourceError: a column is missing, a disease unknown, or an image listed twice.
+    """
+    entries: dict[str, NihEntry] = {}
+    for line, row in read_csv(path, _ENTRY_COLUMNS):
+        name = row["Image Index"]
+        findings = tuple(f for f in row["Finding Labels"].split("|") if f != "No Finding")
+        unknown = sorted(set(findings) - set(DISEASES))
+        if unknown:
+            raise SourceError(
+                f"{path}, line {line}: expected diseases of the NIH table, got {unknown}"
+            )
+        if name in entries:
+            raise SourceError(f"{path}, line {line}: {name} is listed twice")
+        entries[name] = NihEntry(
+            name=name,
+            patient=row["Patient ID"],
+            findings=findings,
+            follow_up=row.get("Follow-up #") or "",
+            age=row.get("Patient Age") or "",
+            sex=row.get("Patient Gender") or row.get("Patient Sex") or "",
+            view=row.get("View Position") or "",
+        )
+    return entries
+
+
+def read_boxes(path: str | os.PathLike[str]) -> list[NihBox]:
+    """The box table, whose header names one column for four; `Infiltrate` becomes `Infiltration`
+    here.
+
+    Raises:
+        SourceError: a line that is no box, or an unknown disease.
+    """
+    boxes = []
+    with open_text(path) as lines:
+        reader = csv.reader(lines)
+        if next(reader, [""])[0] != "Image Index":
+            raise SourceError(f"{path}: expected a header that starts with 'Image Index'")
+        for row in filter(None, reader):
+            try:
+                name, disease = row[0], _BOX_TABLE_SPELLING.get(row[1], row[1])
+                x, y, width, height = (float(value) for value in row[2:6])
+            except (ValueError, IndexError) as error:
+                raise SourceError(f"{path}, line {reader.line_num}: no box in {row}") from error
+            if disease not in DISEASES:
+                raise SourceError(f"{path}, line {reader.line_num}: unknown disease {disease!r}")
+            boxes.append(NihBox(name, disease, (x, y, x + width, y + height), NIH_BOX))
+    return boxes
+
+
+def read_rsna_boxes(
+    labels_path: str | os.PathLike[str],
+    match_path: str | os.PathLike[str],
+    largest_mse: float = 10.0,
+) -> list[NihBox]:
+    """Boxes of the RSNA challenge (lung opacity, drawn on NIH images) as Pneumonia boxes of the NIH
+    images.
+
+    Args:
+        labels_path: `stage_2_train_labels.csv`.
+        match_path: columns patientId, nih_image_index and, if the match was made by comparing
+            pixels, mse.
+        largest_mse: matches whose pixels differ more are not used (10: the advice of the match's
+            author).
+    """
+    names: dict[str, str] = {}
+    for _, row in read_csv(match_path, ("patientId", "nih_image_index")):
+        if row["nih_image_index"] and float(row.get("mse") or 0.0) <= largest_mse:
+            names[row["patientId"]] = row["nih_image_index"]
+    boxes = []
+    for _, row in read_csv(labels_path, ("patientId", "x", "y", "width", "height", "Target")):
+        if row["Target"] == "1" and row["patientId"] in names:
+            x, y, width, height = (float(row[k]) for k in ("x", "y", "width", "height"))
+            corners = (x, y, x + width, y + height)
+            boxes.append(NihBox(names[row["patientId"]], "Pneumonia", corners, RSNA_BOX))
+    return boxes
+
+
+def read_split(
+    entries: Mapping[str, NihEntry],
+    train_val_path: str | os.PathLike[str],
+    test_path: str | os.PathLike[str] | None = None,
+) -> dict[str, str]:
+    """Image name -> `train_val` or `test`, the official split, checked: no patient is on both
+    sides.
+
+    Args:
+        entries: the label table.
+        train_val_path: the official list.
+        test_path: the official list; None for the complement in the label table.
+
+    Raises:
+        SourceError: a patient, or an image, is on both sides, or an image on none.
+    """
+    train_val = read_names(train_val_path)
+    test = set(entries) - train_val if test_path is None else read_names(test_path)
+    both = sorted(train_val & test)
+    if both:
+        raise SourceError(f"{train_val_path}: {len(both)} images are in both lists: {both[:5]}")
+    split = {name: "train_val" if name in train_val else "test" for name in train_val | test}
+    neither = sorted(set(entries) - set(split))
+    if neither:
+        raise SourceError(f"{train_val_path}: {len(neither)} images are in no list: {neither[:5]}")
+    check_patients({name: entry.patient for name, entry in entries.items()}, split)
+    return split
+
+
+def find_images(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
+    """Stem -> file, for every .png, .jpg and .jpeg below `folders`; of two with the same stem, the
+    .png.
+    """
+    return find_files(folders, (".png", ".jpg", ".jpeg"))
+
+
+@dataclass(frozen=True)
+class NihFiles:
+    """The files of a release, wherever they lie. `find` looks below some folders."""
+
+    entries: Path
+    train_val: Path
+    images: dict[str, Path]
+    test: Path | None = None
+    boxes: Path | None = None
+    rsna_labels: Path | None = None
+    rsna_match: Path | None = None
+
+    @classmethod
+    def find(cls, folders: Iterable[str | os.PathLike[str]]) -> "NihFiles":
+        """Search `folders` and everything below them.
+
+        Raises:
+            SourceError: no label table, or no official list of the training images.
+        """
+        folders = [Path(folder) for folder in folders]
+        entries = find_table(folders, *_ENTRY_TABLES)
+        train_val = find_table(folders, "train_val_list.txt")
+        if entries is None or train_val is None:
+            absent = _ENTRY_TABLES[0] if entries is None else "train_val_list.txt"
+            raise SourceError(f"{', '.join(map(str, folders))}: expected {absent}, found none")
+        return cls(
+            entries=entries,
+            train_val=train_val,
+            images=find_images(folders),
+            test=find_table(folders, "test_list.txt"),
+            boxes=find_table(folders, "BBox_List_2017.csv"),
+            rsna_labels=find_table(folders, "stage_2_train_labels.csv"),
+            rsna_match=find_table(folders, "rsna_nih_match.csv"),
+        )
+
+    def tables(self) -> list[Path]:
+        """The tables that are there."""
+        tables = (
+            self.entries, self.train_val, self.test, self.boxes, self.rsna_labels, self.rsna_match
+        )  # fmt: skip
+        return [path for path in tables if path is not None]
+
+
+def prepare(
+    files: NihFiles,
+    out: str | os.PathLike[str],
+    *,
+    size: int = 256,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> Report:
+    """Decode the images that are there into the store `out`, with labels, boxes and the official
+    split.
+
+    Args:
+        files: see `NihFiles.find`.
+        out: folder of the store.
+        size: height and width of the store's images.
+        limit: at most so many images, the first by name.
+        threads: decoding threads; None for the number of cores.
+
+    Raises:
+        SourceError: the tables contradict each other, or there are no images.
+    """
+    entries = read_entries(files.entries)
+    split = read_split(entries, files.train_val, files.test)
+    boxes: dict[str, list[NihBox]] = {}
+    all_boxes = [] if files.boxes is None else read_boxes(files.boxes)
+    if files.rsna_labels is not None and files.rsna_match is not None:
+        all_boxes += read_rsna_boxes(files.rsna_labels, files.rsna_match)
+    for box in all_boxes:
+        boxes.setdefault(box.name, []).append(box)
+    names = [name for name in sorted(entries) if Path(name).stem in files.images][:limit]
+    path_of = {name: files.images[Path(name).stem] for name in names}
+    remarks = []
+    if files.test is None:
+        remarks.append(
+            "test_list.txt is absent: the test images are those not in train_val_list.txt"
+        )
+    missing = () if limit else tuple(sorted(n for n in entries if Path(n).stem not in files.images))
+    return prepare_store(
+        [
+            Entry(
+                _decoder(path_of[name], size, boxes.get(name, [])),
+                [int(disease in entries[name].findings) for disease in DISEASES],
+                _line(entries[name], split[name]),
+            )
+            for name in names
+        ],
+        Recipe(
+            source="NIH ChestX-ray14",
+            licence=LICENCE,
+            classes=DISEASES,
+            size=size,
+            inputs=[*files.tables(), *path_of.values()],
+            settings={"limit": limit},
+        ),
+        out,
+        missing=missing,
+        remarks=remarks,
+        threads=threads,
+    )
+
+
+def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], Picture]:
+    def decode() -> Picture:
+        square, _ = fit_square(decode_image(path), size)
+        original = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size)
+        corners = original.boxes([box.xyxy for box in boxes])
+        rows = [
+            (DISEASES.index(box.disease), x0, y0, x1, y1, box.origin)
+            for box, (x0, y0, x1, y1) in zip(boxes, corners.tolist(), strict=True)
+        ]
+        return Picture(channels_first(square), boxes=rows)
+
+    return decode
+
+
+def _line(entry: NihEntry, split: str) -> dict[str, object]:
+    return {
+        "name": entry.name,
+        "patient": entry.patient,
+        "split": split,
+        "view": entry.view,
+        "age": entry.age,
+        "sex": entry.sex,
+        "follow_up": entry.follow_up,
+    }

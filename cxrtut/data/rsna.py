@@ -1,0 +1,171 @@
+"""RSNA Pneumonia Detection Challenge 2018: boxes of lung opacities on frontal radiographs, into an
+array store.
+
+What the release looks like: `stage_2_train_images/*.dcm` (1024 x 1024), `stage_2_train_labels.csv`
+(one line per box, an empty box for Target 0) and `stage_2_detailed_class_info.csv`. PNG or JPEG
+files named by patientId do as well.
+
+Reading: the published test images have no labels, so there is no official split;
+`patient_hash_split` makes one. The challenge's patientId stands for one image of ChestX-ray14,
+where several images may be of one person. With a match table (patientId, nih_image_index) the
+person is known, and the split is by person; without it, by patientId.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
+from cxrtut.data.splits import patient_hash_split
+
+CLASSES = ("Pneumonia",)
+DETAILED_CLASSES = ("Normal", "No Lung Opacity / Not Normal", "Lung Opacity")
+LICENCE = (
+    "RSNA Pneumonia Detection Challenge 2018: rules of the challenge, non-commercial "
+    "research; cite Shih et al., Radiology: AI 2019, and Wang et al., CVPR 2017"
+)
+ORIGIN = "rsna_2018"
+ORIGINAL_SIZE = 1024
+Corners = tuple[float, float, float, float]
+
+
+def read_labels(path: str | os.PathLike[str]) -> dict[str, list[Corners]]:
+    """patientId -> boxes, xyxy in pixels of the 1024 x 1024 original; no boxes for Target 0.
+
+    Raises:
+        SourceError: a target without a box, a box without a target, or a patient with both targets.
+    """
+    boxes: dict[str, list[Corners]] = {}
+    targets: dict[str, str] = {}
+    for line, row in read_csv(path, ("patientId", "x", "y", "width", "height", "Target")):
+        patient, target = row["patientId"], row["Target"]
+        if targets.setdefault(patient, target) != target or target not in ("0", "1"):
+            raise SourceError(f"{path}, line {line}: expected one Target, 0 or 1, for {patient}")
+        values = [row[column] for column in ("x", "y", "width", "height")]
+        if (target == "1") != all(values) or (target == "0") != (not any(values)):
+            raise SourceError(f"{path}, line {line}: Target {target} does not go with box {values}")
+        found = boxes.setdefault(patient, [])
+        if target == "1":
+            x, y, width, height = map(float, values)
+            found.append((x, y, x + width, y + height))
+    return boxes
+
+
+def read_detailed_classes(path: str | os.PathLike[str]) -> dict[str, str]:
+    """patientId -> the radiologists' reading, one of `DETAILED_CLASSES`."""
+    readings: dict[str, str] = {}
+    for line, row in read_csv(path, ("patientId", "class")):
+        if row["class"] not in DETAILED_CLASSES:
+            raise SourceError(
+                f"{path}, line {line}: expected {DETAILED_CLASSES}, got {row['class']}"
+            )
+        if readings.setdefault(row["patientId"], row["class"]) != row["class"]:
+            raise SourceError(f"{path}, line {line}: {row['patientId']} has two classes")
+    return readings
+
+
+def read_persons(path: str | os.PathLike[str]) -> dict[str, str]:
+    """patientId -> NIH patient, from the match table: `00019124_092.png` is of patient 19124."""
+    return {
+        row["patientId"]: str(int(row["nih_image_index"].split("_")[0]))
+        for _, row in read_csv(path, ("patientId", "nih_image_index"))
+        if row["nih_image_index"]
+    }
+
+
+@dataclass(frozen=True)
+class RsnaFiles:
+    """The files of a release, wherever they lie. `find` looks below some folders."""
+
+    labels: Path
+    images: dict[str, Path]
+    detailed_classes: Path | None = None
+    match: Path | None = None
+
+    @classmethod
+    def find(cls, folders: Iterable[str | os.PathLike[str]]) -> "RsnaFiles":
+        """Search `folders` and everything below them.
+
+        Raises:
+            SourceError: no label table.
+        """
+        folders = [Path(folder) for folder in folders]
+        labels = find_table(folders, "stage_2_train_labels.csv")
+        if labels is None:
+            where = ", ".join(map(str, folders))
+            raise SourceError(f"{where}: expected stage_2_train_labels.csv, found none")
+        return cls(
+            labels=labels,
+            images=find_files(folders, (".dcm", ".png", ".jpg", ".jpeg")),
+            detailed_classes=find_table(
+                folders,
+                "stage_2_detailed_class_info.csv",
+                "stage_2_detailed_class_info_reconstructed.csv",
+            ),
+            match=find_table(folders, "rsna_nih_match.csv"),
+        )
+
+
+def prepare(
+    files: RsnaFiles,
+    out: str | os.PathLike[str],
+    *,
+    size: int = 256,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> Report:
+    """Decode the images that are there into the store `out`; the table keeps the detailed class as
+    `reading`.
+
+    Raises:
+        SourceError: the tables contradict themselves, or there are no images.
+    """
+    boxes = read_labels(files.labels)
+    readings = (
+        {} if files.detailed_classes is None else read_detailed_classes(files.detailed_classes)
+    )
+    persons = {} if files.match is None else read_persons(files.match)
+    patients = [patient for patient in sorted(boxes) if patient in files.images][:limit]
+    entries = []
+    for patient in patients:
+        person = persons.get(patient, patient)
+        line = {
+            "name": patient,
+            "patient": person,
+            "split": patient_hash_split(person),
+            "reading": readings.get(patient, ""),
+        }
+        decode = _decoder(files.images[patient], size, boxes[patient])
+        entries.append(Entry(decode, [int(bool(boxes[patient]))], line))
+    tables = [files.labels, files.detailed_classes, files.match]
+    remarks = ["no official split: by SHA-256 of the patient, one fifth for testing"]
+    if files.match is None:
+        remarks.append("rsna_nih_match.csv is absent: one person may be on both sides of the split")
+    return prepare_store(
+        entries,
+        Recipe(
+            source="RSNA Pneumonia Detection Challenge 2018",
+            licence=LICENCE,
+            classes=CLASSES,
+            size=size,
+            inputs=[*filter(None, tables), *(files.images[patient] for patient in patients)],
+            settings={"limit": limit},
+        ),
+        out,
+        missing=() if limit else sorted(set(boxes) - set(files.images)),
+        remarks=remarks,
+        threads=threads,
+    )
+
+
+def _decoder(path: Path, size: int, boxes: list[Corners]) -> Callable[[], Picture]:
+    def decode() -> Picture:
+        square, _ = fit_square(decode_image(path), size)
+        corners = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size).boxes(boxes).tolist()
+        rows = [(0, x0, y0, x1, y1, ORIGIN) for x0, y0, x1, y1 in corners]
+        return Picture(channels_first(square), boxes=rows)
+
+    return decode

@@ -1,0 +1,128 @@
+"""Dermoscopy (ISIC, HAM10000): patches of skin, the background of the artificial biomarkers, into
+an array store.
+
+Files: `HAM10000_metadata.csv` (lesion_id, image_id, dx, ...) with `ISIC_*.jpg` in any folder below,
+or just the images. Zhang et al. (MICCAI 2019) take 128-pixel patches; one patch of each image is
+kept, as far from its centre (where the lesion is) as possible, and without the dark vignette of the
+instrument. Biomarkers are pasted later: `data/blending.py`.
+"""
+
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cxrtut.data.decode import ImageError, channels_first, decode_image
+from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
+from cxrtut.data.splits import patient_hash_split
+
+DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+LICENCE = (
+    "HAM10000 / ISIC archive, Tschandl et al. 2018, CC BY-NC-SA 4.0 "
+    "(images of other ISIC sets: see each image)"
+)
+_DARK_LEVEL = 20
+_DARK_SHARE = 0.01
+
+
+def outer_patch(image: UInt8[np.ndarray, "H W 3"], size: int) -> UInt8[np.ndarray, "S S 3"]:
+    """The `size` x `size` patch farthest from the image's centre in which at most 1 % of the pixels
+    are dark.
+
+    Patches lie on an even grid that covers the image from edge to edge; dark is below level 20 in
+    all channels, which is the instrument's vignette or padding.
+
+    Raises:
+        ImageError: the image is smaller than a patch, or every patch is partly dark.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < size:
+        raise ImageError(f"expected at least {size} x {size} pixels, got {height} x {width}")
+    tops, lefts = (
+        np.linspace(0, extent - size, extent // size).round().astype(int)
+        for extent in (height, width)
+    )
+    corners = [(int(top), int(left)) for top in tops for left in lefts]
+    centre_top, centre_left = (height - size) / 2, (width - size) / 2
+    corners.sort(key=lambda c: -((c[0] - centre_top) ** 2 + (c[1] - centre_left) ** 2))
+    for top, left in corners:
+        patch = image[top : top + size, left : left + size]
+        if (patch.max(axis=2) < _DARK_LEVEL).mean() <= _DARK_SHARE:
+            return patch
+    raise ImageError(f"expected a patch of {size} x {size} without dark padding, found none")
+
+
+def read_metadata(path: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
+    """image_id -> (lesion_id, dx); either may be empty.
+
+    Raises:
+        SourceError: a diagnosis that is not one of `DIAGNOSES`.
+    """
+    metadata = {}
+    for line, row in read_csv(path, ("image_id", "lesion_id", "dx")):
+        if row["dx"] and row["dx"] not in DIAGNOSES:
+            raise SourceError(f"{path}, line {line}: expected dx of {DIAGNOSES}, got {row['dx']}")
+        metadata[row["image_id"]] = (row["lesion_id"], row["dx"])
+    return metadata
+
+
+def prepare(
+    folders: Iterable[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    size: int = 128,
+    limit: int | None = None,
+    threads: int | None = None,
+) -> Report:
+    """One patch of `size` of every image into the store `out`; patient is the lesion where it is
+    known.
+
+    Raises:
+        SourceError: no images.
+    """
+    folders = [Path(folder) for folder in folders]
+    table = find_table(folders, "HAM10000_metadata.csv", "HAM10000_metadata.tab", "labels.csv")
+    metadata = {} if table is None else read_metadata(table)
+    images = {
+        stem: path
+        for stem, path in find_files(folders, (".jpg", ".jpeg", ".png")).items()
+        if "mask" not in path.parent.name.lower() and not stem.endswith("_segmentation")
+    }
+    names = sorted(images)[:limit]
+    entries = []
+    for name in names:
+        lesion, dx = metadata.get(name, ("", ""))
+        patient = lesion or name
+        line = {"name": name, "patient": patient, "split": patient_hash_split(patient), "dx": dx}
+        labels = [int(dx == diagnosis) for diagnosis in DIAGNOSES]
+        entries.append(Entry(_decoder(images[name], size), labels, line))
+    return prepare_store(
+        entries,
+        Recipe(
+            source="HAM10000 / ISIC",
+            licence=LICENCE,
+            classes=DIAGNOSES,
+            size=size,
+            channels=3,
+            inputs=[*([] if table is None else [table]), *(images[name] for name in names)],
+            settings={"limit": limit},
+        ),
+        out,
+        missing=() if limit else sorted(set(metadata) - set(images)),
+        remarks=["no official split: by SHA-256 of the lesion, one fifth for testing"],
+        threads=threads,
+    )
+
+
+def _decoder(path: Path, size: int) -> Callable[[], Picture]:
+    def decode() -> Picture:
+        try:
+            return Picture(channels_first(outer_patch(decode_image(path, channels=3), size)))
+        except ImageError as error:
+            named = str(error).startswith(str(path))
+            raise error if named else ImageError(f"{path}: {error}") from error
+
+    return decode

@@ -1,0 +1,116 @@
+import threading
+import time
+
+import pytest
+import torch
+
+from cxrtut.data.batches import batches, default_memory_limit
+from cxrtut.data.sample import Batch
+from cxrtut.data.store import ArrayStore
+
+ORDER = torch.tensor([3, 0, 10, 7, 1, 2, 9, 8, 6, 4])
+
+
+def assert_equal(one: list[Batch], other: list[Batch]) -> None:
+    assert len(one) == len(other)
+    for a, b in zip(one, other, strict=True):
+        for name in Batch.__dataclass_fields__:
+            assert torch.equal(getattr(a, name), getattr(b, name)), name
+
+
+def threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name == "cxrtut-batches"]
+
+
+@pytest.mark.parametrize("block_rows", [1, 4, 6, 1000])
+@pytest.mark.parametrize("batch_size", [1, 4, 20])
+def test_streaming_and_residence_give_the_same_batches_bit_for_bit(folder, block_rows, batch_size):
+    store = ArrayStore.open(folder)
+    streamed = list(batches(store, ORDER, batch_size, memory_limit=0, block_rows=block_rows))
+    assert not store.is_resident("cpu")
+    resident = list(batches(store, ORDER, batch_size))
+    assert store.is_resident("cpu")
+    assert_equal(streamed, resident)
+    assert torch.cat([batch.index for batch in resident]).tolist() == ORDER.tolist()
+
+
+def test_a_resident_store_is_a_source_too(store):
+    assert_equal(list(batches(store.on_device("cpu"), ORDER, 4)), list(batches(store, ORDER, 4)))
+
+
+def test_the_last_batch_is_short(store):
+    assert [len(batch) for batch in batches(store, ORDER, 4)] == [4, 4, 2]
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_a_pass_resumes_at_the_batch_asked_for(store, memory_limit):
+    whole = list(batches(store, ORDER, 4))
+    for start in range(4):
+        rest = list(batches(store, ORDER, 4, start=start, memory_limit=memory_limit))
+        assert_equal(rest, whole[start:])
+
+
+@pytest.mark.parametrize("memory_limit", [None, 0])
+def test_an_empty_order_has_no_batches(store, memory_limit):
+    assert list(batches(store, ORDER[:0], 4, memory_limit=memory_limit)) == []
+
+
+def test_an_error_in_the_thread_reaches_whoever_asks_for_the_batch(store, monkeypatch):
+    gather = store.block
+
+    def broken(rows):
+        if 7 in rows:
+            raise OSError("the disk is gone")
+        return gather(rows)
+
+    monkeypatch.setattr(store, "block", broken)
+    stream = batches(store, ORDER, 2, memory_limit=0, block_rows=2)
+    assert next(stream).index.tolist() == [3, 0]
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(stream)
+    assert threads() == []
+
+
+def test_closing_early_ends_the_thread(store):
+    stream = batches(store, ORDER, 1, memory_limit=0, block_rows=1)
+    next(stream)
+    assert threads() == ["cxrtut-batches"]
+    stream.close()
+    assert threads() == []
+
+
+def test_the_thread_works_ahead_but_not_without_bound(store, monkeypatch):
+    gathered = []
+    gather = store.block
+    monkeypatch.setattr(store, "block", lambda rows: (gathered.append(len(rows)), gather(rows))[1])
+    stream = batches(store, ORDER, 1, memory_limit=0, block_rows=1)
+    next(stream)
+    time.sleep(0.3)
+    assert 2 <= len(gathered) <= 4  # one in use, two waiting, one in hand
+    stream.close()
+
+
+def test_a_store_larger_than_the_limit_is_streamed(store):
+    list(batches(store, ORDER, 4, memory_limit=store.nbytes - 1))
+    assert not store.is_resident("cpu")
+    list(batches(store, ORDER, 4, memory_limit=store.nbytes))
+    assert store.is_resident("cpu")
+
+
+def test_the_default_limit_is_a_reasonable_share_of_memory():
+    assert 1 << 28 < default_memory_limit("cpu") < 1 << 44
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"batch_size": 0}, ValueError, "sizes >= 1"),
+        ({"order": ORDER.int()}, ValueError, "1-D int64"),
+        ({"order": ORDER + 1}, IndexError, r"rows in \[0, 11\), got 1 ... 11"),
+        ({"order": ORDER - 1}, IndexError, "got -1 ... 9"),
+        ({"start": 4}, ValueError, r"batch in \[0, 3\], got 4"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_the_call(store, arguments, error, words):
+    with pytest.raises(error, match=words):
+        batches(**({"source": store, "order": ORDER, "batch_size": 4} | arguments))

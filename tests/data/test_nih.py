@@ -1,0 +1,257 @@
+import csv
+import gzip
+import time
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrtut.data import nih
+from cxrtut.data.source_tables import SourceError
+from cxrtut.data.store import ArrayStore
+
+ENTRY_HEADER = (
+    "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
+    "OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]"
+)
+BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
+ENTRIES = [
+    "00000001_000.png,Cardiomegaly,0,1,57,M,PA,2682,2749,0.143,0.143",
+    "00000001_001.png,Cardiomegaly|Infiltration,1,1,58,M,PA,2682,2749,0.143,0.143",
+    "00000002_000.png,No Finding,0,2,81,F,AP,2682,2749,0.143,0.143",
+    "00000003_000.png,Pneumonia,0,3,30,F,AP,2682,2749,0.143,0.143",
+]
+
+
+def write(path, lines):
+    text = "\n".join(lines) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gz":
+        path.write_bytes(gzip.compress(text.encode()))
+    else:
+        path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Three of four images, one of them a JPEG of 128 pixels, as the NIH lays them out."""
+    folder = tmp_path / "nih"
+    write(folder / "Data_Entry_2017.csv", [ENTRY_HEADER, *ENTRIES])
+    write(folder / "train_val_list.txt", ["00000001_000.png", "00000001_001.png"])
+    write(folder / "test_list.txt", ["00000002_000.png", "00000003_000.png"])
+    write(
+        folder / "BBox_List_2017.csv",
+        [
+            BOX_HEADER,
+            "00000001_001.png,Infiltrate,256.0,512.0,128.5,64.0,,,",
+            "00000001_001.png,Cardiomegaly,0,0,1024,1030,,,",
+        ],
+    )
+    for folder_name, name, size, level in (
+        ("images_001", "00000001_000.png", 1024, 10),
+        ("images_001", "00000001_001.png", 1024, 20),
+        ("images_002", "00000002_000.jpg", 128, 30),
+    ):
+        path = folder / folder_name / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((size, size), level, np.uint8)).save(path)
+    return folder
+
+
+def test_the_release_becomes_a_store(release, tmp_path):
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    assert (report.images, report.missing, report.broken) == (3, ("00000003_000.png",), ())
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert store.classes == nih.DISEASES and len(nih.DISEASES) == 14
+    assert store.images.mean(axis=(1, 2, 3)).round().tolist() == [10, 20, 30]
+    assert store.table["name"].tolist()[2] == "00000002_000.png"  # the official name, of a .jpg too
+    assert store.table["patient"].tolist() == ["1", "1", "2"]
+    assert store.table["split"].tolist() == ["train_val", "train_val", "test"]
+    assert store.table["view"].tolist() == ["PA", "PA", "AP"]
+    assert store.rows(label="Infiltration").tolist() == [1]
+    assert store.rows(label="Cardiomegaly").tolist() == [0, 1]
+    assert store.rows(label="No Finding").tolist() == [2]
+    assert "cite Wang et al." in store.licence
+
+
+def test_boxes_are_in_the_original_frame_and_clipped_to_it(release, tmp_path):
+    nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    store = ArrayStore.open(tmp_path / "store")
+    boxes, labels = store.boxes.of(1)
+    assert boxes.tolist() == [[16, 32, 24.03125, 36], [0, 0, 64, 64]]
+    assert [store.classes[k] for k in labels] == ["Infiltration", "Cardiomegaly"]
+    assert set(store.boxes.origin) == {"nih_bbox_2017"}
+
+
+def test_a_second_run_finds_the_store_prepared_and_a_changed_input_prepares_it_anew(
+    release, tmp_path
+):
+    def prepare(**options):
+        files = nih.NihFiles.find([release])
+        return nih.prepare(files, tmp_path / "store", **({"size": 32} | options))
+
+    assert not prepare().already_prepared
+    again = prepare()
+    assert again.already_prepared and again.images == 3 and len(again.missing) == 1
+    assert "already prepared" in str(again) and "00000003_000.png" in str(again)
+    assert not prepare(size=16).already_prepared
+    assert ArrayStore.open(tmp_path / "store").size == 16
+    image = release / "images_001" / "images" / "00000001_000.png"
+    Image.fromarray(np.full((1024, 1024), 99, np.uint8)).save(image)
+    assert not prepare(size=16).already_prepared
+    assert ArrayStore.open(tmp_path / "store").images[0].max() == 99
+
+
+def test_a_broken_image_is_left_out_and_named(release, tmp_path):
+    (release / "images_001" / "images" / "00000001_000.png").write_bytes(b"\x89PNG nothing")
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=32)
+    assert report.images == 2 and len(report.broken) == 1
+    assert "00000001_000.png" in report.broken[0] and "00000001_000.png" in str(report)
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert store.table["name"].tolist() == ["00000001_001.png", "00000002_000.png"]
+    assert store.boxes.row.tolist() == [0, 0]
+    again = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=32)
+    assert again.already_prepared and again.broken == report.broken
+
+
+def test_when_no_image_can_be_read_there_is_no_store(release, tmp_path):
+    for path in release.rglob("images/*"):
+        path.write_bytes(b"")
+    with pytest.raises(SourceError, match=r"none of 3 images can be read.*the file is empty"):
+        nih.prepare(nih.NihFiles.find([release]), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+    for path in release.rglob("images/*"):
+        path.unlink()
+    with pytest.raises(SourceError, match="no image was found"):
+        nih.prepare(nih.NihFiles.find([release]), tmp_path / "store")
+
+
+def test_a_limit_takes_the_first_by_name_and_counts_none_as_missing(release, tmp_path):
+    files = nih.NihFiles.find([release])
+    report = nih.prepare(files, tmp_path / "store", size=16, limit=1)
+    assert (report.images, report.missing) == (1, ())
+
+
+def test_gzipped_tables_and_an_absent_test_list_do(release, tmp_path):
+    write(release / "Data_Entry_2017_v2020.csv.gz", [ENTRY_HEADER, *ENTRIES])
+    write(release / "train_val_list.txt.gz", ["00000001_000.png", "00000001_001.png"])
+    for name in ("Data_Entry_2017.csv", "train_val_list.txt", "test_list.txt"):
+        (release / name).unlink()
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+    assert "test_list.txt is absent" in report.remarks[0]
+    assert ArrayStore.open(tmp_path / "store").table["split"].tolist()[2] == "test"
+
+
+def test_a_patient_on_both_sides_of_the_split_is_named(release):
+    write(release / "train_val_list.txt", ["00000001_000.png"])
+    entries = nih.read_entries(release / "Data_Entry_2017.csv")
+    with pytest.raises(SourceError, match=r"1 patients are on both sides of the split: \['1'\]"):
+        nih.read_split(entries, release / "train_val_list.txt")
+
+
+def test_contradicting_lists_are_named(release):
+    entries = nih.read_entries(release / "Data_Entry_2017.csv")
+    write(release / "both.txt", ["00000001_000.png", *(e.split(",")[0] for e in ENTRIES[2:])])
+    with pytest.raises(SourceError, match="1 images are in both lists"):
+        nih.read_split(entries, release / "train_val_list.txt", release / "both.txt")
+    write(release / "short.txt", ["00000002_000.png"])
+    with pytest.raises(SourceError, match=r"1 images are in no list.*00000003_000"):
+        nih.read_split(entries, release / "train_val_list.txt", release / "short.txt")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("a.png,Influenza,0,9,57,M,PA,1,1,1,1", r"line 6: expected diseases .*Influenza"),
+        (ENTRIES[0], r"line 6: 00000001_000.png is listed twice"),
+        ("a.png", r"line 6: expected"),
+    ],
+)
+def test_a_wrong_line_of_the_label_table_is_named(release, line, words):
+    write(release / "Data_Entry_2017.csv", [ENTRY_HEADER, *ENTRIES, line])
+    with pytest.raises(SourceError, match=words):
+        nih.read_entries(release / "Data_Entry_2017.csv")
+
+
+def test_wrong_headers_boxes_and_missing_tables_are_named(release, tmp_path):
+    write(tmp_path / "entries.csv", ["name,labels"])
+    with pytest.raises(SourceError, match=r"entries\.csv: expected columns .*Image Index"):
+        nih.read_entries(tmp_path / "entries.csv")
+    with pytest.raises(SourceError, match="header that starts with"):
+        nih.read_boxes(tmp_path / "entries.csv")
+    for line, words in (("a.png,Mass,1,2,x,4", "no box"), ("a.png,Flu,1,2,3,4", "unknown disease")):
+        write(tmp_path / "boxes.csv", [BOX_HEADER, line])
+        with pytest.raises(SourceError, match=rf"line 2: {words}"):
+            nih.read_boxes(tmp_path / "boxes.csv")
+    (release / "train_val_list.txt").unlink()
+    with pytest.raises(SourceError, match=r"expected train_val_list\.txt, found none"):
+        nih.NihFiles.find([release])
+    with pytest.raises(SourceError, match="no such file"):
+        nih.read_entries(tmp_path / "nowhere.csv")
+
+
+def test_rsna_boxes_reach_their_nih_images_through_the_match_table(tmp_path):
+    labels = write(
+        tmp_path / "labels.csv",
+        ["patientId,x,y,width,height,Target", "p,10,20,30,40,1", "q,,,,,0", "r,1,2,3,4,1"],
+    )
+    match = write(
+        tmp_path / "match.csv",
+        ["patientId,nih_image_index,mse", "p,a.png,1.5", "q,b.png,1", "r,c.png,10.5"],
+    )
+    boxes = nih.read_rsna_boxes(labels, match)
+    assert boxes == [nih.NihBox("a.png", "Pneumonia", (10.0, 20.0, 40.0, 60.0), "rsna_2018")]
+
+
+def test_of_two_files_with_the_same_stem_the_png_is_taken(tmp_path):
+    for name in ("b/x.jpg", "a/x.png", "c/x.jpeg", "c/y.jpeg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = nih.find_images([tmp_path])
+    assert found == {"x": tmp_path / "a" / "x.png", "y": tmp_path / "c" / "y.jpeg"}
+    with pytest.raises(SourceError, match="expected a folder"):
+        nih.find_images([tmp_path / "nowhere"])
+
+
+def test_the_official_tables_are_whole(real_data):
+    folder = real_data / "nih_rsna_metadata"
+    entries = nih.read_entries(folder / "Data_Entry_2017_v2020.csv.gz")
+    assert len(entries) == 112_120
+    split = nih.read_split(entries, folder / "train_val_list.txt.gz")
+    assert Counter(split.values()) == {"train_val": 86_524, "test": 112_120 - 86_524}
+    boxes = nih.read_boxes(folder / "BBox_List_2017.csv")
+    assert len(boxes) == 984 and len({box.name for box in boxes}) == 880
+    assert {split[box.name] for box in boxes} == {"test"}
+    assert sum(box.disease == "Infiltration" for box in boxes) == 123
+
+
+def test_the_real_images_become_a_store(real_data, tmp_path):
+    files = nih.NihFiles.find([real_data / "nih_cxr", real_data / "nih_rsna_metadata"])
+    start = time.perf_counter()
+    report = nih.prepare(files, tmp_path / "store", size=256)
+    print(f"{report.images / (time.perf_counter() - start):.0f} images/s, tables included")
+    assert report.images == 1186 and not report.broken
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert len(set(store.table["patient"])) == 924
+    assert len(store.rows(label="No Finding")) == 442
+    assert Counter(store.boxes.origin.tolist()) == {"nih_bbox_2017": 42, "rsna_2018": 182}
+    with open(real_data / "nih_cxr" / "labels.csv", newline="") as file:
+        official = {row["image_index"]: row["official_split"] for row in csv.DictReader(file)}
+    assert dict(zip(store.table["name"], store.table["split"], strict=True)) == official
+    with open(real_data / "nih_cxr" / "boxes.csv", newline="") as file:
+        expected = sorted(
+            (row["image_index"], *(round(float(row[k]), 1) for k in ("x_256", "y_256")))
+            for row in csv.DictReader(file)
+        )
+    names = store.table["name"][store.boxes.row]
+    corners = store.boxes.xyxy[:, :2].tolist()
+    ours = sorted(
+        (str(name), round(x, 1), round(y, 1)) for name, (x, y) in zip(names, corners, strict=True)
+    )
+    assert [name for name, *_ in ours] == [name for name, *_ in expected]
+    assert (
+        np.abs(np.array([o[1:] for o in ours]) - np.array([e[1:] for e in expected])).max() < 0.15
+    )
+    assert nih.prepare(files, tmp_path / "store", size=256).already_prepared

@@ -1,0 +1,112 @@
+import os
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cxrtut.data.decode import ImageError
+from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.source_tables import SourceError
+from cxrtut.data.store import ArrayStore, StoreError
+
+RECIPE = Recipe(source="test", licence="none", classes=("Mass",), size=4)
+
+
+def entries(n, decode):
+    lines = [{"name": str(i), "patient": str(i), "split": "train"} for i in range(n)]
+    return [Entry(lambda i=i: decode(i), [i % 2], lines[i]) for i in range(n)]
+
+
+def picture(i):
+    return Picture(np.full((1, 4, 4), i % 256, np.uint8), boxes=[(0, 0.0, 0.0, 1.0, 1.0, "x")])
+
+
+def test_images_stay_in_order_however_long_each_takes(tmp_path):
+    def slow_at_first(i):
+        time.sleep(0.02 if i % 7 == 0 else 0)
+        return picture(i)
+
+    report = prepare_store(entries(300, slow_at_first), RECIPE, tmp_path / "s", threads=4)
+    store = ArrayStore.open(tmp_path / "s", verify="full")
+    assert report.images == 300
+    assert store.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(300)]
+    assert store.boxes.row.tolist() == list(range(300))
+
+
+def test_the_unreadable_are_left_out_across_blocks(tmp_path):
+    def sometimes(i):
+        if i % 10 == 3:
+            raise ImageError(f"{i}.png: torn\nin two")
+        return picture(i)
+
+    report = prepare_store(entries(300, sometimes), RECIPE, tmp_path / "s", threads=2)
+    store = ArrayStore.open(tmp_path / "s", verify="full")
+    expected = [i for i in range(300) if i % 10 != 3]
+    assert store.table["name"].tolist() == [str(i) for i in expected]
+    assert store.images[:, 0, 0, 0].tolist() == [i % 256 for i in expected]
+    assert store.labels[:, 0].tolist() == [i % 2 for i in expected]
+    assert len(report.broken) == 30 and report.broken[0] == "3.png: torn in two"
+
+
+def test_any_other_error_stops_the_preparation_and_leaves_nothing(tmp_path):
+    def fails(i):
+        if i == 5:
+            raise MemoryError
+        return picture(i)
+
+    with pytest.raises(MemoryError):
+        prepare_store(entries(50, fails), RECIPE, tmp_path / "s", threads=2)
+    assert list(tmp_path.iterdir()) == []
+    assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
+
+
+def test_nothing_found_and_nothing_readable_are_errors(tmp_path):
+    def fails(i):
+        raise ImageError(f"{i}.png: torn")
+
+    with pytest.raises(SourceError, match="test: no image was found"):
+        prepare_store([], RECIPE, tmp_path / "s")
+    with pytest.raises(SourceError, match=r"none of 2 images can be read: 0\.png: torn"):
+        prepare_store(entries(2, fails), RECIPE, tmp_path / "s")
+
+
+def test_a_damaged_store_is_made_anew_and_a_foreign_folder_is_left_alone(tmp_path):
+    prepare_store(entries(3, picture), RECIPE, tmp_path / "s")
+    with open(tmp_path / "s" / "images.npy", "r+b") as file:
+        file.truncate(20)
+    assert not prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
+    assert prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
+    (tmp_path / "other").mkdir()
+    with pytest.raises(StoreError, match="choose another --out"):
+        prepare_store(entries(3, picture), RECIPE, tmp_path / "other")
+
+
+def test_a_changed_date_size_name_or_setting_of_the_inputs_prepares_anew(tmp_path):
+    file = tmp_path / "input.png"
+    file.write_bytes(b"12")
+    os.utime(file, (1, 1))
+
+    def again(**changes):
+        recipe = replace(RECIPE, **({"inputs": [file]} | changes))
+        return prepare_store(entries(2, picture), recipe, tmp_path / "s").already_prepared
+
+    assert [again(), again()] == [False, True]
+    os.utime(file, (2, 2))
+    assert [again(), again()] == [False, True]
+    file.write_bytes(b"123")
+    os.utime(file, (2, 2))
+    assert [again(), again()] == [False, True]
+    assert not again(inputs=[file.rename(tmp_path / "other.png")])
+    file = tmp_path / "other.png"
+    assert not again(settings={"limit": 2})
+
+
+def test_the_report_names_the_first_few_and_counts_the_rest(tmp_path):
+    report = Report(tmp_path, 7, tuple("abcdefg"), ("x.png: torn",), remarks=("a remark",))
+    lines = str(report).splitlines()
+    assert lines[0] == f"prepared: {tmp_path}"
+    assert lines[2].split(maxsplit=2) == ["missing", "7", "a, b, c, d, e ... and 2 more"]
+    assert lines[3].split(maxsplit=2) == ["broken", "1", "x.png: torn"]
+    assert lines[4] == "  a remark"

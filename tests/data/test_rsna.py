@@ -1,0 +1,102 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrtut.data import rsna
+from cxrtut.data.source_tables import SourceError
+from cxrtut.data.store import ArrayStore
+
+HEADER = "patientId,x,y,width,height,Target"
+
+
+def write(path, lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Three images, of which one is absent and one has two boxes."""
+    folder = tmp_path / "rsna"
+    (folder / "stage_2_train_images").mkdir(parents=True)
+    write(
+        folder / "stage_2_train_labels.csv",
+        [HEADER, "aa,,,,,0", "bb,128,256,64,32,1", "bb,512,512,512,600,1", "cc,1,2,3,4,1"],
+    )
+    write(
+        folder / "stage_2_detailed_class_info.csv",
+        ["patientId,class", "aa,Normal", "bb,Lung Opacity", "bb,Lung Opacity", "cc,Lung Opacity"],
+    )
+    for name, level in (("aa", 10), ("bb", 20)):
+        image = Image.fromarray(np.full((64, 64), level, np.uint8))
+        image.save(folder / "stage_2_train_images" / f"{name}.png")
+    return folder
+
+
+def test_the_release_becomes_a_store(release, tmp_path):
+    report = rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=64)
+    assert (report.images, report.missing) == (2, ("cc",))
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert store.labels.tolist() == [[0], [1]] and store.classes == ("Pneumonia",)
+    assert store.table["reading"].tolist() == ["Normal", "Lung Opacity"]
+    assert store.boxes.of(1)[0].tolist() == [[8, 16, 12, 18], [32, 32, 64, 64]]
+    assert set(store.boxes.origin) == {"rsna_2018"} and len(store.boxes.of(0)[0]) == 0
+    assert any("may be on both sides" in remark for remark in report.remarks)
+
+
+def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
+    write(
+        release / "rsna_nih_match.csv",
+        ["patientId,nih_image_index", "aa,00000012_003.png", "bb,00000012_007.png"],
+    )
+    report = rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=32)
+    store = ArrayStore.open(tmp_path / "store")
+    assert store.table["patient"].tolist() == ["12", "12"]
+    assert len(set(store.table["split"])) == 1
+    assert not any("both sides" in remark for remark in report.remarks)
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        (["a,1,2,3,4,0"], "line 2: Target 0 does not go with box"),
+        (["a,,,,,1"], "line 2: Target 1 does not go with box"),
+        (["a,1,2,,4,1"], "line 2: Target 1 does not go with box"),
+        (["a,,,,,0", "a,1,2,3,4,1"], "line 3: expected one Target, 0 or 1, for a"),
+        (["a,,,,,2"], "line 2: expected one Target"),
+    ],
+)
+def test_a_target_and_its_box_must_agree(tmp_path, lines, words):
+    with pytest.raises(SourceError, match=words):
+        rsna.read_labels(write(tmp_path / "labels.csv", [HEADER, *lines]))
+
+
+def test_wrong_classes_and_missing_tables_are_named(tmp_path):
+    classes = write(tmp_path / "classes.csv", ["patientId,class", "a,Sick"])
+    with pytest.raises(SourceError, match=r"line 2: expected .*, got Sick"):
+        rsna.read_detailed_classes(classes)
+    write(classes, ["patientId,class", "a,Normal", "a,Lung Opacity"])
+    with pytest.raises(SourceError, match="line 3: a has two classes"):
+        rsna.read_detailed_classes(classes)
+    with pytest.raises(SourceError, match=r"expected stage_2_train_labels\.csv, found none"):
+        rsna.RsnaFiles.find([tmp_path])
+
+
+def test_the_official_tables_are_whole(real_data):
+    folder = real_data / "nih_rsna_metadata"
+    boxes = rsna.read_labels(folder / "stage_2_train_labels.csv.gz")
+    assert len(boxes) == 26_684
+    assert sum(max(1, len(found)) for found in boxes.values()) == 30_227
+    readings = rsna.read_detailed_classes(
+        folder / "stage_2_detailed_class_info_reconstructed.csv.gz"
+    )
+    assert Counter(readings.values()) == {
+        "Normal": 8851,
+        "No Lung Opacity / Not Normal": 11_821,
+        "Lung Opacity": 6012,
+    }
+    assert {patient for patient, found in boxes.items() if found} == {
+        patient for patient, reading in readings.items() if reading == "Lung Opacity"
+    }

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cxrtut.data import skin
+from cxrtut.data.decode import ImageError
+from cxrtut.data.source_tables import SourceError
+from cxrtut.data.store import ArrayStore
+
+
+def numbered(height, width):
+    """Every pixel bright, and different from its neighbours."""
+    y, x = np.mgrid[:height, :width]
+    return np.dstack([50 + y % 200, 50 + x % 200, np.full_like(x, 99)]).astype(np.uint8)
+
+
+def test_the_patch_is_the_one_farthest_from_the_centre():
+    image = numbered(450, 600)
+    assert np.array_equal(skin.outer_patch(image, 128), image[:128, :128])
+
+
+def test_a_patch_with_the_dark_vignette_is_passed_over():
+    image = numbered(450, 600)
+    image[:100, :100] = 5
+    image[:100, -100:] = 5
+    patch = skin.outer_patch(image, 128)
+    assert np.array_equal(patch, image[-128:, :128])
+    image[:, :] = 5
+    with pytest.raises(ImageError, match="without dark padding, found none"):
+        skin.outer_patch(image, 128)
+
+
+def test_an_image_of_the_patch_size_is_the_patch_and_a_smaller_one_is_refused():
+    image = numbered(128, 128)
+    assert np.array_equal(skin.outer_patch(image, 128), image)
+    with pytest.raises(ImageError, match="expected at least 129 x 129 pixels, got 128 x 128"):
+        skin.outer_patch(image, 129)
+
+
+def test_images_become_a_store_with_diagnoses(tmp_path):
+    folder = tmp_path / "ham"
+    for part, name in (("part_1", "ISIC_1"), ("part_2", "ISIC_2"), ("part_2", "ISIC_3")):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(numbered(90, 120)).save(folder / part / f"{name}.png")
+    Image.fromarray(numbered(9, 12)).save(folder / "part_2" / "ISIC_4.png")
+    (folder / "lesion_masks").mkdir()
+    Image.fromarray(numbered(90, 120)).save(folder / "lesion_masks" / "ISIC_9.png")
+    (folder / "HAM10000_metadata.csv").write_text(
+        "lesion_id,image_id,dx,age\nHAM_7,ISIC_1,mel,50\nHAM_7,ISIC_2,nv,50\nHAM_8,ISIC_5,df,1\n"
+    )
+    report = skin.prepare([folder], tmp_path / "store", size=32)
+    assert (report.images, report.missing) == (3, ("ISIC_5",))
+    assert len(report.broken) == 1 and "ISIC_4.png: expected at least" in report.broken[0]
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert store.table["name"].tolist() == ["ISIC_1", "ISIC_2", "ISIC_3"]
+    assert store.table["patient"].tolist() == ["HAM_7", "HAM_7", "ISIC_3"]
+    assert store.rows(label="mel").tolist() == [0] and store.rows(label="nv").tolist() == [1]
+    assert store.channels == 3 and store.images.min() >= 50
+
+
+def test_a_plain_folder_does_and_an_unknown_diagnosis_is_named(tmp_path):
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "one.png")
+    assert skin.prepare([tmp_path], tmp_path / "store", size=64).images == 1
+    (tmp_path / "labels.csv").write_text("lesion_id,image_id,dx\na,b,flu\n")
+    with pytest.raises(SourceError, match=r"line 2: expected dx of .*, got flu"):
+        skin.prepare([tmp_path], tmp_path / "store")
+
+
+def test_the_real_dermoscopy_images_become_a_store(real_data, tmp_path):
+    report = skin.prepare([real_data / "ham10000_sample"], tmp_path / "store", size=128)
+    assert report.images + len(report.broken) == 85
+    assert report.images == 84  # one image has the vignette in each of its patches
+    store = ArrayStore.open(tmp_path / "store", verify="full")
+    assert store.labels.sum() == 45 and store.images.mean() > 100

@@ -1,17 +1,22 @@
-"""How real is the simulated radiograph? Two measurements against real NIH images, never a claim about patients.
+"""How real is the simulated radiograph? Two measurements against real NIH images.
 
 1. *Image statistics*: grey levels, radial power spectrum, and how much two images have in common.
-2. *Sim-to-real*: a classifier that has seen simulated images only is tested on real ones. What it recognises there, the
-   simulation must have drawn well enough. Findings that live in the geometry (a large heart, fluid) transfer; those that
-   live in fine texture do so least.
+2. *Sim-to-real*: a classifier that has seen simulated images only is tested on real ones. What it
+recognises there, the
+   simulation must have drawn well enough. Findings that live in the geometry (a large heart,
+   fluid) transfer; those that live in fine texture do so least.
 
-Reading of the result: No Finding images of the NIH collection are more often portable (AP) than others, so the view is a
-confounder; the table therefore has a column for PA images alone.
+Reading of the result: No Finding images of the NIH collection are more often portable (AP) than
+others, so the view is a confounder; the table therefore has a column for PA images alone.
 """
 
 from __future__ import annotations
 
+import platform
+import time
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,16 +24,20 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut.data.phantom import CLASSES, ChestPhantom, Preset
+from cxrtut import __version__
+from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Preset
 from cxrtut.data.sample import from_uint8
 from cxrtut.data.store import ArrayStore
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 
+TRAINING_SEVERITY = 1.8  # real images of a label include severe disease, not only subtle
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 
 
 def rank_equalise(image: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Each image's grey levels replaced by their rank, spread evenly over [-1, 1]: display settings drop out."""
+    """Each image's grey levels replaced by their rank, spread evenly over [-1, 1]: display
+    settings drop out.
+    """
     flat = image.flatten(1)
     rank = flat.argsort(1).argsort(1).float()
     return (rank * (2 / (flat.shape[1] - 1)) - 1).view_as(image)
@@ -40,7 +49,9 @@ def shrink(image: Float[Tensor, "B 1 H W"], size: int) -> Float[Tensor, "B 1 h w
 
 
 def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[float]]:
-    """Grey levels in [0, 1], power at `SPECTRUM_FREQUENCIES`, slopes of the spectrum, mean correlation of pairs at 32 px."""
+    """Grey levels in [0, 1], power at `SPECTRUM_FREQUENCIES`, slopes of the spectrum, mean
+    correlation of pairs at 32 px.
+    """
     x = (image[:, 0] + 1) / 2
     size = x.shape[-1]
     window = torch.hann_window(size, periodic=False, device=x.device)
@@ -87,13 +98,25 @@ def small_classifier(width: int = 16) -> nn.Sequential:
     widths = [width, width, 2 * width, 4 * width, 8 * width]
     stem = nn.Conv2d(1, width, 3, 2, 1)
     blocks = [_Block(a, b, s) for a, b, s in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)]
-    return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(CLASSES)))
+    return nn.Sequential(
+        stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(CLASSES))
+    )
 
 
 def train_on_phantoms(
-    *, n: int, size: int, steps: int, batch_size: int, seed: int, preset: str | Preset, device: str, progress: Callable[[str], None]
+    *,
+    n: int,
+    size: int,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    preset: Preset,
+    device: str,
+    progress: Callable[[str], None],
 ) -> nn.Module:
-    """Trains the small classifier on n simulated images only (rendered at twice the size and averaged)."""
+    """Trains the small classifier on n simulated images only (rendered at twice the size and
+    averaged).
+    """
     phantom = ChestPhantom(2 * size, preset, seed=seed, device=device)
     images, labels = [], []
     for start in range(0, n, 256):
@@ -140,7 +163,9 @@ def jitter(image: Float[Tensor, "B 1 H W"], generator: torch.Generator) -> Float
 
 
 @torch.no_grad()
-def test_on_real(network: nn.Module, store: ArrayStore, *, size: int, device: str) -> list[dict[str, float | str]]:
+def evaluate_on_real(
+    network: nn.Module, store: ArrayStore, *, size: int, device: str
+) -> list[dict[str, float | str]]:
     """AUROC of each class against the images without finding, for all views and for PA alone.
 
     Args:
@@ -169,7 +194,9 @@ def test_on_real(network: nn.Module, store: ArrayStore, *, size: int, device: st
 
 
 @torch.no_grad()
-def test_on_phantoms(network: nn.Module, *, size: int, n: int, seed: int, preset: str | Preset, device: str) -> dict[str, float]:
+def evaluate_on_phantoms(
+    network: nn.Module, *, size: int, n: int, seed: int, preset: Preset, device: str
+) -> dict[str, float]:
     """AUROC of each class on simulated patients of another population, for comparison."""
     phantom = ChestPhantom(2 * size, preset, seed=seed + 1_000_003, device=device)
     logits, labels = [], []
@@ -185,9 +212,121 @@ def test_on_phantoms(network: nn.Module, *, size: int, n: int, seed: int, preset
     }
 
 
-def real_statistics(store: ArrayStore, rows: Int[np.ndarray, " n"]) -> dict[str, float | list[float]]:
+def real_statistics(
+    store: ArrayStore, rows: Int[np.ndarray, " n"]
+) -> dict[str, float | list[float]]:
     return image_statistics(from_uint8(torch.from_numpy(np.array(store.images[rows]))))
 
 
 def phantom_statistics(n: int, *, size: int, seed: int) -> dict[str, float | list[float]]:
     return image_statistics(ChestPhantom(size, seed=seed).sample(torch.arange(n)).image)
+
+
+def measure(
+    store_path: str,
+    *,
+    size: int = 64,
+    n: int = 4096,
+    steps: int = 2500,
+    batch_size: int = 32,
+    seeds: int = 3,
+    preset: str = "default",
+    device: str = "cpu",
+    progress: Callable[[str], None] = print,
+) -> dict[str, object]:
+    """Both measurements, with everything needed to repeat them.
+
+    Args:
+        store_path: a ChestX-ray14 store made by `data_scripts/prepare_nih.py` at 256 px.
+        size: pixels at which the classifier looks.
+        n, steps, batch_size: simulated images and training steps of each classifier.
+        seeds: how many classifiers, each with its own simulated population.
+
+    Returns:
+        A record: settings, fingerprint of the real store, image statistics of both collections,
+        and for each class the AUROC on real and on simulated images (mean and range over the
+        seeds, standard error from the real images).
+    """
+    store, start = ArrayStore.open(store_path), time.time()
+    rows = np.sort(np.random.default_rng(0).choice(len(store), min(200, len(store)), replace=False))
+    statistics = {
+        "real": real_statistics(store, rows),
+        "simulated": phantom_statistics(200, size=store.size, seed=11),
+    }
+    shown = replace(PRESETS[preset], severity=TRAINING_SEVERITY)
+    tables, simulated = [], []
+    settings = {
+        "size": size, "n": n, "steps": steps, "batch_size": batch_size, "seeds": seeds,
+        "preset": preset, "severity": TRAINING_SEVERITY,
+    }  # fmt: skip
+    for seed in range(seeds):
+        progress(f"seed {seed} of {seeds}")
+        network = train_on_phantoms(
+            n=n, size=size, steps=steps, batch_size=batch_size, seed=seed, preset=shown,
+            device=device, progress=progress,
+        )  # fmt: skip
+        tables.append(evaluate_on_real(network, store, size=size, device=device))
+        simulated.append(
+            evaluate_on_phantoms(network, size=size, n=1024, seed=seed, preset=shown, device=device)
+        )
+    rows_out: list[dict[str, object]] = []
+    for k, name in enumerate(CLASSES):
+        row: dict[str, object] = dict(tables[0][k])
+        for view in ("all", "PA"):
+            areas = [float(table[k][f"auroc {view}"]) for table in tables]
+            row |= {f"auroc {view}": float(np.mean(areas)), f"auroc {view} by seed": areas}
+        row["auroc simulated"] = float(np.mean([table[name] for table in simulated]))
+        rows_out.append(row)
+    return {
+        "what": "classifiers trained on simulated radiographs only, tested on real NIH images",
+        "command": "python -m cxrtut realism --real STORE",
+        "settings": settings,
+        "real data": {
+            "source": store.source, "images": len(store), "fingerprint": store.fingerprint,
+        },
+        "versions": {
+            "cxrtut": __version__, "torch": torch.__version__, "python": platform.python_version(),
+        },
+        "device": _device_name(device),
+        "seconds": round(time.time() - start),
+        "image statistics": statistics,
+        "sim to real": rows_out,
+    }  # fmt: skip
+
+
+def _device_name(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+
+
+def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]:
+    """The sim-to-real part of a record of `measure` as rows for a page."""
+    return [
+        {
+            "trained on simulated, tested on real": row["class"],
+            "AUROC": row["auroc all"],
+            "s.e.": row["se all"],
+            "n": row["n all"],
+            "AUROC, PA": row["auroc PA"],
+            "s.e. PA": row["se PA"],
+            "n PA": row["n PA"],
+            "on simulated": row["auroc simulated"],
+        }
+        for row in record["sim to real"]
+    ]
+
+
+def statistics_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]:
+    """The image statistics of a record of `measure` as rows for a page."""
+    real, simulated = (record["image statistics"][kind] for kind in ("real", "simulated"))
+    rows: list[dict[str, str | int | float]] = [
+        {"of images": name, "real": real[name], "simulated": simulated[name]}
+        for name in real
+        if name != "power"
+    ]
+    for i, frequency in enumerate(SPECTRUM_FREQUENCIES):
+        ratio = simulated["power"][i] / real["power"][i]
+        name = f"power at {frequency} cycles an image, relative to real"
+        rows.append({"of images": name, "real": 1.0, "simulated": ratio})
+    return rows

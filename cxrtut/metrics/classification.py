@@ -8,7 +8,9 @@ from torch import Tensor
 
 
 def auroc(score: Float[Tensor, " N"], positive: Bool[Tensor, " N"]) -> float:
-    """Area under the ROC curve by ranks (Mann and Whitney), ties averaged; NaN when one side is empty."""
+    """Area under the ROC curve by ranks (Mann and Whitney), ties averaged; NaN when one side is
+    empty.
+    """
     n1, n0 = int(positive.sum()), int((~positive).sum())
     if n1 == 0 or n0 == 0:
         return float("nan")

@@ -25,6 +25,8 @@ def test_auroc_without_positives_is_undefined():
 
 
 def test_the_standard_error_of_a_chance_score_is_that_of_the_rank_sum_test():
-    """At area 1/2 the formula must give (n1 + n0 + 1) / (12 n1 n0), the variance of Mann and Whitney."""
+    """At area 1/2 the formula must give (n1 + n0 + 1) / (12 n1 n0), the variance of Mann and
+    Whitney.
+    """
     variance = hanley_standard_error(0.5, 40, 70) ** 2
     assert math.isclose(variance, (40 + 70 + 1) / (12 * 40 * 70), rel_tol=1e-9)

@@ -72,7 +72,7 @@ def sample_acquisitions(
     strength: float,
     dose_gain: float = 1.0,
 ) -> Draws:
-    """One exposure for each (patient, visit): a number for each row of `ACQUISITION`, and their `key`.
+    """One exposure for each (patient, visit): every quantity of `ACQUISITION`, and their `key`.
 
     Args:
         strength: scales the pose only: 1 as in the clinic, 0 aligned.
@@ -103,7 +103,9 @@ def sample_acquisitions(
 
 
 def detector_noise(acquisition: Draws, size: int) -> Float[Tensor, "B H W"]:
-    """Standard normal noise of each exposure's detector: two windows of the bank, so that no two images share one."""
+    """Standard normal noise of each exposure's detector: two windows of the bank, so that no
+    two images share one.
+    """
     key = acquisition.key
     first, second = noise(key, "detector", size, size), noise(key, "detector again", size, size)
     return (first - second) * 0.5**0.5

@@ -1,6 +1,7 @@
-"""The chest as path lengths: how many centimetres of lung, soft tissue and bone lie in the beam of each pixel.
+"""The chest as path lengths: the centimetres of lung, tissue and bone in the beam of each pixel.
 
-Everything is evaluated at the patient coordinates of the pixels, so that pose is exact and nothing is resampled.
+Everything is evaluated at the patient coordinates of the pixels, so that pose is exact and nothing
+is resampled.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cxrtut.data.phantom.devices import lay_wires
 from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import (
@@ -29,7 +31,8 @@ from cxrtut.data.phantom.skeleton import ribs
 from cxrtut.data.phantom.trunk import build_trunk, trunk_profiles
 from cxrtut.data.phantom.vessels import Branches, grow_tree, project_tree
 
-# Effective attenuation at 60-70 keV, 1/cm (water .20; lung inflated to a quarter of it; bone: excess over soft tissue)
+# Effective attenuation at 60-70 keV, 1/cm (water .20; lung inflated to a quarter of it; bone:
+# excess over soft tissue)
 MU_SOFT, MU_LUNG, MU_BONE = 0.200, 0.048, 0.36
 FLUID_FOR_AIR = (
     MU_SOFT - MU_LUNG
@@ -38,7 +41,9 @@ FLUID_FOR_AIR = (
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What detector and findings need to know of a healthy chest. Planes are (B, H, W); lengths in cm."""
+    """What detector and findings need to know of a healthy chest. Planes are (B, H, W); lengths
+    in cm.
+    """
 
     frame: Frame
     patient: Draws
@@ -65,7 +70,9 @@ class Anatomy:
     tau: Plane  # optical depth of the healthy chest
 
     def take(self, rows: Tensor) -> Anatomy:
-        """The anatomy of some of the images."""
+        """The anatomy of some of the images, given in ascending order."""
+        if len(rows) == len(self.tau):
+            return self
         frame = Frame(
             self.frame.x[rows],
             self.frame.y[rows],
@@ -73,9 +80,11 @@ class Anatomy:
             self.frame.pose[rows],
             self.frame.size,
         )
-        rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "frame"}
-        taken = {k: v.take(rows) if isinstance(v, Draws) else v[rows] for k, v in rest.items()}
-        return Anatomy(frame=frame, **taken)
+        drawn = ("frame", "patient", "acquisition")
+        names = [f.name for f in fields(self) if f.name not in drawn]
+        planes = {name: getattr(self, name)[rows] for name in names}
+        patient, acquisition = self.patient.take(rows), self.acquisition.take(rows)
+        return Anatomy(frame=frame, patient=patient, acquisition=acquisition, **planes)
 
 
 def cage_level(patient: Draws, y: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
@@ -87,7 +96,9 @@ def cage_level(patient: Draws, y: Tensor, bottom: Tensor) -> tuple[Tensor, Tenso
 
 
 def heart_width(patient: Draws, acquisition: Draws, ctr: Tensor) -> Tensor:
-    """Projected width of the heart, cm: cardiothoracic ratio x inner width of the cage x magnification."""
+    """Projected width of the heart, cm: cardiothoracic ratio x inner width of the cage x
+    magnification.
+    """
     return ctr * 2 * patient.cage_half_width * acquisition.magnification
 
 
@@ -106,8 +117,9 @@ def mediastinum_profiles(patient: Draws, acquisition: Draws, ctr: Tensor) -> Flo
         torch.maximum(0.80 * right, 2.6 * m), right, 0.97 * right, 0.80 * right, 0.6 * right,
     ]  # fmt: skip
     left_border = [
-        2.4 * one, 2.4 * one, 2.3 * m, 2.3 * m + p.knob, 2.4 * m + 0.2, torch.maximum(3.3 * m, 0.40 * left),
-        torch.maximum(0.62 * left, 3.4 * m), 0.90 * left, left, 0.93 * left, 0.75 * left,
+        2.4 * one, 2.4 * one, 2.3 * m, 2.3 * m + p.knob, 2.4 * m + 0.2,
+        torch.maximum(3.3 * m, 0.40 * left), torch.maximum(0.62 * left, 3.4 * m),
+        0.90 * left, left, 0.93 * left, 0.75 * left,
     ]  # fmt: skip
     depths = torch.tensor(
         [6.0, 6.5, 8.5, 9.5, 9.0, 9.2, 10.4, 11.6, 11.6, 10.5, 8.0], device=dome.device
@@ -158,7 +170,9 @@ def _cage_profiles(patient: Draws, acquisition: Draws) -> Float[Tensor, "B 2 P"]
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known of some images before any pixel is drawn; cheap when made for many at once."""
+    """All that is known of some images before any pixel is drawn; cheap when made for many at
+    once.
+    """
 
     patient: Draws
     acquisition: Draws
@@ -166,21 +180,24 @@ class Plan:
     trunk_profiles: Float[Tensor, "B 3 P"]
     vessels: list[Branches]
     bronchi: list[Branches]
+    wires: Draws
 
     @classmethod
     def of(cls, patient: Draws, acquisition: Draws) -> Plan:
         heart = mediastinum_profiles(patient, acquisition, patient.ctr)
+        wires = lay_wires(acquisition)
         profiles = torch.cat([heart, _cage_profiles(patient, acquisition)], 1)
         vessels = grow_tree(patient.key, "vessels", roots=16, levels=7, radius=0.36)
         bronchi = grow_tree(patient.key, "bronchi", roots=8, levels=4, radius=0.27)
-        return cls(patient, acquisition, profiles, trunk_profiles(patient), vessels, bronchi)
+        return cls(patient, acquisition, profiles, trunk_profiles(patient), vessels, bronchi, wires)
 
     def take(self, rows: slice) -> Plan:
         vessels = [level.take(rows) for level in self.vessels]
         bronchi = [level.take(rows) for level in self.bronchi]
         patient, acquisition = self.patient.take(rows), self.acquisition.take(rows)
         profiles, trunk = self.profiles[rows], self.trunk_profiles[rows]
-        return Plan(patient, acquisition, profiles, trunk, vessels, bronchi)
+        wires = self.wires.take(rows)
+        return Plan(patient, acquisition, profiles, trunk, vessels, bronchi, wires)
 
 
 def build_anatomy(plan: Plan, size: int) -> Anatomy:
@@ -235,10 +252,11 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
     tau = MU_SOFT * soft + MU_LUNG * lung * lung_texture + MU_BONE * bone
     tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels
     return Anatomy(
-        frame=frame, patient=patient, acquisition=acquisition, right=right, side_x=side_x, level=level, lateral=lateral, dome=dome,
-        bottom=bottom, diaphragm=diaphragm, lung_field=field * over, lung_full=full, lung=lung, depth=depth,
-        open_share=open_share, heart=heart, vessels=vessels, bronchi=bronchi, lung_texture=lung_texture,
-        coarse=coarse, fine=fine, body=trunk.body, tau=tau,
+        frame=frame, patient=patient, acquisition=acquisition, right=right, side_x=side_x,
+        level=level, lateral=lateral, dome=dome, bottom=bottom, diaphragm=diaphragm,
+        lung_field=field * over, lung_full=full, lung=lung, depth=depth, open_share=open_share,
+        heart=heart, vessels=vessels, bronchi=bronchi, lung_texture=lung_texture, coarse=coarse,
+        fine=fine, body=trunk.body, tau=tau,
     )  # fmt: skip
 
 

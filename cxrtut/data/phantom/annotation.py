@@ -10,7 +10,8 @@ from cxrtut.data.phantom.anatomy import Anatomy, cage_level
 
 MAX_BOXES = 6  # three findings, one box a lung side
 LANDMARKS = (
-    "right apex", "left apex", "right dome", "left dome", "right costophrenic angle", "left costophrenic angle",
+    "right apex", "left apex", "right dome", "left dome",
+    "right costophrenic angle", "left costophrenic angle",
     "carina", "aortic knob", "heart apex",
 )  # fmt: skip
 
@@ -24,7 +25,7 @@ def _extent(line: Bool[Tensor, "*S N"]) -> tuple[Tensor, Tensor, Tensor]:
 def boxes_by_side(
     name: str, region: Bool[Tensor, "B H W"], right: Bool[Tensor, "B H W"]
 ) -> tuple[Float[Tensor, "B 2 4"], Bool[Tensor, "B 2"]]:
-    """Enclosing boxes (xyxy pixels) of a finding on the right and the left, and whether it is there.
+    """Enclosing boxes (xyxy pixels) of a finding on the right and the left, and if it is there.
 
     The heart has one box, in the first place. Nothing is read back to the host.
     """
@@ -42,7 +43,9 @@ def pack_boxes(
 ) -> tuple[Float[Tensor, "B M 4"], Int[Tensor, "B M"]]:
     """Boxes that are there moved to the front, M = `MAX_BOXES`; the rest is zeros with class -1."""
     n, classes = there.shape[:2]
-    label = torch.arange(classes, device=there.device)[:, None].expand(-1, 2).flatten().expand(n, -1)
+    label = (
+        torch.arange(classes, device=there.device)[:, None].expand(-1, 2).flatten().expand(n, -1)
+    )
     there = there.flatten(1)
     order = (~there).to(torch.uint8).argsort(dim=1, stable=True)[:, :MAX_BOXES]
     there = there.gather(1, order)
@@ -79,7 +82,9 @@ def landmarks(anatomy: Anatomy) -> Float[Tensor, "B 9 2"]:
 def cardiothoracic_ratio(
     heart: Bool[Tensor, "B H W"], lung: Bool[Tensor, "B H W"]
 ) -> Float[Tensor, " B"]:
-    """Widest heart over widest lungs, measured across the columns of upright silhouettes (0 where there is no lung)."""
+    """Widest heart over widest lungs, measured across the columns of upright silhouettes (0
+    where there is no lung).
+    """
 
     def width(silhouette: Tensor) -> Tensor:
         first, past, there = _extent(silhouette.any(1))

@@ -34,7 +34,9 @@ _LETTERS = {
 
 @dataclass(frozen=True)
 class Exposure:
-    """What an image and its healthy twin share: noise, scatter, window and display, all taken from the healthy chest."""
+    """What an image and its healthy twin share: noise, scatter, window and display, all taken
+    from the healthy chest.
+    """
 
     noise: Plane
     scatter: Plane
@@ -47,8 +49,12 @@ class Exposure:
     pixel: Float[Tensor, "B 1 1"]
 
     @classmethod
-    def of(cls, anatomy: Anatomy, tau: Plane, tag: Float[Tensor, " B"] | None) -> tuple[Exposure, Plane]:
-        """Sets the exposure on the healthy chest `tau`; returns it with the healthy picture in [0, 1]."""
+    def of(
+        cls, anatomy: Anatomy, tau: Plane, tag: Float[Tensor, " B"] | None
+    ) -> tuple[Exposure, Plane]:
+        """Sets the exposure on the healthy chest `tau`; returns it with the healthy picture in
+        [0, 1].
+        """
         a, frame = anatomy.acquisition, anatomy.frame
         noise = detector_noise(a, frame.size)
         if frame.size >= 128:
@@ -74,10 +80,13 @@ class Exposure:
         return self._display(_windowed(signal, self.window))
 
     def take(self, rows: Tensor) -> Exposure:
+        if len(rows) == len(self.pixel):
+            return self
         low, high = self.window
         return Exposure(
-            self.noise[rows], self.scatter[rows], (low[rows], high[rows]), self.compressed[rows], self.overlay[rows],
-            self.keep[rows], self.surround[rows], self.acquisition.take(rows), self.pixel[rows],
+            self.noise[rows], self.scatter[rows], (low[rows], high[rows]), self.compressed[rows],
+            self.overlay[rows], self.keep[rows], self.surround[rows], self.acquisition.take(rows),
+            self.pixel[rows],
         )  # fmt: skip
 
     def _display(self, z: Plane) -> Plane:
@@ -105,7 +114,9 @@ def _signal(tau: Plane, noise: Plane, scatter: Plane, a: Draws, pixel: Tensor) -
 
 
 def _window(signal: Plane, body: Plane, a: Draws) -> tuple[Tensor, Tensor]:
-    """Display limits: the 2nd and 93rd percentile inside the body, widened as the radiographer likes."""
+    """Display limits: the 2nd and 93rd percentile inside the body, widened as the radiographer
+    likes.
+    """
     step = max(1, signal.shape[-1] // 32)
     values = signal[:, ::step, ::step].flatten(1)
     inside = body[:, ::step, ::step].flatten(1) > 0.5
@@ -146,7 +157,9 @@ def _glyphs(words: Sequence[str], device: torch.device) -> Float[Tensor, "W 5 n"
     return torch.tensor([[pixels(word, row) for row in range(5)] for word in words], device=device)
 
 
-def _stamp(glyph: Float[Tensor, "B h w"], x: Tensor, y: Tensor, tilt: Tensor, a: Draws, size: int) -> Plane:
+def _stamp(
+    glyph: Float[Tensor, "B h w"], x: Tensor, y: Tensor, tilt: Tensor, a: Draws, size: int
+) -> Plane:
     """Draws one glyph image per picture with its centre at (x, y), fractions of the image."""
     t = (torch.arange(size, device=glyph.device) + 0.5) / size
     dx, dy = t.view(1, 1, size) - x[:, None, None], t.view(1, size, 1) - y[:, None, None]
@@ -158,7 +171,9 @@ def _stamp(glyph: Float[Tensor, "B h w"], x: Tensor, y: Tensor, tilt: Tensor, a:
 
 
 def _overlay(a: Draws, tag: Float[Tensor, " B"] | None, size: int) -> Plane:
-    """Side markers and, where `tag` is 1, the word that may betray the disease (the planted confounder)."""
+    """Side markers and, where `tag` is 1, the word that may betray the disease (the planted
+    confounder).
+    """
     says_ap = a.ap * a.marker_ap
     on_right = (1 - says_ap) * a.marker_right
     letters = _glyphs(("L ", "R ", "AP"), a.fov.device)

@@ -1,4 +1,6 @@
-"""Objects in the beam: catheters, tubes, electrodes, ports. They lie on healthy and abnormal patients alike."""
+"""Objects in the beam: catheters, tubes, electrodes, ports. They lie on healthy and abnormal
+patients alike.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +12,15 @@ from torch import Tensor
 
 from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.randomness import Draws
-from cxrtut.data.phantom.shapes import Plane, blur, chord, splat
+from cxrtut.data.phantom.shapes import blur, chord, splat
 
 _POINTS = 240  # along a wire
 _WIRE_WIDTH = 0.06  # cm
 
 
-def _curves(p: Draws, a: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """Points of all wires in patient coordinates and what each point weighs, all (B, wires * points)."""
-    t = torch.linspace(0, 1, _POINTS, device=p.body_size.device)
+def lay_wires(a: Draws) -> Draws:
+    """Points of all wires (`x`, `y`, cm, patient coordinates) and what each weighs, all (B, N)."""
+    t = torch.linspace(0, 1, _POINTS, device=a.fov.device)
     xs: list[Tensor] = []
     ys: list[Tensor] = []
     weights: list[Tensor] = []
@@ -30,7 +32,11 @@ def _curves(p: Draws, a: Draws) -> tuple[Tensor, Tensor, Tensor]:
 
     q = a.line_path[..., None]
     x = 6 * q[:, 0] + 10 * q[:, 1] * t + 3 * q[:, 2] * torch.sin(t * (4 + q[:, 3]))
-    y = -17 + 26 * t * torch.sigmoid(q[:, 4].double() + 1).float() + 2 * q[:, 5] * torch.sin(5 * t + 3 * q[:, 6])
+    y = (
+        -17
+        + 26 * t * torch.sigmoid(q[:, 4].double() + 1).float()
+        + 2 * q[:, 5] * torch.sin(5 * t + 3 * q[:, 6])
+    )
     wire(x, y, 0.018 * a.line[:, None])
 
     end, tube = a.tube_end[:, None], a.tube[:, None]
@@ -55,7 +61,8 @@ def _curves(p: Draws, a: Draws) -> tuple[Tensor, Tensor, Tensor]:
     side, (px, py) = 2 * (a.port_place[:, 0:1] > 0.4).float() - 1, _port(a)
     x = (px[:, None] - side * 1.0) * (1 - t) * (1 - t) + 2 * t * (1 - t) * side * 2 + t * t * 3.5
     wire(x, py[:, None] + (5 - py[:, None]) * t * t + 2.0 * t, 0.030 * a.port[:, None])
-    return torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(weights, 1)
+    x, y, weight = torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(weights, 1)
+    return Draws({"x": x, "y": y, "weight": weight})
 
 
 def _port(a: Draws) -> tuple[Tensor, Tensor]:
@@ -63,13 +70,14 @@ def _port(a: Draws) -> tuple[Tensor, Tensor]:
     return side * (8.5 + 2 * a.port_place[:, 1]), -9.5 + 2.5 * a.port_place[:, 2]
 
 
-def devices(patient: Draws, acquisition: Draws, frame: Frame) -> Float[Tensor, "B H W"]:
-    """Optical depth that the objects add; arguments are (B,) draws."""
+def devices(acquisition: Draws, wires: Draws, frame: Frame) -> Float[Tensor, "B H W"]:
+    """Optical depth that the objects add; `wires` come from `lay_wires`."""
     a = acquisition
-    x, y, weight = _curves(patient, a)
-    px, py = frame.to_pixels(x, y)
-    wires = splat(px, py, weight / frame.pixel[:, :, 0] ** 2, frame.size)
-    tau = blur(wires, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / (0.7 * 37.0) * frame.size))
+    px, py = frame.to_pixels(wires.x, wires.y)
+    thickness = splat(px, py, wires.weight / frame.pixel[:, :, 0] ** 2, frame.size)
+    tau = blur(
+        thickness, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / (0.7 * 37.0) * frame.size)
+    )
     px, py = (t[:, None, None] for t in _port(a))
     can = ((frame.x - px) / 1.9).square().square() + ((frame.y - py) / 1.5).square().square()
     return tau + 1.6 * a.port[:, None, None] * chord(can)

@@ -1,8 +1,9 @@
 """The eight findings: what each changes in the beam, and where.
 
-A finding takes the anatomy of the images that have it and returns the change of optical depth and the region
-that a reader would call the finding. Disease is laid over a finished healthy chest: nothing here draws from the
-anatomy's random numbers, and every parameter exists for every image whatever its label.
+A finding takes the anatomy of the images that have it and returns the change of optical depth and
+the region that a reader would call the finding. Disease is laid over a finished healthy chest:
+nothing here draws from the anatomy's random numbers, and every parameter exists for every image
+whatever its label.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ CLASSES = tuple(FINDINGS)
 def draw_finding(name: str, key: Int[Tensor, " B"]) -> Draws:
     """Parameters of one finding for every key, and its texture `lattice` (B, 2, 40, 40)."""
     draws = draw({f"{name} {quantity}": law for quantity, law in FINDINGS[name].items()}, key)
-    draws = Draws({full.removeprefix(f"{name} "): value for full, value in draws.items()})
+    draws = draws.renamed(lambda full: full.removeprefix(f"{name} "))
     draws["lattice"] = noise(key, name, 2, 40, 40)
     return draws
 
@@ -114,7 +115,8 @@ def change(name: str, anatomy: Anatomy, draws: Draws, severity: Float[Tensor, " 
     """Change of optical depth and region of finding `name` for images that all have it.
 
     Args:
-        severity: 0 nothing, 1 as subtle as in the clinic, 2.2 obvious. It multiplies the opacity of the parenchymal
+        severity: 0 nothing, 1 as subtle as in the clinic, 2.2 obvious. It multiplies the opacity
+        of the parenchymal
             findings and, up to 1, the extent of the geometric ones (heart, fluid, collapse).
     """
     gain = severity[:, None, None]
@@ -146,7 +148,9 @@ def _lung_point(c: Anatomy, left: Tensor, lateral: Tensor, height: Tensor) -> tu
 
 
 def _lower(u: Tensor) -> Tensor:
-    """Pushes a uniform number towards 1: findings prefer the lower zones, as the boxes of the NIH do."""
+    """Pushes a uniform number towards 1: findings prefer the lower zones, as the boxes of the
+    NIH do.
+    """
     return (u.double() ** 0.7).float()
 
 
@@ -159,7 +163,9 @@ def _blob(
     phase: Tensor,
     amount: float,
 ) -> Plane:
-    """Normalised radius of a lobulated ellipse: 1 on its outline. Arguments (B,), lobes and phase (B, 3)."""
+    """Normalised radius of a lobulated ellipse: 1 on its outline. Arguments (B,), lobes and
+    phase (B, 3).
+    """
     x, y = c.frame.x - centre[0][:, None, None], c.frame.y - centre[1][:, None, None]
     cos, sin = (t[:, None, None] for t in cos_sin(turn))
     u = (cos * x + sin * y) / radii[0][:, None, None]
@@ -218,7 +224,9 @@ def _mass(c: Anatomy, d: Draws, q: Draws) -> Change:
 
 
 def _pneumonia(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """Consolidation: ill-defined lobulated fields that fill the air, hide vessels and show the bronchi as air."""
+    """Consolidation: ill-defined lobulated fields that fill the air, hide vessels and show the
+    bronchi as air.
+    """
     n = texture(d.lattice, c.frame.x, c.frame.y)
     grain = (1 + 0.13 * n[:, 1] + 0.08 * c.fine[:, 0] + 0.15 * c.coarse[:, 0]).clamp_min(0.3)
     tau, region = torch.zeros_like(c.lung), torch.zeros_like(c.lung)
@@ -250,7 +258,9 @@ def _infiltration(c: Anatomy, d: Draws, q: Draws) -> Change:
     region = torch.zeros_like(c.lung)
     for j in (0, 1):
         left = d.left if j == 0 else 1 - d.left
-        centre = _lung_point(c, left, 0.1 + 0.6 * d.lateral[:, j], 0.32 + 0.66 * _lower(d.height[:, j]))
+        centre = _lung_point(
+            c, left, 0.1 + 0.6 * d.lateral[:, j], 0.32 + 0.66 * _lower(d.height[:, j])
+        )
         radii = 2.4 + 2.6 * d.width[:, j], 2.8 + 4.0 * d.length[:, j]
         rho = _blob(c, centre, radii, d.turn[:, j], d.lobes[:, j], d.lobe_phase[:, j], 0.2) * (
             1 + 0.18 * n[:, 0]
@@ -298,7 +308,9 @@ def _atelectasis(c: Anatomy, d: Draws, q: Draws) -> Change:
 
 
 def _effusion(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
-    """Free fluid: a level with a meniscus that climbs the lateral wall, hiding dome and costophrenic angle."""
+    """Free fluid: a level with a meniscus that climbs the lateral wall, hiding dome and
+    costophrenic angle.
+    """
     same, half_width = _side(c, q.left), c.patient.cage_half_width[:, None, None]
     level = c.dome + 3.0 - (1.0 + 14.5 * q.volume) * extent
     climb = q.meniscus * torch.exp(-(c.lateral - c.side_x).clamp_min(0) / q.meniscus_width)
@@ -334,7 +346,9 @@ def _pneumothorax(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
 
 
 def _cardiomegaly(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
-    """The heart is drawn again with a larger cardiothoracic ratio; region = the whole enlarged silhouette."""
+    """The heart is drawn again with a larger cardiothoracic ratio; region = the whole enlarged
+    silhouette.
+    """
     ctr = c.patient.ctr + (d.ctr - c.patient.ctr) * extent[:, 0, 0]
     profiles = at_height(mediastinum_profiles(c.patient, c.acquisition, ctr), c.frame.y)
     path, heart = mediastinum(c.patient, c.acquisition, profiles, c.frame)

@@ -16,7 +16,8 @@ from cxrtut.data.phantom.shapes import Plane
 def pose_matrix(patient: Draws, acquisition: Draws) -> Float[Tensor, "B 2 3"]:
     """Maps (X, Y, 1), with X and Y in [-1, 1] across the image, to patient coordinates in cm.
 
-    X = -1 is the left edge of the first pixel and +1 the right edge of the last (`align_corners=False` in torch's words).
+    X = -1 is the left edge of the first pixel and +1 the right edge of the last
+    (`align_corners=False` in torch's words).
     """
     half = (acquisition.fov / patient.body_size / 2).double()
     rotation = acquisition.rotation.double()
@@ -36,7 +37,9 @@ def canonical_pose(n: int, device: torch.device | str = "cpu") -> Float[Tensor, 
 
 
 def alignment_theta(pose: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 2 3"]:
-    """The `theta` of `torch.nn.functional.affine_grid` that resamples an image into the canonical frame."""
+    """The `theta` of `torch.nn.functional.affine_grid` that resamples an image into the
+    canonical frame.
+    """
     canonical = canonical_pose(len(pose), pose.device)
     inverse = torch.linalg.inv(pose[:, :, :2])
     turn = inverse @ canonical[:, :, :2]
@@ -46,7 +49,9 @@ def alignment_theta(pose: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 2 3"]:
 
 @dataclass(frozen=True)
 class Frame:
-    """Patient coordinates of every pixel centre (cm), pixel size (cm), and the pose they come from."""
+    """Patient coordinates of every pixel centre (cm), pixel size (cm), and the pose they come
+    from.
+    """
 
     x: Plane
     y: Plane

@@ -1,6 +1,7 @@
 """Who is on the table: the anatomy of a patient, the same at every visit.
 
-Lengths in cm; x to the image's right (the patient's left), y downwards, z to the front, origin in mid-thorax.
+Lengths in cm; x to the image's right (the patient's left), y downwards, z to the front, origin in
+mid-thorax.
 """
 
 from __future__ import annotations
@@ -76,11 +77,11 @@ PATIENT: dict[str, Law] = {
 
 
 def sample_patients(seed: int, patient: Int[Tensor, " B"]) -> Draws:
-    """Anatomy of the given patients: one number or lattice for each row of `PATIENT`, and their textures.
+    """Anatomy of the given patients: every quantity of `PATIENT`, and their textures.
 
     Returns:
-        Draws with (B, ...) float32 tensors and their `key`; `coarse` (B, 3, 20, 20) and `fine` (B, 3, 72, 72) are lattices of value
-        noise over 44 cm (see `shapes.texture`).
+        Draws with (B, ...) float32 tensors and their `key`; `coarse` (B, 3, 20, 20) and `fine` (B,
+        3, 72, 72) are lattices of value noise over 44 cm (see `shapes.texture`).
     """
     key = keys(seed, patient, torch.zeros_like(patient))
     draws = draw(PATIENT, key)

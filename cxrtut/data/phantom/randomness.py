@@ -1,18 +1,19 @@
 """Random numbers that belong to a patient, not to a batch.
 
-Every number is a pure function of (seed, patient, visit, name of the quantity). Nothing depends on which images are
-rendered together, in which order, or on which device: a *counter-based* generator (Salmon et al., SC 2011). The mixing
-function is the finaliser of SplitMix64 (Steele et al., OOPSLA 2014) on 64-bit integers.
+Every number is a pure function of (seed, patient, visit, name of the quantity). Nothing depends on
+which images are rendered together, in which order, or on which device: a *counter-based* generator
+(Salmon et al., SC 2011). The mixing function is the finaliser of SplitMix64 (Steele et al., OOPSLA
+2014) on 64-bit integers.
 
-Bulk noise (detector noise, textures, vessel trees) is cut as windows out of one fixed bank of normal numbers, at places
-that the counter-based generator chooses.
+Bulk noise (detector noise, textures, vessel trees) is cut as windows out of one fixed bank of
+normal numbers, at places that the counter-based generator chooses.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -47,7 +48,9 @@ def keys(seed: int, *identities: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
 
 
 def _uniform(key: Int[Tensor, "*S"]) -> Float[Tensor, "*S"]:
-    """53 random bits in (0, 1), float64: rounding to float32 later hides the last bit of any device."""
+    """53 random bits in (0, 1), float64: rounding to float32 later hides the last bit of any
+    device.
+    """
     return (_shift_right(_mix(key), 11).double() + 0.5) * 2.0**-53
 
 
@@ -92,30 +95,57 @@ class Chance:
 Law = Normal | Uniform | Chance
 
 
-class Draws(dict[str, Tensor]):
-    """Named quantities of a group of images: `draws.name` is a tensor (B, *shape), float32."""
+class Draws:
+    """Named quantities of a group of images: `draws.name` is a tensor (B, *shape), float32.
+
+    A selection (`take`) or another shape (`planes`) is made when a quantity is first asked for, so
+    that drawing a few images costs only what they use.
+    """
+
+    def __init__(
+        self,
+        values: Mapping[str, Tensor] | None = None,
+        source: Draws | None = None,
+        view: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._values, self._source, self._view = dict(values or {}), source, view
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._values:
+            if self._source is None or self._view is None:
+                raise KeyError(f"no quantity {name!r}; there are {sorted(self._values)}")
+            self._values[name] = self._view(self._source[name])
+        return self._values[name]
 
     def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
         try:
             return self[name]
-        except KeyError:
-            raise AttributeError(f"no quantity {name!r}; there are {sorted(self)}") from None
+        except KeyError as error:
+            raise AttributeError(error.args[0]) from None
+
+    def __setitem__(self, name: str, value: Tensor) -> None:
+        self._values[name] = value
+
+    def renamed(self, new_name: Callable[[str], str]) -> Draws:
+        """The same quantities under other names."""
+        return Draws({new_name(name): value for name, value in self._values.items()})
 
     def take(self, rows: Tensor | slice) -> Draws:
-        return Draws({name: value[rows] for name, value in self.items()})
+        """The quantities of some of the images."""
+        return Draws(source=self, view=lambda value: value[rows])
 
     def planes(self) -> Draws:
         """(B, *shape) -> (B, *shape, 1, 1), ready to broadcast against pixels (B, H, W)."""
-        return Draws({name: value[..., None, None] for name, value in self.items()})
-
-    def to(self, device: torch.device | str) -> Draws:
-        return Draws({name: value.to(device) for name, value in self.items()})
+        return Draws(source=self, view=lambda value: value[..., None, None])
 
 
 def draw(laws: Mapping[str, Law], key: Int[Tensor, " B"]) -> Draws:
     """Draws every quantity of a table of laws for every key.
 
-    A quantity's number depends on its key and its *name* only: adding a row to a table changes no other row.
+    A quantity's number depends on its key and its *name* only: adding a row to a table changes no
+    other row.
     """
     names = list(laws)
     widths = [math.prod(laws[name].shape) for name in names]
@@ -145,7 +175,9 @@ def _bank(device: torch.device) -> Tensor:
 
 
 def noise(key: Int[Tensor, " B"], name: str, *shape: int) -> Float[Tensor, "B ..."]:
-    """Standard normal numbers (B, *shape), cut out of the bank at a place chosen by key and name."""
+    """Standard normal numbers (B, *shape), cut out of the bank at a place chosen by key and
+    name.
+    """
     size = math.prod(shape)
     if size > _BANK_SIZE // 2:
         raise ValueError(f"noise of {size} numbers an image; at most {_BANK_SIZE // 2}")

@@ -1,6 +1,7 @@
-"""Elementary shapes: soft edges, chords, smooth profiles, textures, and blurs with one width per image.
+"""Elementary shapes: soft edges, chords, profiles, textures, blurs with one width per image.
 
-All of it is elementwise in the batch, so that an image is the same bit for bit whatever is rendered beside it.
+All of it is elementwise in the batch, so that an image is the same bit for bit whatever is
+rendered beside it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def edge(distance: Tensor, width: Tensor | float) -> Tensor:
 
 
 def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of a few angles, by way of float64: the same float32 in a batch of any length."""
+    """Cosine and sine of a few angles, by way of float64: the same float32 in a batch of any
+    length.
+    """
     return angle.double().cos().float(), angle.double().sin().float()
 
 
@@ -37,7 +40,9 @@ def chord(q: Tensor) -> Tensor:
 
 
 def shell(q: Tensor, hollow: float) -> Tensor:
-    """A tube seen from the side: the cortex is what is left of a chord without a share of the marrow's chord."""
+    """A tube seen from the side: the cortex is what is left of a chord without a share of the
+    marrow's chord.
+    """
     return chord(q) - hollow * chord(1.45 * q)
 
 
@@ -53,14 +58,18 @@ def rounded(depth: Tensor, radius: float) -> Tensor:
 
 
 def blend(left: Tensor, right: Tensor, is_right: Tensor) -> Tensor:
-    """`right` where is_right is 1, `left` where it is 0 (several times faster than `torch.where` on a CPU)."""
+    """`right` where is_right is 1, `left` where it is 0 (several times faster than
+    `torch.where` on a CPU).
+    """
     return left + (right - left) * is_right
 
 
 def texture(
     values: Float[Tensor, "B C n n"], x: Plane, y: Plane, extent: float = 22.0
 ) -> Float[Tensor, "B C H W"]:
-    """Value noise: a random lattice over [-extent, extent] cm, read at (x, y) in patient coordinates."""
+    """Value noise: a random lattice over [-extent, extent] cm, read at (x, y) in patient
+    coordinates.
+    """
     grid = torch.stack([x, y], dim=-1) / extent
     return F.grid_sample(values, grid, padding_mode="reflection", align_corners=True)
 
@@ -73,7 +82,9 @@ def heights(device: torch.device) -> Float[Tensor, " P"]:
 def profile(
     knots: Float[Tensor, "B K"], values: Float[Tensor, "B K"], smooth: float
 ) -> Float[Tensor, "B P"]:
-    """A smooth function of height y: values at ascending knots (cm), blurred over `smooth` points of 2 mm."""
+    """A smooth function of height y: values at ascending knots (cm), blurred over `smooth`
+    points of 2 mm.
+    """
     y = heights(values.device).expand(len(values), -1).contiguous()
     i = torch.searchsorted(knots.contiguous(), y).clamp(1, knots.shape[1] - 1)
     low, high = knots.gather(1, i - 1), knots.gather(1, i)
@@ -135,7 +146,10 @@ def splat(
     px: Float[Tensor, "B N"], py: Float[Tensor, "B N"], amount: Float[Tensor, "B N"], size: int
 ) -> Plane:
     """Adds amounts at sub-pixel places by bilinear weights: the sum is kept at every resolution."""
-    px, py = px.clamp(-1, size), py.clamp(-1, size)  # what lies outside falls on a rim that is cut off
+    px, py = (
+        px.clamp(-1, size),
+        py.clamp(-1, size),
+    )  # what lies outside falls on a rim that is cut off
     left, top = px.floor(), py.floor()
     fx, fy = px - left, (py - top) * amount
     wide = size + 3

@@ -1,13 +1,15 @@
-"""The simulated chest radiograph: patients, visits, findings and exposures put together into batches.
+"""The simulated chest radiograph: patients, visits, findings and exposures as batches.
 
-A drawing made of physics, for teaching and testing. It is not a patient, and no result on it is clinical evidence.
+A drawing made of physics, for teaching and testing. It is not a patient, and no result on it is
+clinical evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -23,6 +25,9 @@ from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.phantom.randomness import Draws, Law, Uniform, draw, keys
 from cxrtut.data.phantom.threads import on_every_core
 from cxrtut.data.sample import Batch
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 MASK_THRESHOLD = (
     0.02  # change of optical depth (2 % of intensity) from which a pixel counts as changed
@@ -88,12 +93,15 @@ class PhantomSample:
     """Simulated radiographs and everything that is known of them.
 
     Attributes:
-        image, healthy: (B, 1, H, W) float32 in [-1, 1]; the healthy twin has the same patient, exposure and noise.
+        image, healthy: (B, 1, H, W) float32 in [-1, 1]; the healthy twin has the same patient,
+        exposure and noise.
         label_vector: (B, 8) float32 {0, 1} in the order of `CLASSES`.
-        mask: (B, 8, H, W) bool, the pixels that a finding changes (by more than `MASK_THRESHOLD` in optical depth).
+        mask: (B, 8, H, W) bool, the pixels that a finding changes (by more than `MASK_THRESHOLD`
+        in optical depth).
         region: (B, 8, H, W) bool, what a reader would call the finding; the boxes enclose it.
         boxes, box_label: (B, M, 4) float32 xyxy pixels and (B, M) int64 class, -1 where padded.
-        pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates in cm (see `frame.pose_matrix`).
+        pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates in cm (see
+        `frame.pose_matrix`).
         landmarks: (B, 9, 2) float32 pixels, named by `annotation.LANDMARKS`.
         lung, heart: (B, H, W) bool silhouettes of the healthy chest.
         ctr: (B,) cardiothoracic ratio of the image's heart, without magnification.
@@ -123,11 +131,29 @@ class PhantomSample:
         return len(self.image)
 
     def batch(self) -> Batch:
-        """The sample as the library's batch; its mask is the region, which is what boxes and readers outline."""
+        """The sample as the library's batch; its mask is the region, which is what boxes and
+        readers outline.
+        """
         return Batch(
-            image=self.image, label_vector=self.label_vector, boxes=self.boxes, box_label=self.box_label,
-            index=self.index, mask=self.region, healthy=self.healthy,
+            image=self.image, label_vector=self.label_vector, boxes=self.boxes,
+            box_label=self.box_label, index=self.index, mask=self.region, healthy=self.healthy,
         )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Images that are drawn at once: everything that was drawn by lot, nothing of the pixels
+    yet.
+    """
+
+    plan: Plan
+    findings: dict[str, Draws]
+    labels: Tensor
+    severity: Tensor
+    patient: Tensor
+    visit: Tensor
+    index: Tensor
+    tag: Tensor
 
 
 class ChestPhantom:
@@ -141,11 +167,13 @@ class ChestPhantom:
         seed: another seed is another population.
         classes: the findings that occur; labels always have all eight columns of `CLASSES`.
         prevalence: share of abnormal images.
-        severity: replaces the preset's: 0 invisible, 1 as subtle as in the clinic, 2.2 (the ceiling) obvious.
+        severity: replaces the preset's: 0 invisible, 1 as subtle as in the clinic, 2.2 (the
+        ceiling) obvious.
         several: abnormal images may have up to three findings instead of one.
         confounder: plants a marker that is correlated with a disease.
         device: where images are rendered and returned.
-        chunk: images rendered at once; the default keeps intermediate planes in the processor's cache.
+        chunk: images rendered at once; the default keeps intermediate planes in the processor's
+        cache.
 
     Raises:
         ValueError: for an unknown preset or class, a wrong size, severity or prevalence.
@@ -242,7 +270,8 @@ class ChestPhantom:
             severity: replaces the preset's, one number or one for each image.
 
         Raises:
-            ValueError: labels that are not 0 or 1, of the wrong shape, or more than three a row; severity outside [0, 2.2].
+            ValueError: labels that are not 0 or 1, of the wrong shape, or more than three a row;
+            severity outside [0, 2.2].
         """
         names = PhantomSample.__dataclass_fields__
         index = index.cpu()
@@ -251,7 +280,8 @@ class ChestPhantom:
             ((labels == 0) | (labels == 1)).all()
         ):
             raise ValueError(
-                f"labels must be 0 or 1 of shape {(len(index), len(CLASSES))}, got {tuple(labels.shape)}"
+                f"labels must be 0 or 1 of shape {(len(index), len(CLASSES))}, "
+                f"got shape {tuple(labels.shape)}"
             )
         if len(index) and int(labels.sum(1).max()) > MAX_FINDINGS:
             raise ValueError(
@@ -265,11 +295,12 @@ class ChestPhantom:
         if not len(index):
             one = self.sample(torch.zeros(1, dtype=torch.int64))
             return PhantomSample(**{name: getattr(one, name)[:0] for name in names})
-        parts = [
-            part
-            for rows in torch.arange(len(index)).split(PLANNED)
-            for part in self._render_block(index[rows], labels[rows], severity[rows])
-        ]
+        parts: list[PhantomSample] = []
+        planned = max(PLANNED, self.chunk)
+        for rows in torch.arange(len(index)).split(2 * planned):
+            blocks = [(index[b], labels[b], severity[b]) for b in rows.split(planned)]
+            chunks = [chunk for part in self._map(self._plan, blocks) for chunk in part]
+            parts += self._map(self._render, chunks)
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return PhantomSample(**joined)
 
@@ -289,8 +320,12 @@ class ChestPhantom:
         p = ill * self.confounder.with_disease + (1 - ill) * self.confounder.without
         return (self._case(index).tag < p).float()
 
-    def _render_block(self, index: Tensor, labels: Tensor, severity: Tensor) -> list[PhantomSample]:
-        """Plans the images together, then draws them a chunk at a time, on a CPU with all cores."""
+    def _map(self, work: Callable[[A], B], items: Sequence[A]) -> list[B]:
+        return on_every_core(work, items) if self.device.type == "cpu" else [work(i) for i in items]
+
+    def _plan(self, block: tuple[Tensor, Tensor, Tensor]) -> list[Chunk]:
+        """Everything but the pixels of a block of images, cut into chunks."""
+        index, labels, severity = block
         patient, visit = (t.to(self.device) for t in self.identities(index))
         visits = sample_acquisitions(
             self.seed, patient, visit, strength=self.preset.pose, dose_gain=self.preset.dose
@@ -298,29 +333,24 @@ class ChestPhantom:
         plan = Plan.of(sample_patients(self.seed, patient), visits)
         findings = {name: draw_finding(name, visits.key) for name in CLASSES}
         tag = self._tag(index, labels)
-
-        def render(start: int) -> PhantomSample:
+        chunks = []
+        for start in range(0, len(index), self.chunk):
             rows = slice(start, start + self.chunk)
-            identity = (patient[rows], visit[rows], index[rows], tag[rows])
             drawn = {name: draws.take(rows) for name, draws in findings.items()}
-            return self._render(plan.take(rows), drawn, labels[rows], severity[rows], identity)
+            chunks.append(
+                Chunk(
+                    plan=plan.take(rows), findings=drawn, labels=labels[rows],
+                    severity=severity[rows], patient=patient[rows], visit=visit[rows],
+                    index=index[rows], tag=tag[rows],
+                )
+            )  # fmt: skip
+        return chunks
 
-        starts = range(0, max(1, len(index)), self.chunk)
-        return (
-            on_every_core(render, starts) if self.device.type == "cpu" else [*map(render, starts)]
-        )
-
-    def _render(
-        self,
-        plan: Plan,
-        findings: dict[str, Draws],
-        labels: Tensor,
-        severity: Tensor,
-        identity: tuple[Tensor, Tensor, Tensor, Tensor],
-    ) -> PhantomSample:
-        patient, visit, index, tag = identity
+    def _render(self, chunk: Chunk) -> PhantomSample:
+        plan, findings, labels, severity = chunk.plan, chunk.findings, chunk.labels, chunk.severity
+        patient, visit, index, tag = chunk.patient, chunk.visit, chunk.index, chunk.tag
         anatomy = build_anatomy(plan, self.size)
-        tau = anatomy.tau + devices(anatomy.patient, anatomy.acquisition, anatomy.frame)
+        tau = anatomy.tau + devices(plan.acquisition, plan.wires, anatomy.frame)
         exposure, healthy = Exposure.of(
             anatomy, tau, tag.to(self.device) if self.confounder else None
         )
@@ -349,14 +379,15 @@ class ChestPhantom:
                 if name == "Cardiomegaly":
                     ctr[rows] += (draws.ctr - ctr[rows]) * strength.clamp(0, 1)
             rows = ill.nonzero()[:, 0].to(self.device)
-            image[rows] = exposure.take(rows).picture(tau[rows] + total[rows])
+            image[rows] = exposure.take(rows).picture((tau + total)[rows])
         boxes, box_label = pack_boxes(boxes, there)
         return PhantomSample(
-            image=image[:, None] * 2 - 1, healthy=healthy[:, None] * 2 - 1, label_vector=labels.to(self.device),
-            mask=mask, region=region, boxes=boxes, box_label=box_label, pose=anatomy.frame.pose,
-            landmarks=landmarks(anatomy), lung=anatomy.lung_field > 0.5, heart=anatomy.heart > 0.5, ctr=ctr,
-            ap=anatomy.acquisition.ap, tag=tag.to(self.device), patient=patient, visit=visit,
-            index=index.to(self.device),
+            image=image[:, None] * 2 - 1, healthy=healthy[:, None] * 2 - 1,
+            label_vector=labels.to(self.device), mask=mask, region=region, boxes=boxes,
+            box_label=box_label, pose=anatomy.frame.pose,
+            landmarks=landmarks(anatomy), lung=anatomy.lung_field > 0.5, heart=anatomy.heart > 0.5,
+            ctr=ctr, ap=anatomy.acquisition.ap, tag=tag.to(self.device), patient=patient,
+            visit=visit, index=index.to(self.device),
         )  # fmt: skip
 
 

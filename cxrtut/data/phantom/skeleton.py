@@ -14,12 +14,13 @@ LAST_POSTERIOR_RIB, LAST_ANTERIOR_RIB = 11, 9  # counted from 0
 
 
 def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle: Plane) -> Plane:
-    """Each rib is a tilted planar ring, so that all ribs together are the level sets of one function of the plane.
+    """Each rib is a tilted planar ring: all ribs together are the level sets of one function.
 
-    phi = y - tan(tilt) Bz (1 -+ sqrt(1 - (x / W)^2)), minus for the posterior and plus for the anterior arc, with Bz half
-    the depth and W half the width of the cage. Rib k lies where phi = top + k spacing; the distance to it is the rest over
-    the gradient. Two evaluations draw all ribs. Where a rib turns into the beam, at its lateral edge, its path grows by
-    1 / cos of the angle: the bright rim of the cage appears by itself.
+    phi = y - tan(tilt) Bz (1 -+ sqrt(1 - (x / W)^2)), minus for the posterior and plus for the
+    anterior arc, with Bz half the depth and W half the width of the cage. Rib k lies where
+    phi = top + k spacing; the distance to it is the rest over the gradient. Two evaluations draw
+    all ribs. Where a rib turns into the beam, at its lateral edge, its path grows by 1 / cos of the
+    angle: the bright rim of the cage appears by itself.
     """
     wide = lateral + 0.30
     s = side_x / wide.clamp_min(0.5)

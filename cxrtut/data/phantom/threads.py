@@ -1,8 +1,9 @@
 """Rendering on all cores: one thread for each, every one with its own planes in its own cache.
 
-Threads over images scale better here than torch's threads within an operation, which wait for each other thousands of
-times an image, and much longer when the machine is busy. The workers flush denormal numbers to zero: the tails of
-Gaussians are full of them, and each costs a processor a hundred times a normal number.
+Threads over images scale better here than torch's threads within an operation, which wait for each
+other thousands of times an image, and much longer when the machine is busy. The workers flush
+denormal numbers to zero: the tails of Gaussians are full of them, and each costs a processor a
+hundred times a normal number.
 """
 
 from __future__ import annotations
@@ -17,11 +18,14 @@ from typing import TypeVar
 
 import torch
 
-T = TypeVar("T")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 def _keep_freed_memory() -> None:
-    """Asks glibc to keep freed planes instead of handing each back to the kernel: a third of the time otherwise."""
+    """Asks glibc to keep freed planes instead of handing each back to the kernel: a third of
+    the time otherwise.
+    """
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-1, 2**28)  # M_TRIM_THRESHOLD
@@ -39,15 +43,19 @@ def _pool(workers: int) -> ThreadPoolExecutor:
     threads_of_caller = torch.get_num_threads()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="phantom", initializer=_prepare_worker)
     list(pool.map(lambda _: torch.zeros(1).add_(1), range(workers)))
-    torch.set_num_threads(threads_of_caller)  # a worker's setting also becomes that of later threads
+    torch.set_num_threads(
+        threads_of_caller
+    )  # a worker's setting also becomes that of later threads
     return pool
 
 
-def on_every_core(work: Callable[[int], T], items: Iterable[int]) -> list[T]:
-    """[work(item) for item in items] on as many threads as torch may use; results in order, errors raised."""
+def on_every_core(work: Callable[[A], B], items: Iterable[A]) -> list[B]:
+    """[work(item) for item in items] on as many threads as torch may use; results in order,
+    errors raised.
+    """
 
     @torch.no_grad()  # the switch is each thread's own
-    def quiet(item: int) -> T:
+    def quiet(item: A) -> B:
         return work(item)
 
     return list(_pool(torch.get_num_threads()).map(quiet, items))

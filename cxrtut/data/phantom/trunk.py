@@ -1,7 +1,8 @@
 """What surrounds the lungs: soft tissue, airways, shoulder girdle and spine.
 
-None of it has an edge as sharp as the lung's or a rib's. At 256 pixels and more it is evaluated at half the resolution
-and interpolated, which costs a quarter and changes nothing that the eye can see.
+None of it has an edge as sharp as the lung's or a rib's. At 256 pixels and more it is evaluated at
+half the resolution and interpolated, which costs a quarter and changes nothing that the eye can
+see.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def build_trunk(
     planes = torch.cat([torch.stack([tissue, body, bone, hilum], 1), grain], 1)
     if coarse_size != size:
         planes = F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
-    return Trunk(*planes[:, :4].unbind(1), planes[:, 4:])
+    tissue, body, bone, hilum = planes[:, :4].unbind(1)
+    return Trunk(tissue, body, bone, hilum, planes[:, 4:])
 
 
 def _body(

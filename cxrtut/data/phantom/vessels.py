@@ -1,7 +1,8 @@
-"""Pulmonary vessels and bronchi: random trees in three dimensions, added to the image by their volume.
+"""Pulmonary vessels and bronchi: random trees in space, added to the image by their volume.
 
-Two lungs, each with `roots` trees that leave the hilum in a fan and fork at every level. The radius shrinks by a
-factor of .68-.88 at a fork, near the 2^(-1/3) = .79 of Murray's law (Murray, PNAS 1926).
+Two lungs, each with `roots` trees that leave the hilum in a fan and fork at every level. The
+radius shrinks by a factor of .68-.88 at a fork, near the 2^(-1/3) = .79 of Murray's law (Murray,
+PNAS 1926).
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ SPREAD_WIDTHS = (0.26, 0.17, 0.17, 0.10)  # cm, blur of levels 0, 1, 2 and of al
 
 @dataclass(frozen=True)
 class Branches:
-    """All branches of one level: straight but for a bend that grows along the branch. Axes B, side, branch(, xyz)."""
+    """All branches of one level: straight but for a bend that grows along the branch. Axes B,
+    side, branch(, xyz).
+    """
 
     start: Float[Tensor, "B 2 S 3"]
     step: Float[Tensor, "B 2 S 3"]  # unit direction x length, cm
@@ -91,8 +94,8 @@ def grow_tree(
 def project_tree(tree: list[Branches], frame: Frame, yaw: Float[Tensor, " B"]) -> Plane:
     """Thickness of the tree along the beam, cm.
 
-    Each branch is cut into points no further apart than about a pixel, each carrying its share of the volume;
-    a blur per calibre gives them their width.
+    Each branch is cut into points no further apart than about a pixel, each carrying its share of
+    the volume; a blur per calibre gives them their width.
     """
     smallest_pixel = (
         0.7 * 37.0 / frame.size

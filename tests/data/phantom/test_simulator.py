@@ -77,7 +77,9 @@ def test_visits_of_a_patient_share_the_anatomy_but_not_the_exposure(phantom):
 
 @pytest.mark.parametrize("name", CLASSES)
 def test_nothing_changes_away_from_the_finding(samples, name):
-    """Specification: at most .024 (of the grey scale) outside, .078 for the heart, blur and sharpening included."""
+    """Specification: at most .024 (of the grey scale) outside, .078 for the heart, blur and
+    sharpening included.
+    """
     sample = samples[name]
     mask = sample.mask.any(1, keepdim=True).float()
     near = F.max_pool2d(mask, 5, 1, 2) > 0  # two pixels around it
@@ -109,7 +111,9 @@ def test_a_pneumothorax_darkens_the_lung_and_hides_no_mediastinum(samples):
 
 
 def test_the_enlarged_heart_measures_as_cardiomegaly_and_the_normal_one_does_not():
-    """Specification: .444 +- .025 (at most .515: portable films magnify) against .603 +- .039 (at least .539)."""
+    """Specification: .444 +- .025 (at most .515: portable films magnify) against .603 +- .039
+    (at least .539).
+    """
     phantom = ChestPhantom(128, severity=1.0, preset="easy")
     index = torch.arange(60)
     ill = phantom.sample(index, labels=one_finding("Cardiomegaly", 60))
@@ -189,7 +193,9 @@ def test_regions_sit_where_medicine_says(samples):
 
 
 def test_about_ten_posterior_ribs_are_seen_above_the_right_dome():
-    """Good inspiration shows nine or ten; specification 9.8 +- .8. Counted on the level sets at |x| = 5 cm."""
+    """Good inspiration shows nine or ten; specification 9.8 +- .8. Counted on the level sets at
+    |x| = 5 cm.
+    """
     from cxrtut.data.phantom.patient import sample_patients
 
     p = sample_patients(0, torch.arange(2000))

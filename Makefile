@@ -1,0 +1,47 @@
+# `make book` and `make test` need Python >= 3.11 and make, nothing else.
+PYTHON ?= python3
+VENV ?= .venv
+PRESET ?= smoke
+PY := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+# Idle OpenMP threads that spin slow every other process down on a shared machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
+.PHONY: help book test bench goldens clean
+
+help:
+	@echo "make book      run every page at preset $(PRESET) and build the book into build/html"
+	@echo "make test      formatting, lint, types and every test that needs no GPU"
+	@echo "make bench     time one training step per system, rendering, metrics and data"
+	@echo "make goldens   rewrite book/goldens from what the pages print now"
+	@echo "make clean     remove build/ and $(VENV)/"
+	@echo "PYTHON=python3.12 chooses the interpreter that $(VENV)/ is made with"
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
+	  f"cxrtut needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor}. Try: make PYTHON=python3.12")'
+	@test -x $(PY) || { echo "Making $(VENV)/ with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@echo "Installing the library and its tools into $(VENV)/ (once; takes some minutes)"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dicom]"
+	@touch $@
+
+book: $(INSTALLED)
+	$(PY) book/build.py run --preset $(PRESET)
+	$(PY) book/build.py check
+	$(PY) book/build.py html
+
+test: $(INSTALLED)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -m pytest
+
+bench: $(INSTALLED)
+	$(PY) -m cxrtut bench
+
+goldens: $(INSTALLED)
+	$(PY) book/build.py run --preset smoke
+	$(PY) book/build.py check --update
+
+clean:
+	rm -rf build $(VENV)

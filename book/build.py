@@ -1,0 +1,388 @@
+"""The book's one builder.
+
+    python book/build.py run   [--preset smoke] [--seed 0] [--pages PAGE ...] [--jobs N]
+    python book/build.py check [--pages PAGE ...] [--update | --rerun]
+    python book/build.py html
+    python book/build.py notebooks --out FOLDER
+
+A page is a Markdown file of book/ with a kernelspec in its front matter (jupytext MyST), the only
+source. `run` executes pages into build/executed, `check` compares what tagged cells print with
+book/goldens, `html` assembles build/source and builds it strictly into build/html, and `notebooks`
+writes the pages as notebooks that were not run. What is up to date is left alone.
+"""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fingerprint import digest, files_under, version_of
+from offline import VENDORED, external_loads, vendor
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK, BUILD, EXECUTED = ROOT / "book", ROOT / "build", ROOT / "build" / "executed"
+GOLDENS = BOOK / "goldens"
+CHECKED = "nbval-check-output"
+# What can change the outputs of a page, besides the page and the library.
+VERSIONS = ("torch", "torchvision", "numpy", "opencv-python", "matplotlib", "ipywidgets")
+
+
+class BookError(Exception):
+    """Something the writer of a page can mend; shown without a traceback."""
+
+
+# The pages
+
+
+def all_pages() -> list[str]:
+    """Names of the pages that hold code, such as foundations/radiograph, in alphabetical order."""
+    pages = (path for path in BOOK.rglob("*.md") if path.relative_to(BOOK).parts[0][0] != "_")
+    return sorted(
+        path.relative_to(BOOK).with_suffix("").as_posix()
+        for path in pages
+        if "kernelspec:" in path.read_text(encoding="utf-8").partition("\n---")[0]
+    )
+
+
+def chosen_pages(names: list[str] | None) -> list[str]:
+    pages = all_pages()
+    unknown = sorted(set(names or ()) - set(pages))
+    if unknown:
+        raise BookError(f"No such page: {', '.join(unknown)}. The pages: {', '.join(pages)}")
+    return names or pages
+
+
+def read_notebook(page: str) -> Any:
+    """The page as a notebook whose cell ids depend on the page and the cells' content alone."""
+    import jupytext
+
+    notebook = jupytext.read(BOOK / f"{page}.md")
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        times = seen[cell.source] = seen.get(cell.source, 0) + 1
+        cell["id"] = hashlib.sha256(f"{page}\0{times}\0{cell.source}".encode()).hexdigest()[:12]
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return notebook
+
+
+def accepted_parameters(notebook: Any, wanted: dict[str, Any]) -> dict[str, Any]:
+    """Those of the wanted parameters that the page's `parameters` cell assigns."""
+    cells = (c.source for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    nodes = (node for source in cells for node in ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return {name: value for name, value in wanted.items() if name in names}
+
+
+# Running pages
+
+
+def cache_key(page: str, parameters: dict[str, Any]) -> str:
+    """Changes whenever the page's outputs could: source, library, versions, parameters, records."""
+    versions = [platform.python_version(), *map(version_of, VERSIONS)]
+    inputs = files_under(ROOT / "cxrtut", BOOK / "results", BOOK / "weights")
+    told = json.dumps(parameters, sort_keys=True)
+    return digest(ROOT, [told, *versions, BOOK / f"{page}.md", *inputs])
+
+
+def record_of(page: str) -> dict[str, Any]:
+    """What is known of the page's last run (key, parameters, seconds); empty if it has none."""
+    path = EXECUTED / f"{page}.json"
+    if not path.is_file() or not (EXECUTED / f"{page}.ipynb").is_file():
+        return {}
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that it is either whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def explain(page: str, error: BaseException) -> str:
+    """Page, cell, source and traceback of a failure, as plain text."""
+    source = getattr(error, "source", None)
+    if source is None:
+        return f"{page}: {''.join(traceback.format_exception(error))}"
+    code = [cell.source for cell in read_notebook(page).cells if cell.cell_type == "code"]
+    number = f"code cell {code.index(source) + 1}" if source in code else "the injected parameters"
+    text = (BOOK / f"{page}.md").read_text(encoding="utf-8")
+    line = text.partition(source)[0].count("\n") + 1
+    trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(getattr(error, "traceback", [])))
+    bar = "-" * 76
+    return f"book/{page}.md, line {line}, {number}:\n{bar}\n{source}\n{bar}\n{trace}"
+
+
+def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float, str | None]:
+    """Run one page in the folder of its source; returns page, seconds and the failure, if any."""
+    import nbformat
+    import papermill
+    from traitlets.config import Config
+
+    started = time.perf_counter()
+    target, record = EXECUTED / f"{page}.ipynb", EXECUTED / f"{page}.json"
+    record.unlink(missing_ok=True)
+    target.unlink(missing_ok=True)
+    # Sockets of the file system are closed to other users of the machine; ports are not.
+    transport = Config(KernelManager={"transport": "ipc"} if os.name == "posix" else {})
+    with tempfile.TemporaryDirectory() as folder:
+        source, output = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
+        nbformat.write(read_notebook(page), source)
+        try:
+            papermill.execute_notebook(
+                source,
+                output,
+                parameters,
+                cwd=(BOOK / page).parent,
+                progress_bar=False,
+                config=transport,
+            )
+        except Exception as error:
+            return page, time.perf_counter() - started, explain(page, error)
+        seconds = time.perf_counter() - started
+        write_whole(target, output.read_text(encoding="utf-8"))
+    run = {"key": key, "parameters": parameters, "seconds": round(seconds, 1)}
+    write_whole(record, json.dumps(run, indent=1))
+    return page, seconds, None
+
+
+def run(names: list[str] | None, preset: str, seed: int, jobs: int) -> None:
+    """Execute the pages whose inputs changed since their last run."""
+    EXECUTED.mkdir(parents=True, exist_ok=True)
+    pages, waiting = chosen_pages(names), []
+    for page in pages:
+        parameters = accepted_parameters(read_notebook(page), {"preset": preset, "seed": seed})
+        key = cache_key(page, parameters)
+        if record_of(page).get("key") == key:
+            print(f"run    {page}: unchanged since its last run", flush=True)
+        else:
+            waiting.append((page, parameters, key))
+    if not waiting:
+        return
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = min(jobs or cpus, len(waiting))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // jobs)))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    print(f"run    {len(waiting)} of {len(pages)} pages, {jobs} at a time: {preset}", flush=True)
+    failures = []
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        running = [pool.submit(execute, *arguments) for arguments in waiting]
+        try:
+            for done, future in enumerate(as_completed(running), start=1):
+                page, seconds, failure = future.result()
+                state = f"{'FAILED' if failure else 'done'} in {seconds:.1f} s"
+                print(f"run    {page}: {state} ({done}/{len(waiting)})", flush=True)
+                failures += [failure] if failure else []
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if failures:
+        raise BookError("\n\n".join([*failures, f"{len(failures)} page(s) failed."]))
+
+
+def fresh_notebook(page: str) -> Path:
+    """The executed notebook of a page, provided that it belongs to the sources as they are now."""
+    record = record_of(page)
+    if not record:
+        raise BookError(f"{page} has not been run: python book/build.py run --pages {page}")
+    if record["key"] != cache_key(page, record["parameters"]):
+        raise BookError(f"{page} changed since it was run: python book/build.py run --pages {page}")
+    return EXECUTED / f"{page}.ipynb"
+
+
+# Checking what pages print
+
+
+def printed(path: Path) -> list[dict[str, str]]:
+    """The text that the tagged cells of an executed notebook print, in order."""
+    import nbformat
+
+    cells = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and CHECKED in cell.metadata.get("tags", []):
+            shown = (output for output in cell.outputs if output.get("name") != "stderr")
+            # A stream may arrive in pieces; a displayed value ends its line.
+            pieces = (
+                o.get("text") or o.get("data", {}).get("text/plain", "") + "\n" for o in shown
+            )
+            lines = [line.rstrip() for line in "".join(pieces).strip("\n").splitlines()]
+            cells.append({"cell": cell.source.splitlines()[-1], "prints": "\n".join(lines)})
+    return cells
+
+
+def pictures_without_words(path: Path) -> list[str]:
+    """First lines of the cells that show a picture but have no alternative text for it."""
+    import nbformat
+
+    cells = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+        if kinds & {"image/png", "image/jpeg", "image/svg+xml"} and not alt:
+            cells.append(cell.source.partition("\n")[0])
+    return cells
+
+
+def check(names: list[str] | None, update: bool) -> None:
+    """Compare what tagged cells print at preset smoke with the goldens, or rewrite those."""
+    wrong = []
+    for page in chosen_pages(names):
+        notebook, golden = fresh_notebook(page), GOLDENS / f"{page}.json"
+        for cell in pictures_without_words(notebook):
+            wrong.append(f"{page}: a picture without alternative text (mystnb: image: alt): {cell}")
+        preset = record_of(page)["parameters"].get("preset", "smoke")
+        if preset != "smoke":
+            print(f"check  {page}: not compared, goldens hold at preset smoke, not {preset}")
+            continue
+        ours = json.dumps(printed(notebook), indent=1, ensure_ascii=False) + "\n"
+        theirs = golden.read_text(encoding="utf-8") if golden.is_file() else "[]\n"
+        if update:
+            write_whole(golden, ours)
+        elif ours != theirs:
+            rows = [json_text.replace("\\n", "\n").splitlines() for json_text in (theirs, ours)]
+            diff = difflib.unified_diff(*rows, f"book/goldens/{page}.json", "this run", lineterm="")
+            wrong.append("\n".join(diff))
+        state = "golden written" if update else "as expected" if ours == theirs else "DIFFERS"
+        print(f"check  {page}: {len(json.loads(ours))} tagged cells, {state}", flush=True)
+    if wrong:
+        raise BookError("\n\n".join([*wrong, "If what a page prints is meant: make goldens"]))
+
+
+def rerun(names: list[str] | None) -> None:
+    """Run the executed notebooks once more with nbval: a page must print the same twice."""
+    notebooks = [fresh_notebook(page).as_posix() for page in chosen_pages(names)]
+    options = ["--nbval-lax", "-p", "no:cacheprovider", "-W", "default"]
+    # A throw-away configuration file keeps the settings of the library's own tests out of this.
+    with tempfile.NamedTemporaryFile(suffix=".ini") as settings:
+        command = [sys.executable, "-m", "pytest", "-c", settings.name, *options, *notebooks]
+        if subprocess.run(command, cwd=ROOT).returncode:
+            raise BookError("A page does not print the same when it is run twice; see above.")
+
+
+# Building the HTML
+
+
+def assemble(pages: list[str]) -> Path:
+    """Copy book/ to build/source, executed notebooks in the place of their pages."""
+    source = BUILD / "source"
+    files = {f"{page}.ipynb": fresh_notebook(page) for page in pages}
+    for path in files_under(BOOK):
+        name = path.relative_to(BOOK).as_posix()
+        outside = name.startswith(("_extensions/", "goldens/", "weights/", "results/"))
+        if not (outside or path.suffix in {".py", ".ipynb"} or name.removesuffix(".md") in pages):
+            files[name] = path
+    shutil.rmtree(source, ignore_errors=True)
+    for name, path in files.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, source / name)
+    return source
+
+
+def build_html() -> None:
+    """Assemble the sources and build them; a warning fails, with its text shown."""
+    source = assemble(all_pages())
+    offline = vendor(BUILD / "vendor" / "offline")
+    target, stamp = BUILD / "html", BUILD / "html.key"
+    tools = map(version_of, ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb"))
+    library = files_under(ROOT / "cxrtut", BOOK / "_extensions")
+    key = digest(ROOT, [str(offline), json.dumps(VENDORED), *tools, ROOT / "_config.yml",
+                  *files_under(source), *library])  # fmt: skip
+    if (target / "index.html").is_file() and stamp.is_file() and stamp.read_text() == key:
+        print(f"html   unchanged: {target / 'index.html'}")
+        return
+    stamp.unlink(missing_ok=True)
+    options = ["--config", ROOT / "_config.yml", "--path-output", BUILD / "sphinx", "-W"]
+    jupyter_book = "from jupyter_book.cli.main import main; main()"
+    command = [sys.executable, "-c", jupyter_book, "build", source, *options, "--keep-going", "-q"]
+    # Always from scratch: Sphinx would not repeat the warnings of a page that it has already read.
+    shutil.rmtree(BUILD / "sphinx", ignore_errors=True)
+    print("html   building", flush=True)
+    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    if result.returncode:
+        raise BookError(f"{result.stderr}\nThe book did not build without warnings; see above.")
+    fresh = BUILD / f"html.partial-{os.getpid()}"
+    shutil.copytree(BUILD / "sphinx" / "_build" / "html", fresh)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    if offline:
+        for path in target.rglob("*.html"):
+            if loads := external_loads(path.read_text(encoding="utf-8")):
+                raise BookError(f"{path} would load from the network: {', '.join(loads)}")
+    write_whole(stamp, key)
+    print(f"html   {target / 'index.html'}")
+
+
+def write_notebooks(folder: Path) -> None:
+    """Every page as a notebook that was not run, for Colab."""
+    import nbformat
+
+    for page in all_pages():
+        write_whole(folder / f"{page}.ipynb", nbformat.writes(read_notebook(page)))
+        print(f"notebooks  {folder / page}.ipynb")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Run, check and build the book.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("run", "check"):
+        command = commands.add_parser(name)
+        command.add_argument("--pages", nargs="+", metavar="PAGE", help="only these pages")
+        if name == "run":
+            command.add_argument("--preset", default="smoke", choices=("smoke", "colab", "paper"))
+            command.add_argument("--seed", type=int, default=0)
+            command.add_argument(
+                "--jobs", type=int, default=0, help="pages at a time; 0: one per core"
+            )
+        if name == "check":
+            command.add_argument("--update", action="store_true", help="rewrite the goldens")
+            command.add_argument("--rerun", action="store_true", help="run twice, compare (nbval)")
+    commands.add_parser("html")
+    commands.add_parser("notebooks").add_argument("--out", type=Path, required=True)
+    asked = parser.parse_args()
+    # Pages import the library of this tree, whichever copy is installed.
+    path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    with contextlib.suppress(KeyboardInterrupt):
+        match asked.command:
+            case "run":
+                run(asked.pages, asked.preset, asked.seed, asked.jobs)
+            case "check" if asked.rerun:
+                rerun(asked.pages)
+            case "check":
+                check(asked.pages, asked.update)
+            case "html":
+                build_html()
+            case "notebooks":
+                write_notebooks(asked.out)
+        return
+    sys.exit("Interrupted; nothing half-written was left behind.")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BookError as error:
+        sys.exit(str(error))

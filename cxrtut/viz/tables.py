@@ -1,0 +1,49 @@
+"""Small tables for a notebook, computed values only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+Cell = str | int | float
+
+
+def _shown(value: Cell, digits: int) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.{digits}f}"
+    return str(value)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that share their columns; displays itself as Markdown, prints itself as aligned text."""
+
+    rows: Sequence[Mapping[str, Cell]]
+    digits: int = 2
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if list(row) != list(self.rows[0]):
+                raise ValueError(
+                    f"every row needs the columns {list(self.rows[0])}, got {list(row)}"
+                )
+
+    def _cells(self) -> list[list[str]]:
+        return [
+            list(self.rows[0]) if self.rows else [],
+            *([_shown(v, self.digits) for v in row.values()] for row in self.rows),
+        ]
+
+    def _repr_markdown_(self) -> str:
+        head, *body = self._cells()
+        first = self.rows[0].values() if self.rows else []
+        rule = ["---" if isinstance(v, str) else "---:" for v in first]
+        return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+
+    def __repr__(self) -> str:
+        cells = self._cells()
+        widths = [max(len(line[i]) for line in cells) for i in range(len(cells[0]))]
+        return "\n".join(
+            "  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells
+        )

@@ -1,0 +1,388 @@
+"""The shape of the book's pages, and the book's builder on a book of two small pages."""
+
+import ast
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jupytext
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+FRONT = """---
+jupytext:
+  text_representation:
+    extension: .md
+    format_name: myst
+kernelspec:
+  name: python3
+  display_name: Python 3
+  language: python
+---
+"""
+GOOD = (
+    FRONT
+    + """# A page
+
+```{code-cell} python
+:tags: [parameters]
+preset = "paper"
+seed = 0
+```
+
+```{code-cell} python
+:tags: [nbval-check-output]
+import sys
+from cxrtut import ANSWER
+print(preset, seed, ANSWER)
+print("a warning", file=sys.stderr)
+ANSWER + 1
+```
+"""
+)
+BAD = (
+    FRONT
+    + """# A page that fails
+
+```{code-cell} python
+fine = 1
+```
+
+```{code-cell} python
+before = "the line before"
+raise ValueError("a reason")
+```
+"""
+)
+
+
+def load_builder(book: Path) -> ModuleType:
+    """The module build.py of a book, together with the module beside it."""
+    sys.path.insert(0, str(book))
+    try:
+        spec = importlib.util.spec_from_file_location("build_of_a_test", book / "build.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+    finally:
+        sys.path.remove(str(book))
+        for name in ("fingerprint", "offline"):
+            sys.modules.pop(name, None)
+
+
+BUILDER = load_builder(BOOK)
+PAGES = BUILDER.all_pages()
+
+
+def cells(page: str, kind: str) -> list[Any]:
+    return [cell for cell in BUILDER.read_notebook(page).cells if cell.cell_type == kind]
+
+
+def tagged(page: str, tag: str) -> list[Any]:
+    return [cell for cell in cells(page, "code") if tag in cell.metadata.get("tags", [])]
+
+
+def python_of(source: str) -> str:
+    """A cell without its magics, which Python cannot parse."""
+    return re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE)
+
+
+def toc_entries(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        yield from (node[key] for key in ("root", "file") if key in node)
+        node = list(node.values())
+    if isinstance(node, list):
+        for child in node:
+            yield from toc_entries(child)
+
+
+# The pages
+
+
+def test_the_table_of_contents_lists_every_page_once() -> None:
+    toc = yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8"))
+    files = sorted(path.relative_to(BOOK).as_posix() for path in BOOK.rglob("*.md"))
+    assert sorted(f"{name}.md" for name in toc_entries(toc)) == files
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_states_its_kernel(page: str) -> None:
+    kernel = BUILDER.read_notebook(page).metadata["kernelspec"]
+    assert (kernel["name"], kernel.get("language", "python")) == ("python3", "python")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_parameters_of_a_page_are_literals_and_the_published_ones(page: str) -> None:
+    (cell,) = tagged(page, "parameters")
+    values = {}
+    for node in ast.parse(cell.source).body:
+        assert isinstance(node, ast.Assign), f"not an assignment: {ast.unparse(node)}"
+        assert isinstance(node.targets[0], ast.Name)
+        values[node.targets[0].id] = ast.literal_eval(node.value)
+    assert values["preset"] == "paper"
+    assert values["seed"] == 0
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_is_short(page: str) -> None:
+    for cell in cells(page, "code"):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 15, f"{len(lines)} lines in one cell: {lines[0]}"
+        assert [line for line in lines if len(line) > 76] == []
+        for node in ast.walk(ast.parse(python_of(cell.source))):
+            assert not isinstance(node, ast.ClassDef), f"class {node.name}: belongs to the library"
+            if isinstance(node, ast.FunctionDef):
+                length = (node.end_lineno or 0) - node.lineno + 1
+                assert length <= 10, f"{node.name} has {length} lines: belongs to the library"
+
+
+def complaints(notebook: Any) -> str:
+    """What ruff says of a notebook; imports may come late, cells end with a name, prose is long."""
+    source = jupytext.writes(notebook, "py:percent")
+    command = [
+        sys.executable,
+        "-m",
+        "ruff",
+        "check",
+        "--quiet",
+        "--ignore",
+        "E402,E501,B018,I001",
+        "-",
+    ]
+    return subprocess.run(command, cwd=ROOT, input=source, capture_output=True, text=True).stdout
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_passes_the_linter(page: str) -> None:
+    assert complaints(BUILDER.read_notebook(page)) == ""
+
+
+def test_the_linter_finds_a_name_that_does_not_exist() -> None:
+    page = GOOD.replace("print(preset, seed", "%pip --version\nprint(present, seed")
+    found = complaints(jupytext.reads(page, "md:myst"))
+    assert "Undefined name `present`" in found
+    assert found.count("-->") == 1
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_figure_has_an_alternative_text(page: str) -> None:
+    for cell in cells(page, "code"):
+        shown = cell.metadata.get("mystnb", {})
+        if "figure" in shown or "image" in shown:
+            assert shown.get("image", {}).get("alt"), f"no alt text: {cell.source}"
+    for cell in cells(page, "markdown"):
+        assert not re.search(r"!\[\]\(", cell.source), "an image without alternative text"
+        for options in re.findall(r"```+\{(?:figure|image)\}[^\n]*\n((?::[^\n]*\n)*)", cell.source):
+            assert re.search(r"^:alt: \S", options, flags=re.MULTILINE)
+
+
+def test_built_pages_load_nothing_from_the_network() -> None:
+    built = sorted((ROOT / "build" / "html").rglob("*.html"))
+    if not built or not (ROOT / "build" / "html" / "offline").is_dir():
+        pytest.skip("no book with local scripts in build/html; make book builds one")
+    loads = {path.name: BUILDER.external_loads(path.read_text("utf-8")) for path in built}
+    assert {name: urls for name, urls in loads.items() if urls} == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('<script async src="https://cdn.org/a.js"></script>', ["https://cdn.org/a.js"]),
+        ('<link href="//fonts.org/a.css" rel="stylesheet">', ["//fonts.org/a.css"]),
+        ('<img alt="x" src="http://a.org/b.png">', ["http://a.org/b.png"]),
+        ('<style>@import "https://a.org/c.css";</style>', ["https://a.org/c.css"]),
+        ("<p style=\"background: url('https://a.org/d.png')\">", ["https://a.org/d.png"]),
+        ('<a href="https://a.org">a link is no load</a>', []),
+        ('<link rel="canonical" href="https://a.org/page.html">', []),
+        ('<script src="_static/../offline/requirejs/require.js"></script>', []),
+    ],
+)
+def test_loads_are_told_from_links(text: str, expected: list[str]) -> None:
+    assert BUILDER.external_loads(text) == expected
+
+
+def test_a_package_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
+    archive = tmp_path / "requirejs.tgz"
+    archive.write_bytes(b"something else")
+    unpack = BUILDER.vendor.__globals__["unpack"]
+    with pytest.raises(
+        ValueError, match=r"requirejs\.tgz: expected sha512-AAAA, npm brought sha512-"
+    ):
+        unpack(archive, "sha512-AAAA", ".*", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+# The builder, on a book of its own
+
+
+@pytest.fixture(scope="module")
+def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a book: a page that works, one that fails, and a library of one constant."""
+    root = tmp_path_factory.mktemp("small")
+    (root / "book" / "part").mkdir(parents=True)
+    for name in ("build.py", "fingerprint.py", "offline.py"):
+        shutil.copy(BOOK / name, root / "book" / name)
+    (root / "cxrtut").mkdir()
+    (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
+    (root / "book" / "part" / "good.md").write_text(GOOD)
+    (root / "book" / "bad.md").write_text(BAD)
+    return root
+
+
+def build(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "book" / "build.py"), *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def first_run(small_book: Path) -> subprocess.CompletedProcess[str]:
+    return build(small_book, "run", "--jobs", "2")
+
+
+def test_a_failing_page_is_named_with_its_cell_and_traceback(
+    first_run: subprocess.CompletedProcess[str],
+) -> None:
+    assert first_run.returncode == 1
+    line = BAD.splitlines().index('before = "the line before"') + 1
+    assert f"book/bad.md, line {line}, code cell 2:" in first_run.stderr
+    assert 'before = "the line before"\nraise ValueError("a reason")' in first_run.stderr
+    assert "ValueError: a reason" in first_run.stderr
+    assert "\x1b" not in first_run.stderr
+    assert "run    bad: FAILED in" in first_run.stdout
+
+
+def test_the_other_pages_still_run(
+    first_run: subprocess.CompletedProcess[str], small_book: Path
+) -> None:
+    assert "run    part/good: done in" in first_run.stdout
+    executed = small_book / "build" / "executed"
+    files = {path.relative_to(executed).as_posix() for path in executed.rglob("*.*")}
+    assert files == {"part/good.ipynb", "part/good.json"}
+
+
+def test_the_preset_is_injected_and_the_library_of_the_tree_is_used(
+    first_run: subprocess.CompletedProcess[str], small_book: Path
+) -> None:
+    notebook = small_book / "build" / "executed" / "part" / "good.ipynb"
+    assert BUILDER.printed(notebook) == [{"cell": "ANSWER + 1", "prints": "smoke 0 42\n43"}]
+
+
+def test_what_is_unchanged_is_not_run_again(
+    first_run: subprocess.CompletedProcess[str], small_book: Path
+) -> None:
+    again = build(small_book, "run", "--pages", "part/good")
+    assert (again.returncode, again.stdout) == (
+        0,
+        "run    part/good: unchanged since its last run\n",
+    )
+
+
+def test_goldens_are_compared_and_rewritten(
+    first_run: subprocess.CompletedProcess[str], small_book: Path
+) -> None:
+    pages = ("--pages", "part/good")
+    assert build(small_book, "check", "--update", *pages).returncode == 0
+    golden = small_book / "book" / "goldens" / "part" / "good.json"
+    assert build(small_book, "check", *pages).returncode == 0
+    golden.write_text(golden.read_text().replace("42", "41"))
+    differs = build(small_book, "check", *pages)
+    assert differs.returncode == 1
+    assert "41" in differs.stderr and "42" in differs.stderr and "make goldens" in differs.stderr
+
+
+def test_a_picture_needs_an_alternative_text(tmp_path: Path) -> None:
+    picture = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})
+    silent = nbformat.v4.new_code_cell("show_image(x)\n", outputs=[picture])
+    told = nbformat.v4.new_code_cell(
+        "show_image(y)", outputs=[picture], metadata={"mystnb": {"image": {"alt": "a lung"}}}
+    )
+    path = tmp_path / "page.ipynb"
+    nbformat.write(nbformat.v4.new_notebook(cells=[silent, told]), path)
+    assert BUILDER.pictures_without_words(path) == ["show_image(x)"]
+
+
+def test_a_changed_library_makes_every_page_stale(
+    first_run: subprocess.CompletedProcess[str], small_book: Path
+) -> None:
+    library = small_book / "cxrtut" / "__init__.py"
+    library.write_text("ANSWER = 43\n")
+    try:
+        stale = build(small_book, "check", "--pages", "part/good")
+    finally:
+        library.write_text("ANSWER = 42\n")
+    assert stale.returncode == 1
+    assert "part/good changed since it was run" in stale.stderr
+
+
+def test_the_key_follows_source_library_records_weights_and_parameters(small_book: Path) -> None:
+    builder = load_builder(small_book / "book")
+    keys = [builder.cache_key("bad", {"preset": "smoke"}), builder.cache_key("bad", {})]
+    added = [
+        small_book / name for name in ("cxrtut/new.py", "book/results/a.json", "book/weights/w")
+    ]
+    for path in added:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("1")
+        keys.append(builder.cache_key("bad", {}))
+    for path in added:
+        path.unlink()
+    assert len(set(keys)) == 5
+    assert builder.cache_key("bad", {}) == keys[1]
+    assert builder.cache_key("part/good", {}) != keys[1]
+    (small_book / "cxrtut" / "__pycache__").mkdir(exist_ok=True)
+    (small_book / "cxrtut" / "__pycache__" / "new.pyc").write_text("1")
+    assert builder.cache_key("bad", {}) == keys[1]
+
+
+def test_an_unknown_page_is_answered_with_the_list(small_book: Path) -> None:
+    result = build(small_book, "run", "--pages", "part/godo")
+    assert result.returncode == 1
+    assert "No such page: part/godo. The pages: bad, part/good" in result.stderr
+
+
+def test_cell_ids_do_not_depend_on_the_cells_before(small_book: Path) -> None:
+    builder = load_builder(small_book / "book")
+    path = small_book / "book" / "ids.md"
+    # The last cell stands there twice: equal cells need different ids.
+    text = GOOD + GOOD[GOOD.rindex("```{code-cell}") :]
+    path.write_text(text)
+    before = [cell["id"] for cell in builder.read_notebook("ids").cells]
+    path.write_text(text.replace("# A page", "# A page\n\n```{code-cell} python\n1 + 1\n```\n"))
+    after = [cell["id"] for cell in builder.read_notebook("ids").cells]
+    path.unlink()
+    assert len(set(before)) == len(before)
+    assert [name for name in after if name in before] == before
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    target = tmp_path / "page.ipynb"
+    BUILDER.write_whole(target, "old")
+    monkeypatch.setattr(BUILDER.os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        BUILDER.write_whole(target, "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"page.ipynb": "old"}
+
+
+def test_published_notebooks_hold_no_outputs(small_book: Path, tmp_path: Path) -> None:
+    assert build(small_book, "notebooks", "--out", str(tmp_path)).returncode == 0
+    notebook = json.loads((tmp_path / "part" / "good.ipynb").read_text())
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(code) == 2
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    assert notebook["metadata"]["kernelspec"]["name"] == "python3"

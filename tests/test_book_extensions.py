@@ -1,0 +1,105 @@
+"""Tests of the small Sphinx extensions of the book."""
+
+import ast
+import importlib.util
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from pybtex.database import Entry, Person
+
+EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_extensions"
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"extension_{name}", EXTENSIONS / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def work(year: str, *authors: str) -> Entry:
+    return Entry("misc", {"year": year}, {"author": [Person(author) for author in authors]})
+
+
+def test_the_colab_link_alone_is_rewritten_to_the_published_notebook() -> None:
+    elsewhere = {"text": "Repository", "url": "https://github.com/cxrtut/cxrtut"}
+    colab = {"text": "Colab", "url": "https://colab.research.google.com/x/blob/main/book/a.ipynb"}
+    context = {"header_buttons": [dict(elsewhere), {"type": "group", "buttons": [dict(colab)]}]}
+    load("colab_notebooks").rewrite_colab_link(None, "foundations/radiograph", "", context, None)
+    assert context["header_buttons"][0] == elsewhere
+    assert context["header_buttons"][1]["buttons"][0]["url"] == (
+        "https://colab.research.google.com/github/cxrtut/cxrtut/blob/notebooks/"
+        "foundations/radiograph.ipynb"
+    )
+
+
+class Settings(dict[str, Any]):
+    html_extra_path: tuple[str, ...] = ()
+
+
+def test_local_scripts_are_used_where_they_are_present_only(tmp_path: Path) -> None:
+    app = SimpleNamespace(srcdir=str(tmp_path / "source"))
+    settings = Settings()
+    load("offline_assets").use_local_files(app, settings)
+    assert settings == {}
+    (tmp_path / "vendor" / "offline").mkdir(parents=True)
+    load("offline_assets").use_local_files(app, settings)
+    assert settings["html_extra_path"] == [(tmp_path / "vendor").as_posix()]
+    assert [*settings["nb_ipywidgets_js"], settings["mathjax_path"]] == [
+        "../offline/requirejs/require.js",
+        "../offline/widget_setup.js",
+        "../offline/html-manager/embed-amd.js",
+        "../offline/mathjax/tex-mml-chtml.js",
+    ]
+
+
+def test_scripts_that_name_a_cdn_are_left_out() -> None:
+    inline = SimpleNamespace(filename=None, attributes={"body": 'const THEBE_JS_URL = "https://x"'})
+    script = SimpleNamespace(filename="_static/sphinx-thebe.js", attributes={})
+    kept = SimpleNamespace(filename="_static/doctools.js", attributes={})
+    context = {"script_files": [inline, kept, script, "_static/plain.js"]}
+    load("offline_assets").drop_live_code(None, "index", "", context, None)
+    assert context["script_files"] == [kept, "_static/plain.js"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "label"),
+    [
+        (work("2021a", "Kim, Euyoung", "Lee, Soochahn", "Lee, Kyoung Mu"), "Kim et al., 2021a"),
+        (work("2014", "Kingma, Diederik", "Ba, Jimmy"), "Kingma and Ba, 2014"),
+        (work("1901", 'R{\\"o}ntgen, Wilhelm'), "Röntgen, 1901"),
+    ],
+)
+def test_a_reference_is_labelled_as_the_text_cites_it(entry: Entry, label: str) -> None:
+    assert list(load("author_year").AuthorYearLabels().format_labels([entry])) == [label]
+
+
+def test_the_overview_shows_public_names_with_their_signatures() -> None:
+    overview = load("api_overview")
+    tree = ast.parse(
+        "def f(x: int, *, y: str = 'a') -> bool:\n"
+        '    """First line,\n    and more.\n\n    Details."""\n'
+        "def _hidden(): ...\n"
+        "class C(Base):\n    def m(self): ...\n    def _n(self): ...\n"
+    )
+    function, klass = overview.public_definitions(tree)
+    assert overview.signature(function) == "f(x: int, *, y: str='a') -> bool"
+    assert overview.summary(function) == "First line, and more."
+    assert overview.signature(klass) == "class C(Base)"
+    assert [node.name for node in overview.public_definitions(klass)] == ["m"]
+
+
+def test_code_in_a_summary_is_told_from_text() -> None:
+    paragraph = load("api_overview").text_with_code("Returns `x` and $y$.")
+    assert [(type(node).__name__, node.astext()) for node in paragraph] == [
+        ("Text", "Returns "),
+        ("literal", "x"),
+        ("Text", " and $y$."),
+    ]
+
+
+def test_a_docstring_cannot_bring_html_into_the_page() -> None:
+    assert "<pre>a &lt;b&gt;</pre>" in load("api_overview").folded("a <b>").astext()

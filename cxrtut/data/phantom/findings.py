@@ -86,7 +86,7 @@ FINDINGS: dict[str, dict[str, Law]] = {
         "meniscus_width": Uniform(1.3, 2.6),
         "slope": Uniform(0, 0.5),
         "fade": Uniform(2.5, 5.0),
-        "reader": Uniform(0.25, 0.60),  # share of the greatest change that a reader still boxes
+        "reader": Uniform(0.10, 0.45),  # share of the greatest change that a reader still boxes
     },
     "Infiltration": _FIELDS | {"both": Chance(0.45)},
     "Mass": _SPOT,

@@ -103,7 +103,7 @@ def twins(
         row = axes[4 * i : 4 * i + 4]
         draw(row[0], healthy[i, 0], "healthy twin")
         draw(row[1], image[i, 0], name)
-        draw_difference(row[2], (image - healthy)[i, 0] / 2, 0.25, "difference")
+        draw_difference(row[2], (image - healthy)[i, 0] / 2, 0.15, "difference")
         draw(row[3], image[i, 0], "region and box")
         draw_outline(row[3], region[i])
         draw_boxes(row[3], boxes[i])
@@ -134,9 +134,15 @@ def named_points(
     for axis_ in (axis, key):
         axis_.set_axis_off()
     for i, ((x, y), name) in enumerate(zip(points.tolist(), names, strict=True)):
-        axis.plot(x, y, "o", color=BOX, markersize=4)
+        axis.plot(x, y, "o", color=BOX, markersize=6, markeredgecolor="black")
         axis.annotate(
-            str(i + 1), (x, y), xytext=(4, 4), textcoords="offset points", color=BOX, fontsize=8
+            str(i + 1),
+            (x, y),
+            xytext=(4, 4),
+            textcoords="offset points",
+            color=BOX,
+            fontsize=11,
+            weight="bold",
         )
         key.text(0, 0.95 - 0.1 * i, f"{i + 1}  {name}", color=INK, fontsize=10, va="top")
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 Cell = str | int | float
 
@@ -17,7 +18,7 @@ def _shown(value: Cell, digits: int) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows that share their columns; displays itself as Markdown, prints itself as aligned text."""
+    """Rows that share their columns; displays itself as HTML, prints itself as aligned text."""
 
     rows: Sequence[Mapping[str, Cell]]
     digits: int = 2
@@ -35,11 +36,22 @@ class Table:
             *([_shown(v, self.digits) for v in row.values()] for row in self.rows),
         ]
 
-    def _repr_markdown_(self) -> str:
-        head, *body = self._cells()
+    def _repr_html_(self) -> str:
+        head, *body = ([escape(cell) for cell in line] for line in self._cells())
         first = self.rows[0].values() if self.rows else []
-        rule = ["---" if isinstance(v, str) else "---:" for v in first]
-        return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+        sides = ["left" if isinstance(v, str) else "right" for v in first]
+
+        def line(cells: list[str], tag: str) -> str:
+            made = (
+                f'<{tag} style="text-align: {side}">{cell}</{tag}>'
+                for cell, side in zip(cells, sides, strict=True)
+            )
+            return f"<tr>{''.join(made)}</tr>"
+
+        rows = "".join(line(cells, "td") for cells in body)
+        return (
+            f'<table class="table"><thead>{line(head, "th")}</thead><tbody>{rows}</tbody></table>'
+        )
 
     def __repr__(self) -> str:
         cells = self._cells()

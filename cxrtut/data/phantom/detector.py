@@ -16,6 +16,8 @@ from cxrtut.data.phantom.anatomy import Anatomy
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import Plane, blur, cos_sin, smooth_coarse
 
+WIDEST_BLUR = 0.07  # cm, of any detector
+SMALLEST_FOV = 26.0  # cm, of any image
 REFERENCE_PIXEL = 0.15  # cm; the dose is given in photons per pixel of this size
 NOISE_CORRELATION = 0.6  # pixels, of detectors at 128 px and more
 SCATTER_CEILING = 0.35  # of the primary intensity, so that free air does not flood the chest
@@ -64,9 +66,9 @@ class Exposure:
             smooth_coarse(torch.exp(-tau), 32, 3.0).clamp(max=SCATTER_CEILING)
             * a.scatter[:, None, None]
         )
-        signal = _signal(tau, noise, scatter, a, frame.pixel)
-        window = _window(signal, anatomy.body, a)
-        z = _windowed(signal, window)
+        measured = signal(tau, noise, scatter, a, frame.pixel)
+        window = _window(measured, anatomy.body, a)
+        z = _windowed(measured, window)
         compressed = smooth_coarse(z, 32, 3.2)
         keep = _collimation(a, frame.size)
         surround = (0.25 * a.border_grey)[:, None, None]
@@ -76,8 +78,8 @@ class Exposure:
 
     def picture(self, tau: Plane) -> Plane:
         """The picture in [0, 1] of optical depth `tau` under this exposure."""
-        signal = _signal(tau, self.noise, self.scatter, self.acquisition, self.pixel)
-        return self._display(_windowed(signal, self.window))
+        measured = signal(tau, self.noise, self.scatter, self.acquisition, self.pixel)
+        return self._display(_windowed(measured, self.window))
 
     def take(self, rows: Tensor) -> Exposure:
         if len(rows) == len(self.pixel):
@@ -102,13 +104,24 @@ class Exposure:
         return torch.maximum(shown, 0.97 * self.overlay)
 
 
-def _signal(tau: Plane, noise: Plane, scatter: Plane, a: Draws, pixel: Tensor) -> Plane:
-    """-log of the detected intensity, with the noise of the photons: I + sqrt(I / N) * noise."""
+def signal(
+    tau: Plane,
+    noise: Plane,
+    scatter: Plane,
+    a: Draws,
+    pixel: Float[Tensor, "B 1 1"],
+) -> Plane:
+    """-log of the detected intensity I + sqrt(I / N) * noise, I = exp(-tau) + S.
+
+    `noise` is standard normal, `pixel` the width of a pixel in cm.
+    """
     size, tau = tau.shape[-1], tau.clamp_min(0.01)
     if size >= 128:
-        tau = blur(tau, a.blur[:, None, None] / pixel, 0.07 / (0.7 * 37.0) * size)
+        widest = WIDEST_BLUR / SMALLEST_FOV * size
+        tau = blur(tau, a.blur[:, None, None] / pixel, widest)
     intensity = torch.exp(-tau) + scatter
-    photons = a.dose[:, None, None] * (pixel / REFERENCE_PIXEL) ** 2
+    area = (pixel / REFERENCE_PIXEL) ** 2
+    photons = a.dose[:, None, None] * area
     intensity = intensity + torch.sqrt(intensity / photons) * noise
     return -torch.log(intensity.clamp_min(1e-3))
 

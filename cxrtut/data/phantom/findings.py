@@ -94,7 +94,7 @@ FINDINGS: dict[str, dict[str, Law]] = {
     "Pneumonia": _FIELDS | {"both": Chance(0.3)},
     "Pneumothorax": {
         "left": Chance(0.5),
-        "collapse": Uniform(0.9, 5.2),  # cm between wall and pleura at the apex
+        "collapse": Uniform(1.2, 5.4),  # cm between wall and pleura at the apex
         "extent": Uniform(0.35, 1.10),  # level at which the pleura touches the wall again
         "density": Uniform(0.55, 0.90),
         "reader": Uniform(0.60, 0.92),

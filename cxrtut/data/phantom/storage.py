@@ -175,11 +175,12 @@ def _age_and_sex(phantom: ChestPhantom, patient: Int[Tensor, " B"]) -> tuple[Ten
 
 def _columns(phantom: ChestPhantom, sample: PhantomSample, row: int) -> dict[str, Any]:
     """The arrays and lines of a block whose first image is `row` of the store."""
-    boxes_rows = [
-        BoxRow(row + int(i), int(label), *corners, ORIGIN)
-        for i, slot in (sample.box_label != PADDING).nonzero().tolist()
-        for label, corners in [(sample.box_label[i, slot], sample.boxes[i, slot].tolist())]
-    ]
+    boxes_rows = []
+    for i in range(len(sample)):
+        there = sample.box_label[i] != PADDING
+        labels, corners = sample.box_label[i][there].tolist(), sample.boxes[i][there].tolist()
+        for label, (x0, y0, x1, y1) in zip(labels, corners, strict=True):
+            boxes_rows.append(BoxRow(row + i, label, x0, y0, x1, y1, ORIGIN))
     return {
         "images": to_uint8(sample.image).cpu().numpy(),
         "labels": sample.label_vector.to(torch.uint8).cpu().numpy(),

@@ -12,7 +12,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 help:
 	@echo "make book      run every page at preset $(PRESET) and build the book into build/html"
 	@echo "make test      formatting, lint, types and every test that needs no GPU"
-	@echo "make bench     time one training step per system, rendering, metrics and data"
+	@echo "make bench     images/s of rendering, augmentation, data and decoding"
 	@echo "make goldens   rewrite book/goldens from what the pages print now"
 	@echo "make clean     remove build/ and $(VENV)/"
 	@echo "PYTHON=python3.12 chooses the interpreter that $(VENV)/ is made with"

@@ -24,11 +24,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from cxrtut.data import nih, rsna
 from cxrtut.data.manifest import flush_folder, flush_to_disk
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, PhantomSample
-from cxrtut.data.phantom.storage import image_name, sample_blocks, table_rows, write_store
+from cxrtut.data.phantom.storage import sample_blocks, table_rows, write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import StoreError
 
@@ -47,7 +48,7 @@ These images are computed from a drawing of the chest. They are for teaching and
 programs. They are not clinical evidence, nor is any result that is obtained on them.
 
 layout {layout}, {n} images of {size} x {size} pixels, preset {preset}, seed {seed}, prevalence \
-{prevalence}, severity {severity}
+{prevalence}, severity {shown:g}
 {remarks}"""
 REMARKS = {
     "nih": "Boxes are in pixels of a 1024 x 1024 image, as in ChestX-ray14, whatever the size.\n",
@@ -60,14 +61,14 @@ REMARKS = {
     "store": "Open it with cxrtut.data.store.ArrayStore.open; boxes are in pixels of the images.\n",
 }
 Progress = Callable[[int, int], None]
-Opened = dict[str, TextIOWrapper]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The script; returns its exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     parser = script_parser()
     options = parser.parse_args(arguments)
-    options.size = options.size or DEFAULT_SIZE[options.layout]
+    if options.size is None:
+        options.size = DEFAULT_SIZE[options.layout]
     try:
         make(options)
     except (StoreError, ValueError, OSError, ModuleNotFoundError) as error:
@@ -89,9 +90,9 @@ def script_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--layout", required=True, choices=sorted(DEFAULT_SIZE))
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to make")
-    parser.add_argument("--n", type=_positive, required=True, help="number of images")
+    parser.add_argument("--n", type=int, required=True, help="number of images")
     parser.add_argument(
-        "--size", type=_positive, help="pixels (default: 1024, the official size; store: 256)"
+        "--size", type=int, help="pixels (default: 1024, the official size; store: 256)"
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="default")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other patients")
@@ -100,12 +101,12 @@ def script_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--severity", type=float, help="of the findings (default: the preset's)")
     parser.add_argument(
-        "--device", default="cpu", help="cpu or cuda; their bytes may differ (default: %(default)s)"
+        "--device", choices=("cpu", "cuda"), default="cpu", help="their bytes may differ"
     )
     parser.add_argument("--jpeg", action="store_true", help="rsna: compress as JPEG baseline")
     parser.add_argument(
         "--monochrome1",
-        type=_share,
+        type=float,
         default=0.0,
         metavar="SHARE",
         help="rsna: share of files in which low is white (default: %(default)s)",
@@ -118,10 +119,16 @@ def make(options: argparse.Namespace) -> None:
     """Make the folder: all of it, or nothing.
 
     Raises:
-        ValueError: arguments that the simulator refuses.
+        ValueError: an argument out of range.
         StoreError: the folder exists and may not be replaced.
         ModuleNotFoundError: the layout rsna without pydicom.
     """
+    if options.n < 1:
+        raise ValueError(f"--n: expected a number >= 1, got {options.n}")
+    if not 0 <= options.monochrome1 <= 1:
+        raise ValueError(f"--monochrome1: expected a share in [0, 1], got {options.monochrome1}")
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device: expected a GPU for cuda, found none")
     phantom = ChestPhantom(
         options.size,
         options.preset,
@@ -130,19 +137,20 @@ def make(options: argparse.Namespace) -> None:
         severity=options.severity,
         device=options.device,
     )
-    about = README.format(mark=MARK, remarks=REMARKS[options.layout], **vars(options))
+    about = README.format(
+        **vars(options), mark=MARK, shown=phantom.preset.severity, remarks=REMARKS[options.layout]
+    )
+    show = progress_lines()
     if options.layout == "store":
-        write_store(
-            phantom, options.out, options.n, overwrite=options.overwrite, progress=show_progress
-        )
-        _write_text(options.out / "README.txt", about)
+        write_store(phantom, options.out, options.n, overwrite=options.overwrite, progress=show)
+        _write_readme(options.out, about)
         return
     with whole_folder(options.out, overwrite=options.overwrite) as folder:
         if options.layout == "nih":
-            write_nih(phantom, folder, options.n, show_progress)
+            write_nih(phantom, folder, options.n, show)
         else:
-            write_rsna(phantom, folder, options.n, show_progress, options.jpeg, options.monochrome1)
-        _write_text(folder / "README.txt", about)
+            write_rsna(phantom, folder, options.n, show, options.jpeg, options.monochrome1)
+        _write_readme(folder, about)
 
 
 @contextmanager
@@ -196,7 +204,7 @@ def write_nih(phantom: ChestPhantom, folder: Path, n: int, progress: Progress) -
                 fields = (
                     name, "|".join(present) or "No Finding", line["visit"], line["patient"],
                     line["age"], line["sex"], line["view"], *pixels.shape[::-1],
-                    f"{spacing[i]:.3f}", f"{spacing[i]:.3f}",
+                    *[f"{spacing[i]:.3f}"] * 2,
                 )  # fmt: skip
                 csv.writer(entries, lineterminator="\n").writerow(fields)
                 for disease, xywh in _official_boxes(sample, i, nih.ORIGINAL_SIZE):
@@ -223,9 +231,7 @@ def write_rsna(
         jpeg: compress as JPEG baseline, as the challenge did, instead of not at all.
         monochrome1: share of images stored as MONOCHROME1 (low is white).
     """
-    names = (
-        "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "rsna_nih_match.csv"
-    )  # fmt: skip
+    names = ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "rsna_nih_match.csv")
     (folder / "stage_2_train_images").mkdir()
     with _opened(folder, names) as (labels, detailed, match):
         labels.write("patientId,x,y,width,height,Target\n")
@@ -256,16 +262,20 @@ def write_rsna(
             progress(done, n)
 
 
-def show_progress(done: int, total: int) -> None:
-    """On a terminal one line that counts; elsewhere a line for every tenth and at the end."""
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r  rendering {done} / {total}", end=end, file=sys.stderr, flush=True)
-        return
-    tenth = done * 10 // total
-    if done == total or tenth > show_progress.told:  # type: ignore[attr-defined]
-        print(f"  rendering {done} / {total}", file=sys.stderr, flush=True)
-    show_progress.told = tenth % 10  # type: ignore[attr-defined]
+def progress_lines() -> Progress:
+    """On a terminal one line that counts; elsewhere a line for every further tenth."""
+    told = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal told
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            print(f"\r  rendering {done} / {total}", end=end, file=sys.stderr, flush=True)
+        elif done * 10 // total > told:
+            told = done * 10 // total
+            print(f"  rendering {done} / {total}", file=sys.stderr, flush=True)
+
+    return show
 
 
 def _lines_and_pixels(
@@ -287,8 +297,7 @@ def _official_boxes(sample: PhantomSample, i: int, frame: int) -> Iterator[tuple
 
 def _spacing_mm(sample: PhantomSample) -> list[float]:
     """Millimetres of the patient per pixel: the pose maps an image of width 2 to centimetres."""
-    turn = sample.pose[:, :, :2].double().cpu()
-    area = turn[:, 0, 0] * turn[:, 1, 1] - turn[:, 0, 1] * turn[:, 1, 0]
+    area = torch.linalg.det(sample.pose[:, :, :2].double().cpu())
     return (area.abs().sqrt() * (20.0 / sample.image.shape[-1])).tolist()
 
 
@@ -315,17 +324,14 @@ def _write_dicom(
         uid.JPEGBaseline8Bit if jpeg else uid.ExplicitVRLittleEndian
     )
     dataset.SOPClassUID = uid.SecondaryCaptureImageStorage
-    dataset.SOPInstanceUID = uid.generate_uid(prefix=None, entropy_srcs=["image", patient])
-    dataset.StudyInstanceUID = uid.generate_uid(prefix=None, entropy_srcs=["study", patient])
-    dataset.SeriesInstanceUID = uid.generate_uid(prefix=None, entropy_srcs=["series", patient])
-    dataset.StudyDate = dataset.StudyTime = ""
+    for level in ("SOP", "Series", "Study"):
+        setattr(dataset, f"{level}InstanceUID", uid.UID(_uid(level, patient)))
+    dataset.StudyDate = dataset.StudyTime = dataset.PatientBirthDate = ""
     dataset.StudyID = dataset.AccessionNumber = dataset.ReferringPhysicianName = ""
     dataset.SeriesNumber = dataset.InstanceNumber = 1
-    dataset.Modality, dataset.ConversionType = "CR", "WSD"
-    dataset.BodyPartExamined = "CHEST"
+    dataset.Modality, dataset.ConversionType, dataset.BodyPartExamined = "CR", "WSD", "CHEST"
     dataset.ImageComments = "simulated by cxrtut; no patient, no clinical evidence"
     dataset.PatientName = dataset.PatientID = patient
-    dataset.PatientBirthDate = ""
     dataset.PatientAge, dataset.PatientSex = f"{line['age']:03}Y", line["sex"]
     dataset.ViewPosition, dataset.SeriesDescription = line["view"], f"view: {line['view']}"
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, 0
@@ -342,6 +348,12 @@ def _write_dicom(
         dataset.PixelData = stored.tobytes() + b"\0" * (stored.size % 2)
     dataset["PixelData"].VR = "OB"
     dataset.save_as(path, enforce_file_format=True)
+
+
+def _uid(level: str, patient: str) -> str:
+    """A UID of the form 2.25.<number of a UUID> (DICOM PS3.5 B.2), the same for the same image."""
+    digest = hashlib.sha256(f"{level} {patient}".encode()).digest()
+    return f"2.25.{uuid.UUID(bytes=digest[:16], version=4).int}"
 
 
 def _encoded(suffix: str, pixels: np.ndarray) -> bytes:
@@ -365,35 +377,22 @@ def _made_here(path: Path) -> bool:
     return readme.is_file() and readme.read_text(encoding="utf-8").startswith(MARK)
 
 
-def _write_text(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + ".partial")
+def _write_readme(folder: Path, text: str) -> None:
+    partial = folder / "README.txt.partial"
     partial.write_text(text, encoding="utf-8")
-    with open(partial, "rb+") as file:
+    _flush(partial)
+    partial.replace(folder / "README.txt")
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or a folder and everything below it, is on the disk."""
+    if path.is_dir():
+        for inside in path.iterdir():
+            _flush(inside)
+        flush_folder(path)
+        return
+    with open(path, "rb+") as file:
         flush_to_disk(file.fileno())
-    partial.replace(path)
-
-
-def _flush(folder: Path) -> None:
-    for path in [folder, *sorted(folder.rglob("*"))]:
-        if path.is_dir():
-            flush_folder(path)
-        else:
-            with open(path, "rb+") as file:
-                flush_to_disk(file.fileno())
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
-    return value
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"expected a share in [0, 1], got {text}")
-    return value
 
 
 if __name__ == "__main__":

@@ -304,7 +304,7 @@ def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]
     """The sim-to-real part of a record of `measure` as rows for a page."""
     return [
         {
-            "trained on simulated, tested on real": row["class"],
+            "class": row["class"],
             "AUROC": row["auroc all"],
             "s.e.": row["se all"],
             "n": row["n all"],

@@ -126,6 +126,7 @@ def named_points(
 ) -> Figure:
     """A radiograph with numbered points and the key beside it."""
     import matplotlib.pyplot as plt
+    from matplotlib.patheffects import withStroke
 
     figure, (axis, key) = plt.subplots(
         1, 2, figsize=(7.5, 4.4), width_ratios=(1.5, 1), layout="constrained", facecolor="none"
@@ -143,6 +144,7 @@ def named_points(
             color=BOX,
             fontsize=11,
             weight="bold",
+            path_effects=[withStroke(linewidth=2, foreground="black")],
         )
         key.text(0, 0.95 - 0.1 * i, f"{i + 1}  {name}", color=INK, fontsize=10, va="top")
     return figure

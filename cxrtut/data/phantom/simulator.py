@@ -305,8 +305,8 @@ class ChestPhantom:
         return PhantomSample(**joined)
 
     def blocks(self, n: int, start: int = 0) -> Iterator[PhantomSample]:
-        """Images start .. start + n - 1, a chunk at a time."""
-        for index in torch.arange(start, start + n).split(self.chunk):
+        """Images start .. start + n - 1, as many at a time as are planned together."""
+        for index in torch.arange(start, start + n).split(2 * max(PLANNED, self.chunk)):
             yield self.sample(index)
 
     def _case(self, index: Tensor) -> Draws:

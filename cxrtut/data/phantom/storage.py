@@ -22,6 +22,7 @@ from cxrtut.data.store import ArrayStore, BoxRow, StoreWriter, pack_masks
 SOURCE = "cxrtut simulated chest radiographs"
 LICENCE = "simulated by cxrtut: no patients, and no result on these images is clinical evidence"
 ORIGIN = "phantom"
+_BLOCK_ROWS = 512  # images rendered at once: what is drawn by lot takes memory too
 _BLOCK_PIXELS = 2**23  # of all images rendered at once; about 26 bytes each, twice while joined
 
 
@@ -121,7 +122,8 @@ def sample_blocks(phantom: ChestPhantom, n: int, start: int = 0) -> Iterator[Pha
     """Images start ... start + n - 1 in order, as many at once as keep every core busy in a
     bounded memory.
     """
-    for index in torch.arange(start, start + n).split(max(1, _BLOCK_PIXELS // phantom.size**2)):
+    rows = min(_BLOCK_ROWS, max(1, _BLOCK_PIXELS // phantom.size**2))
+    for index in torch.arange(start, start + n).split(rows):
         yield phantom.sample(index)
 
 

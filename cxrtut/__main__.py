@@ -1,0 +1,198 @@
+"""The command line: `python -m cxrtut COMMAND`, with `--help` for each command.
+
+bench     how fast images come on this machine
+realism   how a classifier trained on simulated radiographs does on real ones
+
+What a command needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cxrtut import __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
+    parser = command_line()
+    options = parser.parse_args(arguments)
+    command: Callable[[argparse.Namespace], None] | None = getattr(options, "run", None)
+    if command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        command(options)
+    except KeyboardInterrupt:
+        print(f"\ncxrtut {options.command}: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if not _is_expected(error):
+            raise
+        told = " ".join(str(error).split())
+        print(f"cxrtut {options.command}: error: {told}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def command_line() -> argparse.ArgumentParser:
+    """The parser with all commands."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cxrtut",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"cxrtut {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    bench = commands.add_parser("bench", help="how fast images come on this machine")
+    bench.add_argument("--quick", action="store_true", help="only see that everything runs")
+    bench.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="keep the table as a record")
+    bench.set_defaults(run=run_bench)
+
+    realism = commands.add_parser(
+        "realism", help="how a classifier trained on simulated radiographs does on real ones"
+    )
+    realism.add_argument(
+        "--real", type=Path, required=True, metavar="STORE", help="a ChestX-ray14 array store"
+    )
+    for name, default, words in (
+        ("--size", 64, "pixels at which the classifier looks"),
+        ("--images", 4096, "simulated images for each classifier"),
+        ("--steps", 2500, "training steps"),
+        ("--batch-size", 32, "images in a step"),
+        ("--seeds", 3, "classifiers, each with its own simulated patients"),
+    ):
+        realism.add_argument(
+            name, type=_positive, default=default, help=f"{words} (default: %(default)s)"
+        )
+    realism.add_argument("--preset", default="default", help="of the simulated radiographs")
+    realism.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    realism.add_argument("--out", type=Path, default=Path("book/results/realism.json"))
+    realism.set_defaults(run=run_realism)
+    return parser
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """`python -m cxrtut bench`: prints the table, and keeps it if asked to."""
+    from cxrtut.bench import bench, table
+
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+    record = bench(quick=options.quick, device=_device(options.device), progress=_tell)
+    print(table(record))
+    if options.json is not None:
+        write_json(options.json, record)
+
+
+def run_realism(options: argparse.Namespace) -> None:
+    """`python -m cxrtut realism`: measures, writes the record and prints its table."""
+    from cxrtut.experiments import realism
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)  # not after an hour in vain
+    record = realism.measure(
+        str(options.real),
+        size=options.size,
+        n=options.images,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        seeds=options.seeds,
+        preset=options.preset,
+        device=_device(options.device),
+        progress=_tell,
+    )
+    write_json(options.out, record)
+    print(realism_table(record))
+    print(f"written: {options.out}")
+
+
+def realism_table(record: Mapping[str, Any]) -> str:
+    """The part `sim to real` of a realism record as aligned lines: AUROC with the number of
+    positive images, on all real images, on PA images alone, and on simulated ones. What could not
+    be measured (a class without images) is a dash.
+    """
+
+    def number(value: float | None, width: int) -> str:
+        known = value is not None and math.isfinite(value)
+        return f"{value:{width}.3f}" if known else "-".rjust(width)
+
+    lines = [f"{'class':<14}{'n':>7}{'AUROC':>8}{'s.e.':>7}{'n PA':>7}{'PA':>8}{'simulated':>11}"]
+    for row in record["sim to real"]:
+        lines.append(
+            f"{row['class']:<14}{row['n all']:>7}{number(row['auroc all'], 8)}"
+            f"{number(row['se all'], 7)}{row['n PA']:>7}{number(row['auroc PA'], 8)}"
+            f"{number(row['auroc simulated'], 11)}"
+        )
+    return "\n".join(lines)
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Writes a record as JSON: the whole file, or the file that was there before.
+
+    Args:
+        path: the file.
+        record: what json can write. NaN and infinity, which JSON does not know, become null.
+
+    Raises:
+        TypeError: something that json cannot write.
+    """
+    text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with open(partial, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inside) for key, inside in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _device(wanted: str) -> str:
+    """`auto` is CUDA where there is a GPU."""
+    import torch
+
+    available = torch.cuda.is_available()
+    if wanted == "auto":
+        return "cuda" if available else "cpu"
+    if torch.device(wanted).type == "cuda" and not available:
+        raise ValueError(f"expected a device of this machine, got {wanted!r}, but there is no GPU")
+    return wanted
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether an error speaks of what the user gave, rather than of a mistake in the program."""
+    from cxrtut.data.manifest import StoreError
+
+    return isinstance(error, (OSError, ValueError, StoreError))
+
+
+def _tell(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,284 @@
+"""How fast images come: rendering, batches, augmentation and decoding, measured here and now.
+
+    python -m cxrtut bench [--quick] [--json FILE]
+
+A rate is the median of several repeats after a warm-up; a repeat is long enough to be timed, and
+on CUDA it ends when the device has finished. The numbers say something about this machine at this
+moment, so no test depends on them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import cv2
+import torch
+
+from cxrtut import __version__
+from cxrtut.data.augment import Augmentation, augment
+from cxrtut.data.batches import batches
+from cxrtut.data.decode import decode_image, fit_square
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.storage import write_store
+from cxrtut.data.sample import to_uint8
+from cxrtut.data.store import ArrayStore
+
+SIZES = (64, 128, 256)
+BATCH_SIZE = 32
+STORED_SIZE = 256
+OFFICIAL_SIZE = 1024
+MOVES = Augmentation(
+    rotation=10, scale=0.1, translation=0.05, flip=0.5, brightness=0.1, contrast=0.1, gamma=0.1
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        repeats: timed repeats, of which the median is reported.
+        seconds: a repeat lasts at least about so long.
+        chunks: chunks rendered at once for each thread (below 1: a part of one).
+        stored: images of the store that batches are taken from.
+    """
+
+    repeats: int
+    seconds: float
+    chunks: float
+    stored: int
+
+
+FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256)
+QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8)
+
+
+@dataclass(frozen=True)
+class Work:
+    """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
+    set.
+    """
+
+    name: str
+    device: torch.device
+    images: int
+    run: Callable[[], object]
+    threads: int | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured: images per second (median, smallest, largest), and on CUDA the peak of
+    allocated memory in MiB.
+    """
+
+    name: str
+    device: str
+    rate: float
+    slowest: float
+    fastest: float
+    peak_mib: float | None
+
+
+def bench(
+    *, quick: bool = False, device: str = "cpu", progress: Callable[[str], None] | None = None
+) -> dict[str, object]:
+    """Measures everything on the CPU and, if `device` is another, what runs there as well.
+
+    Args:
+        quick: a few images and short repeats: it shows that everything runs, not how fast.
+        device: `cpu` or a CUDA device.
+        progress: told the name of each row before it is measured.
+
+    Returns:
+        A record for JSON: `what`, `quick`, `hardware`, `versions` and `rows`, in the order of
+        measurement; see `Row`.
+    """
+    effort = QUICK if quick else FULL
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="cxrtut-bench-") as folder:
+        for work in works(effort, torch.device(device), Path(folder)):
+            if progress is not None:
+                progress(f"{work.name} ({work.device})")
+            rows.append(asdict(measure(work, effort)))
+    return {
+        "what": "images per second; the median of repeats, and their range",
+        "quick": quick,
+        "hardware": hardware(torch.device(device)),
+        "versions": {
+            "cxrtut": __version__,
+            "torch": torch.__version__,
+            "opencv": cv2.__version__,
+            "python": platform.python_version(),
+        },
+        "rows": rows,
+    }
+
+
+def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
+    """Everything that is measured; files are made in `folder` when their turn comes."""
+    cpu = torch.device("cpu")
+    accelerated = () if device.type == "cpu" else (device,)
+    for size in SIZES:
+        yield _rendering(size, cpu, effort, torch.get_num_threads())
+        yield replace(
+            _rendering(size, cpu, effort, 1), name=f"phantom, {size} px, one thread", threads=1
+        )
+        for other in accelerated:
+            yield _rendering(size, other, effort, 1)
+    for other in accelerated:
+        large = replace(effort, chunks=4 * effort.chunks)
+        row = _rendering(STORED_SIZE, other, large, 1)
+        yield replace(row, name=f"phantom, {STORED_SIZE} px, {row.images} at once")
+    store = write_store(ChestPhantom(STORED_SIZE), folder / "store", effort.stored)
+    for place in (cpu, *accelerated):
+        yield from _batching(store, place, effort)
+        yield _augmentation(store, place)
+    yield _decoding(folder)
+
+
+def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Row:
+    """Warm up, find out how often to call for a repeat of `effort.seconds`, and time the repeats.
+
+    Args:
+        work: what to time.
+        effort: number and length of the repeats.
+        clock: seconds; for tests.
+    """
+    on_cuda = work.device.type == "cuda"
+
+    def seconds(calls: int) -> float:
+        _synchronize(work.device)
+        start = clock()
+        for _ in range(calls):
+            work.run()
+        _synchronize(work.device)
+        return max(clock() - start, 1e-9)
+
+    with _threads(work.threads):
+        seconds(1)
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(work.device)
+        calls = math.ceil(effort.seconds / seconds(1))
+        rates = [calls * work.images / seconds(calls) for _ in range(effort.repeats)]
+    peak = torch.cuda.max_memory_allocated(work.device) / 2**20 if on_cuda else None
+    return Row(work.name, work.device.type, statistics.median(rates), min(rates), max(rates), peak)
+
+
+def hardware(device: torch.device) -> dict[str, object]:
+    """What the rates depend on: processor, cores this process may use, torch's threads, the GPU."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return {
+        "cpu": _cpu_model(),
+        "cores": len(affinity(0)) if affinity else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+    }
+
+
+def table(record: dict) -> str:
+    """The record of `bench` as aligned lines, the hardware first."""
+    about, versions = record["hardware"], record["versions"]
+    lines = [("", "on", "images/s", "range", "peak MiB")]
+    for row in record["rows"]:
+        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+        spread = f"{row['slowest']:.4g} - {row['fastest']:.4g}"
+        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, peak))
+    widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
+    left = widths[0], widths[1]
+    return "\n".join(
+        [
+            f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; "
+            f"GPU: {about['gpu'] or 'none'}",
+            ", ".join(f"{name} {version}" for name, version in versions.items()),
+            *(["quick: shows that everything runs, not how fast"] if record["quick"] else []),
+            "",
+            *(
+                "  ".join(
+                    text.ljust(width) if k < len(left) else text.rjust(width)
+                    for k, (text, width) in enumerate(zip(line, widths, strict=True))
+                ).rstrip()
+                for line in lines
+            ),
+        ]
+    )
+
+
+def _rendering(size: int, device: torch.device, effort: Effort, threads: int) -> Work:
+    """Images with healthy twin, masks, regions and boxes."""
+    phantom = ChestPhantom(size, device=device)
+    index = torch.arange(max(1, int(phantom.chunk * effort.chunks * threads)))
+    return Work(f"phantom, {size} px", device, len(index), lambda: phantom.sample(index))
+
+
+def _batching(store: ArrayStore, device: torch.device, effort: Effort) -> Iterator[Work]:
+    """One pass over a shuffled order, on the device at the end; image, twin, masks and boxes."""
+    shuffled = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
+    order = shuffled.repeat(max(1, 4 * BATCH_SIZE * effort.repeats // len(store)))
+    for name, source, limit in (
+        ("batches, resident", store.on_device(device), None),
+        ("batches, streamed", store, 0),
+    ):
+
+        def pass_over(source=source, limit=limit) -> None:  # type: ignore[no-untyped-def]
+            for _ in batches(source, order, BATCH_SIZE, device, memory_limit=limit):
+                pass
+
+        yield Work(f"{name}, {STORED_SIZE} px", device, len(order), pass_over)
+
+
+def _augmentation(store: ArrayStore, device: torch.device) -> Work:
+    """Image, twin, masks and boxes of a batch."""
+    batch = store.batch(torch.arange(min(BATCH_SIZE, len(store))), device)
+    transform = MOVES.draw(len(batch), seed=0, step=0, device=device)
+    return Work(
+        f"augmentation, {STORED_SIZE} px", device, len(batch), lambda: augment(batch, transform)
+    )
+
+
+def _decoding(folder: Path) -> Work:
+    """A PNG file of the official size to the square of a store, in one thread."""
+    image = ChestPhantom(OFFICIAL_SIZE).sample(torch.arange(1)).image[0, 0]
+    path = folder / "radiograph.png"
+    cv2.imwrite(str(path), to_uint8(image).numpy())
+    return Work(
+        f"PNG, {OFFICIAL_SIZE} to {STORED_SIZE} px, one thread",
+        torch.device("cpu"),
+        1,
+        lambda: fit_square(decode_image(path), STORED_SIZE),
+        threads=1,
+    )
+
+
+@contextmanager
+def _threads(number: int | None) -> Iterator[None]:
+    """torch on so many threads; None leaves them as they are."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before if number is None else number)
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()

@@ -1,0 +1,165 @@
+"""The bench measures what it says it measures. How fast anything is decides nothing here."""
+
+import json
+import math
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from cxrtut import bench as module
+from cxrtut.bench import QUICK, Effort, Work, bench, hardware, measure, table
+
+CPU = torch.device("cpu")
+NAMED = [
+    *(f"phantom, {size} px{end}" for size in (64, 128, 256) for end in ("", ", one thread")),
+    "batches, resident, 256 px",
+    "batches, streamed, 256 px",
+    "augmentation, 256 px",
+    "PNG, 1024 to 256 px, one thread",
+]
+
+
+class Clock:
+    """A clock that stands still except when work is done."""
+
+    def __init__(self):
+        self.now, self.calls = 0.0, 0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, *durations):
+        """A run whose k-th call lasts durations[k], and the last duration ever after."""
+
+        def run():
+            self.now += durations[min(self.calls, len(durations) - 1)]
+            self.calls += 1
+
+        return run
+
+
+def effort(seconds, repeats=3):
+    return Effort(repeats=repeats, seconds=seconds, chunks=1, stored=1)
+
+
+@pytest.fixture(scope="module")
+def record():
+    return bench(quick=True)
+
+
+def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record):
+    assert [row["name"] for row in record["rows"]] == NAMED
+    for row in record["rows"]:
+        assert row["device"] == "cpu" and row["peak_mib"] is None
+        assert 0 < row["slowest"] <= row["rate"] <= row["fastest"] < math.inf
+
+
+def test_the_record_survives_json_and_names_the_hardware(record):
+    assert json.loads(json.dumps(record)) == record
+    assert record["quick"] and record["versions"]["torch"] == torch.__version__
+    about = record["hardware"]
+    assert about["cpu"] and about["cores"] >= 1 and about["gpu"] is None
+    assert about["threads"] == torch.get_num_threads()
+
+
+def test_the_table_is_aligned_and_has_a_line_for_every_row(record):
+    lines = table(record).splitlines()
+    head, body = lines[:4], lines[4:]
+    assert record["hardware"]["cpu"] in head[0] and "GPU: none" in head[0]
+    assert "torch" in head[1] and "not how fast" in head[2]
+    assert len(body) == 1 + len(NAMED)
+    column = body[0].index("on")
+    for name, line in zip(NAMED, body[1:], strict=True):
+        assert line.startswith(name + " ") and line[column:].startswith("cpu ")
+    ends = body[0].index("images/s") + len("images/s")
+    assert all(line[ends - 1] != " " and line[ends] == " " for line in body)
+
+
+def test_the_rate_is_the_median_of_the_repeats_and_leaves_out_the_warm_up():
+    clock = Clock()
+    run = clock.work(100.0, 1.0, 1.0, 4.0, 2.0)  # warm-up, calibration, three repeats
+    row = measure(Work("x", CPU, 8, run), effort(1.0), clock)
+    assert (row.slowest, row.rate, row.fastest) == (2.0, 4.0, 8.0)
+    assert clock.calls == 5 and (row.name, row.device) == ("x", "cpu")
+
+
+def test_short_work_is_repeated_until_it_can_be_timed():
+    clock = Clock()
+    row = measure(Work("x", CPU, 2, clock.work(0.25)), effort(1.0, repeats=5), clock)
+    assert clock.calls == 1 + 1 + 5 * 4
+    assert row.rate == 8.0
+
+
+def test_work_on_one_thread_leaves_the_threads_as_they_were():
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        work = Work("x", CPU, 1, lambda: seen.append(torch.get_num_threads()), threads=1)
+        measure(work, effort(1e-9))
+        assert set(seen) == {1} and torch.get_num_threads() == 2
+        seen.clear()
+        measure(replace(work, threads=None), effort(1e-9))
+        assert set(seen) == {2}
+
+        def fail():
+            raise RuntimeError("broken")
+
+        with pytest.raises(RuntimeError, match="broken"):
+            measure(replace(work, run=fail), effort(1.0))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_on_cuda_the_clock_is_read_when_the_device_has_finished(monkeypatch):
+    events, clock = [], Clock()
+    cuda = SimpleNamespace(
+        synchronize=lambda device: events.append("finished"),
+        reset_peak_memory_stats=lambda device: events.append("reset"),
+        max_memory_allocated=lambda device: 3 * 2**20,
+    )
+    monkeypatch.setattr(module.torch, "cuda", cuda)
+    run = clock.work(1.0)
+    work = Work("x", torch.device("cuda"), 1, lambda: (events.append("run"), run()))
+
+    def read():
+        events.append("clock")
+        return clock()
+
+    row = measure(work, effort(1.0, repeats=1), read)
+    timed = ["finished", "clock", "run", "finished", "clock"]
+    assert events == [*timed, "reset", *timed, *timed]
+    assert row.peak_mib == 3.0 and row.rate == 1.0 and row.device == "cuda"
+
+
+def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
+    gpu = torch.device("meta")  # stands for any other device; nothing is run
+    monkeypatch.setattr(module, "write_store", lambda *_: SimpleNamespace())
+    monkeypatch.setattr(module, "_batching", lambda *_: iter(()))
+    monkeypatch.setattr(module, "_augmentation", lambda _, place: Work("a", place, 1, list))
+    found = list(module.works(QUICK, gpu, tmp_path))
+    rows = [work.name for work in found if work.device == gpu]
+    *sizes, large, augmented = rows
+    assert sizes == [f"phantom, {size} px" for size in (64, 128, 256)] and augmented == "a"
+    images = {work.name: work.images for work in found if work.device == gpu}
+    assert large == f"phantom, 256 px, {images[large]} at once"
+    assert images[large] >= 4 * images["phantom, 256 px"]
+
+
+def test_progress_is_told_before_each_row(record, monkeypatch):
+    told = []
+    monkeypatch.setattr(
+        module, "measure", lambda work, _: module.Row(work.name, "cpu", 1, 1, 1, None)
+    )
+    bench(quick=True, progress=told.append)
+    assert told == [f"{name} (cpu)" for name in NAMED]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_quick_run_on_a_gpu_reports_peak_memory():
+    rows = bench(quick=True, device="cuda")["rows"]
+    on_gpu = [row for row in rows if row["device"] == "cuda"]
+    assert len(on_gpu) == 7 and hardware(torch.device("cuda"))["gpu"]
+    assert all(row["peak_mib"] > 0 and 0 < row["rate"] < math.inf for row in on_gpu)

@@ -1,0 +1,246 @@
+"""The command line: what exists is listed, what goes wrong is one line, records are whole."""
+
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cxrtut import __main__ as program
+from cxrtut import __version__
+from cxrtut import bench as bench_module
+from cxrtut.data.phantom import CLASSES
+from cxrtut.data.store import StoreError
+from cxrtut.experiments import realism
+
+ROOT = Path(__file__).parents[1]
+ROW = {
+    "name": "phantom, 64 px",
+    "device": "cpu",
+    "rate": 5.0,
+    "slowest": 4.0,
+    "fastest": 6.0,
+    "peak_mib": None,
+}
+BENCH = {
+    "what": "images per second",
+    "quick": True,
+    "hardware": {"cpu": "an abacus", "cores": 1, "threads": 1, "gpu": None},
+    "versions": {"torch": "2"},
+    "rows": [ROW],
+}
+REALISM = {
+    "what": "a measurement",
+    "sim to real": [
+        {
+            "class": name,
+            "n all": 40 + k,
+            "auroc all": 0.6 + k / 100,
+            "se all": 0.02,
+            "n PA": 20,
+            "auroc PA": 0.5,
+            "auroc simulated": 0.9,
+        }
+        for k, name in enumerate(CLASSES)
+    ],
+}
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """The arguments with which the measurements were called."""
+    calls = {}
+
+    def fake_bench(**options):
+        options["progress"]("a row")
+        calls["bench"] = options
+        return BENCH
+
+    def fake_measure(store_path, **options):
+        options["progress"]("a step")
+        calls["realism"] = {"store_path": store_path, **options}
+        return REALISM
+
+    monkeypatch.setattr(bench_module, "bench", fake_bench)
+    monkeypatch.setattr(realism, "measure", fake_measure)
+    return calls
+
+
+def run(*arguments):
+    return program.main([str(argument) for argument in arguments])
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("--version")
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"cxrtut {__version__}\n"
+
+
+def test_it_runs_as_a_module_from_anywhere_and_imports_nothing_heavy(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import cxrtut.__main__ as program\n"
+        "program.command_line()\n"
+        "print([name for name in ('torch', 'numpy', 'cv2') if name in sys.modules])"
+    )
+    seen = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert seen.stdout == "[]\n"
+    seen = subprocess.run(
+        [sys.executable, "-m", "cxrtut", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (seen.returncode, seen.stdout) == (0, f"cxrtut {__version__}\n")
+
+
+def test_an_unknown_command_lists_what_exists(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("benhc")
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert "benhc" in told and "bench" in told.replace("benhc", "") and "realism" in told
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert run() == 2
+    told = capsys.readouterr().err
+    assert "bench " in told and "realism " in told
+
+
+def test_bench_prints_the_table_and_keeps_the_record(measured, tmp_path, capsys):
+    path = tmp_path / "records" / "bench.json"
+    assert run("bench", "--quick", "--device", "cpu", "--json", path) == 0
+    options = measured["bench"]
+    assert options["quick"] is True and options["device"] == "cpu"
+    told = capsys.readouterr()
+    assert "an abacus" in told.out and "phantom, 64 px" in told.out and "a row" in told.err
+    assert json.loads(path.read_text()) == BENCH
+    assert run("bench", "--device", "cpu") == 0
+    assert measured["bench"]["quick"] is False
+
+
+def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured, tmp_path, capsys):
+    path = tmp_path / "results" / "realism.json"
+    arguments = ("--size", 32, "--images", 10, "--steps", 4, "--batch-size", 8, "--seeds", 2)
+    arguments += ("--preset", "easy", "--device", "cpu", "--out", path)
+    assert run("realism", "--real", tmp_path / "nih", *arguments) == 0
+    options = measured["realism"]
+    options.pop("progress")
+    assert options == {
+        "store_path": str(tmp_path / "nih"), "size": 32, "n": 10, "steps": 4, "batch_size": 8,
+        "seeds": 2, "preset": "easy", "device": "cpu",
+    }  # fmt: skip
+    assert json.loads(path.read_text()) == REALISM
+    told = capsys.readouterr().out
+    assert all(name in told for name in CLASSES) and "0.670" in told and str(path) in told
+    lines = told.splitlines()[: 1 + len(CLASSES)]
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_the_real_measurement_takes_these_arguments():
+    parameters = inspect.signature(realism.measure).parameters
+    names = ("size", "n", "steps", "batch_size", "seeds", "preset", "device", "progress")
+    assert next(iter(parameters)) == "store_path" and set(names) <= set(parameters)
+    required = [p.name for p in parameters.values() if p.default is p.empty]
+    assert set(required) <= {"store_path", *names}
+
+
+@pytest.mark.parametrize(
+    "error", [StoreError("no store"), OSError("no disk"), ValueError("no\nsense")]
+)
+def test_what_the_user_can_mend_is_one_line_without_traceback(error, tmp_path, capsys, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(realism, "measure", fail)
+    path = tmp_path / "realism.json"
+    path.write_text("before")
+    assert run("realism", "--real", tmp_path, "--device", "cpu", "--out", path) == 1
+    told = capsys.readouterr().err
+    assert told == f"cxrtut realism: error: {' '.join(str(error).split())}\n"
+    assert path.read_text() == "before"
+
+
+def test_a_mistake_of_the_program_is_not_hidden(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise AttributeError("a mistake")
+
+    monkeypatch.setattr(realism, "measure", fail)
+    with pytest.raises(AttributeError, match="a mistake"):
+        run("realism", "--real", tmp_path, "--device", "cpu", "--out", tmp_path / "r.json")
+
+
+def test_a_store_that_is_not_there_is_named(tmp_path, capsys):
+    out = tmp_path / "r.json"
+    assert run("realism", "--real", tmp_path / "none", "--device", "cpu", "--out", out) == 1
+    assert "none: expected the folder of an array store" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_interruption_is_told_and_writes_nothing(tmp_path, capsys, monkeypatch):
+    def interrupt(**_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bench_module, "bench", interrupt)
+    assert run("bench", "--device", "cpu", "--json", tmp_path / "b.json") == 130
+    assert "interrupted" in capsys.readouterr().err and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["0", "-3", "many"])
+def test_counts_must_be_positive_numbers(number, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("realism", "--real", "x", "--seeds", number)
+    assert stopped.value.code == 2 and "--seeds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_auto_is_cuda_where_there_is_a_gpu(measured, monkeypatch, gpu, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    assert run("bench") == 0
+    assert measured["bench"]["device"] == device
+
+
+def test_a_gpu_that_is_not_there_is_refused_in_one_line(measured, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert run("bench", "--device", "cuda") == 1
+    assert "there is no GPU" in capsys.readouterr().err and not measured
+
+
+def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_table(tmp_path):
+    path, nan = tmp_path / "r.json", float("nan")
+    rows = [REALISM["sim to real"][0] | {"auroc PA": nan}, REALISM["sim to real"][1]]
+    record = {"sim to real": rows, "by seed": (0.5, nan, float("inf")), "n": 3}
+    program.write_json(path, record)
+    read = json.loads(path.read_text())
+    assert read["sim to real"][0]["auroc PA"] is None and read["sim to real"][1] == rows[1]
+    assert read["by seed"] == [0.5, None, None] and read["n"] == 3
+    for given in (record, read):
+        lines = program.realism_table(given).splitlines()
+        assert " - " in lines[1] and " - " not in lines[2] and len(lines[1]) == len(lines[2])
+
+
+def test_a_record_that_cannot_be_written_leaves_the_former_one(tmp_path):
+    path = tmp_path / "r.json"
+    program.write_json(path, {"x": 1})
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        program.write_json(path, {"x": object()})
+    assert json.loads(path.read_text()) == {"x": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
+
+
+def test_a_full_disk_leaves_the_former_record_and_no_partial_file(tmp_path, monkeypatch):
+    path = tmp_path / "r.json"
+    program.write_json(path, {"x": 1})
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(program.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        program.write_json(path, {"x": 2})
+    assert json.loads(path.read_text()) == {"x": 1} and [p.name for p in tmp_path.iterdir()] == [
+        "r.json"
+    ]

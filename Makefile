@@ -23,6 +23,10 @@ $(INSTALLED): pyproject.toml
 	@test -x $(PY) || { echo "Making $(VENV)/ with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
 	@echo "Installing the library and its tools into $(VENV)/ (once; takes some minutes)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dicom]"
+	@$(PY) -c "import cv2" 2>/dev/null || { \
+	  echo "opencv-python needs system libraries for windows that are not here: taking the build without windows"; \
+	  $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless; \
+	  $(PY) -c "import cv2"; }
 	@touch $@
 
 book: $(INSTALLED)

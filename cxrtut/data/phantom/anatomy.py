@@ -29,7 +29,7 @@ from cxrtut.data.phantom.shapes import (
 )
 from cxrtut.data.phantom.skeleton import ribs
 from cxrtut.data.phantom.trunk import build_trunk, trunk_profiles
-from cxrtut.data.phantom.vessels import Branches, grow_tree, project_tree
+from cxrtut.data.phantom.vessels import Calibre, cut_tree, grow_tree, project_tree
 
 # Effective attenuation at 60-70 keV, 1/cm (water .20; lung inflated to a quarter of it; bone:
 # excess over soft tissue)
@@ -170,26 +170,27 @@ def _cage_profiles(patient: Draws, acquisition: Draws) -> Float[Tensor, "B 2 P"]
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known of some images before any pixel is drawn; cheap when made for many at
-    once.
+    """All that is known of some images of `size` pixels before any of them is drawn; cheap when
+    made for many at once.
     """
 
     patient: Draws
     acquisition: Draws
     profiles: Float[Tensor, "B 5 P"]  # mediastinum, width of the cage on the right and the left
     trunk_profiles: Float[Tensor, "B 3 P"]
-    vessels: list[Branches]
-    bronchi: list[Branches]
+    vessels: list[Calibre]
+    bronchi: list[Calibre]
     wires: Draws
 
     @classmethod
-    def of(cls, patient: Draws, acquisition: Draws) -> Plan:
+    def of(cls, patient: Draws, acquisition: Draws, size: int) -> Plan:
         heart = mediastinum_profiles(patient, acquisition, patient.ctr)
         wires = lay_wires(acquisition)
         profiles = torch.cat([heart, _cage_profiles(patient, acquisition)], 1)
         vessels = grow_tree(patient.key, "vessels", roots=16, levels=7, radius=0.36)
         bronchi = grow_tree(patient.key, "bronchi", roots=8, levels=4, radius=0.27)
-        return cls(patient, acquisition, profiles, trunk_profiles(patient), vessels, bronchi, wires)
+        cut = [cut_tree(tree, acquisition.yaw, size) for tree in (vessels, bronchi)]
+        return cls(patient, acquisition, profiles, trunk_profiles(patient), cut[0], cut[1], wires)
 
     def take(self, rows: slice) -> Plan:
         vessels = [level.take(rows) for level in self.vessels]
@@ -240,8 +241,8 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
 
     # vessels
     aerated = edge(full * over - 0.4, 0.15) * (lung / (full + 1e-3))
-    vessels = project_tree(plan.vessels, frame, acquisition.yaw).clamp(max=2.5) * aerated
-    bronchi = project_tree(plan.bronchi, frame, acquisition.yaw).clamp(max=1.5) * aerated
+    vessels = project_tree(plan.vessels, frame).clamp(max=2.5) * aerated
+    bronchi = project_tree(plan.bronchi, frame).clamp(max=1.5) * aerated
     ridges = bump(2.5 * fine[:, 2])  # vessels too fine to be drawn one by one
     grain = 1 + 0.05 * coarse[:, 1] + 0.05 * fine[:, 0] + 0.03 * fine[:, 1] + 0.09 * ridges
     lung_texture = p.lung_density * grain

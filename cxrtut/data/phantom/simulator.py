@@ -330,7 +330,7 @@ class ChestPhantom:
         visits = sample_acquisitions(
             self.seed, patient, visit, strength=self.preset.pose, dose_gain=self.preset.dose
         )
-        plan = Plan.of(sample_patients(self.seed, patient), visits)
+        plan = Plan.of(sample_patients(self.seed, patient), visits, self.size)
         findings = {name: draw_finding(name, visits.key) for name in CLASSES}
         tag = self._tag(index, labels)
         chunks = []

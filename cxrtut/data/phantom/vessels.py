@@ -36,10 +36,18 @@ class Branches:
     volume: Float[Tensor, "B 2 S"]  # cm^3
     typical: float  # length, cm
 
-    def take(self, rows: slice) -> Branches:
-        return Branches(
-            self.start[rows], self.step[rows], self.bend[rows], self.volume[rows], self.typical
-        )
+
+@dataclass(frozen=True)
+class Calibre:
+    """The points of all branches of one width: patient coordinates as the beam sees them (cm)."""
+
+    width: float  # cm
+    x: Float[Tensor, "B N"]
+    y: Float[Tensor, "B N"]
+    volume: Float[Tensor, "B N"]  # cm^3
+
+    def take(self, rows: slice) -> Calibre:
+        return Calibre(self.width, self.x[rows], self.y[rows], self.volume[rows])
 
 
 def grow_tree(
@@ -53,9 +61,8 @@ def grow_tree(
         radius: mean radius of those, cm.
     """
     shape = (len(key), 2, roots)
-    fan = torch.linspace(
-        -1.45, 1.35, roots, device=key.device
-    )  # angle to the horizontal, rad, + is down
+    # angles to the horizontal, rad, + is down
+    fan = torch.linspace(-1.45, 1.35, roots, device=key.device)
     z = noise(key, name, 2, roots, 7)
     angle, tilt = fan + 0.14 * z[..., 0], 0.5 * z[..., 1].clamp(-1.6, 1.6)
     direction = torch.stack(
@@ -91,42 +98,45 @@ def grow_tree(
     return tree
 
 
-def project_tree(tree: list[Branches], frame: Frame, yaw: Float[Tensor, " B"]) -> Plane:
-    """Thickness of the tree along the beam, cm.
+def _smallest_pixel(size: int) -> float:
+    """Bound on the pixels of all images (cm), so that counts are the same for all."""
+    return 0.7 * 37.0 / size
 
-    Each branch is cut into points no further apart than about a pixel, each carrying its share of
-    the volume; a blur per calibre gives them their width.
+
+def cut_tree(tree: list[Branches], yaw: Float[Tensor, " B"], size: int) -> list[Calibre]:
+    """Cuts branches into points about a pixel apart, each carrying its share of the volume.
+
+    Args:
+        yaw: of the patient (rad): points move sideways by their depth.
+        size: pixels of an image side.
     """
-    smallest_pixel = (
-        0.7 * 37.0 / frame.size
-    )  # cm; a bound over all patients, so that the count is the same for all
-    x0 = frame.x.new_tensor(HILUM_X)[:, None, None]
-    y0 = frame.x.new_tensor(HILUM_Y)[:, None, None]
-    side = frame.x.new_tensor([-1.0, 1.0])[:, None, None]
-    area = frame.pixel[:, :, 0] ** 2
-    out = None
+    x0, y0, side = (yaw.new_tensor(v)[:, None, None] for v in (HILUM_X, HILUM_Y, (-1.0, 1.0)))
+    calibres = []
     for width in dict.fromkeys(SPREAD_WIDTHS):
-        xs, ys, amounts = [], [], []
+        parts: list[tuple[Tensor, Tensor, Tensor]] = []
         for level, branches in enumerate(tree):
             if SPREAD_WIDTHS[min(level, len(SPREAD_WIDTHS) - 1)] != width:
                 continue
-            n = min(7, max(1, math.ceil(branches.typical / smallest_pixel / 1.7)))
-            t = (torch.arange(n, device=frame.x.device, dtype=torch.float32) + 0.5) / n
-            path = branches.step[..., None] * t + branches.bend[..., None] * (
-                t * t
-            )  # (B, 2, S, 3, n)
-            point = branches.start[..., None] + path
+            n = min(7, max(1, math.ceil(branches.typical / _smallest_pixel(size) / 1.7)))
+            t = (torch.arange(n, device=yaw.device, dtype=torch.float32) + 0.5) / n
+            path = branches.step[..., None] * t + branches.bend[..., None] * (t * t)
+            point = branches.start[..., None] + path  # (B, 2, S, 3, n)
             x = x0 + side * point[..., 0, :] + yaw[:, None, None, None] * point[..., 2, :]
             y = y0 + point[..., 1, :]
             share = (branches.volume / n)[..., None].expand(*branches.volume.shape, n)
-            xs.append(x.flatten(1))
-            ys.append(y.flatten(1))
-            amounts.append(share.flatten(1))
-        if not xs:
-            continue
-        px, py = frame.to_pixels(torch.cat(xs, 1), torch.cat(ys, 1))
-        layer = splat(px, py, torch.cat(amounts, 1) / area, frame.size)
-        layer = blur(layer, width / frame.pixel, width / smallest_pixel)
-        out = layer if out is None else out + layer
-    assert out is not None
+            parts.append((x.flatten(1), y.flatten(1), share.flatten(1)))
+        if parts:
+            x, y, volume = (torch.cat(group, 1) for group in zip(*parts, strict=True))
+            calibres.append(Calibre(width, x, y, volume))
+    return calibres
+
+
+def project_tree(calibres: list[Calibre], frame: Frame) -> Plane:
+    """Thickness of the tree along the beam, cm: points are added up, a blur gives them width."""
+    area, out = frame.pixel[:, :, 0] ** 2, torch.zeros_like(frame.x)
+    for calibre in calibres:
+        px, py = frame.to_pixels(calibre.x, calibre.y)
+        layer = splat(px, py, calibre.volume / area, frame.size)
+        widest = calibre.width / _smallest_pixel(frame.size)
+        out = out + blur(layer, calibre.width / frame.pixel, widest)
     return out

@@ -44,3 +44,13 @@ def test_a_profile_passes_near_its_knots_and_is_read_at_any_height():
     read = at_height(table[:, None], y)[0, 0, 0]
     assert torch.allclose(read, torch.tensor([1.0, 2.0, 3.0, 3.0]), atol=1e-3)
     assert heights(torch.device("cpu"))[0] == -26
+
+
+def test_the_blur_of_an_accelerator_is_the_blur_of_a_cpu():
+    from cxrtut.data.phantom.shapes import _blur_along, _weights
+
+    image = torch.rand(3, 24, 24)
+    width = torch.tensor([0.3, 1.0, 1.7])[:, None, None]
+    weights = _weights(width, 4)
+    by_taps = _blur_along(_blur_along(image, 1, weights), 2, weights)
+    assert torch.allclose(blur(image, width, 4 / 2.2), by_taps, atol=1e-6)

@@ -2,12 +2,10 @@
 
 1. *Image statistics*: grey levels, radial power spectrum, and how much two images have in common.
 2. *Sim-to-real*: a classifier that has seen simulated images only is tested on real ones. What it
-recognises there, the
-   simulation must have drawn well enough. Findings that live in the geometry (a large heart,
-   fluid) transfer; those that live in fine texture do so least.
+   recognises there, the simulation must have drawn well enough.
 
-Reading of the result: No Finding images of the NIH collection are more often portable (AP) than
-others, so the view is a confounder; the table therefore has a column for PA images alone.
+Reading of the result: the view (AP or PA) goes with the labels, differently in every sample of the
+NIH collection, and so is a confounder; the table therefore has a column for PA images alone.
 """
 
 from __future__ import annotations
@@ -31,15 +29,18 @@ from cxrtut.data.store import ArrayStore
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 
 TRAINING_SEVERITY = 1.8  # real images of a label include severe disease, not only subtle
+MAX_SLOPE = 110  # cycles per image up to which the spectrum is fitted
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 
 
 def rank_equalise(image: Float[Tensor, "B 1 H W"]) -> Float[Tensor, "B 1 H W"]:
-    """Each image's grey levels replaced by their rank, spread evenly over [-1, 1]: display
-    settings drop out.
+    """Each image's grey levels replaced by their rank, spread over [-1, 1]: display settings drop
+    out. Equal grey levels share their mean rank, so that a black border stays one grey level.
     """
-    flat = image.flatten(1)
-    rank = flat.argsort(1).argsort(1).float()
+    flat = image.flatten(1).contiguous()
+    ordered = flat.sort(1).values
+    before, until = torch.searchsorted(ordered, flat), torch.searchsorted(ordered, flat, right=True)
+    rank = (before + until - 1).float() / 2
     return (rank * (2 / (flat.shape[1] - 1)) - 1).view_as(image)
 
 
@@ -52,12 +53,13 @@ def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[
     """Grey levels in [0, 1], power at `SPECTRUM_FREQUENCIES`, slopes of the spectrum, mean
     correlation of pairs at 32 px.
     """
+    image = image.cpu()
     x = (image[:, 0] + 1) / 2
     size = x.shape[-1]
-    window = torch.hann_window(size, periodic=False, device=x.device)
+    window = torch.hann_window(size, periodic=False)
     centred = (x - x.mean((1, 2), keepdim=True)) * window[:, None] * window
     power = torch.fft.fft2(centred).abs().square().mean(0)
-    frequency = torch.fft.fftfreq(size, 1 / size, device=x.device)
+    frequency = torch.fft.fftfreq(size, 1 / size)
     radius = torch.sqrt(frequency[:, None] ** 2 + frequency**2).round().long().flatten()
     total = torch.zeros(int(radius.max()) + 1).index_add_(0, radius, power.flatten())
     radial = total / torch.bincount(radius).clamp_min(1)
@@ -75,7 +77,7 @@ def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[
         "sd within an image": float(x.flatten(1).std(1).mean()),
         "pairwise correlation": float((correlation.sum() - n) / (n * (n - 1))),
         "spectral slope 8-32": slope(8, 32),
-        "spectral slope 32-110": slope(32, 110),
+        "spectral slope 32-110": slope(32, MAX_SLOPE),
         "power": [float(radial[f]) for f in SPECTRUM_FREQUENCIES],
     }
 
@@ -188,7 +190,6 @@ def evaluate_on_real(
             n1, n0 = int((positive & used).sum()), int((healthy & used).sum())
             area = auroc(logit[used, k], positive[used])
             row |= {f"auroc {view}": area, f"n {view}": n1, f"healthy {view}": n0}
-            row[f"se {view}"] = hanley_standard_error(area, n1, n0) if n1 and n0 else float("nan")
         table.append(row)
     return table
 
@@ -218,8 +219,21 @@ def real_statistics(
     return image_statistics(from_uint8(torch.from_numpy(np.array(store.images[rows]))))
 
 
-def phantom_statistics(n: int, *, size: int, seed: int) -> dict[str, float | list[float]]:
-    return image_statistics(ChestPhantom(size, seed=seed).sample(torch.arange(n)).image)
+def phantom_statistics(
+    n: int, *, size: int, seed: int, preset: str = "default"
+) -> dict[str, float | list[float]]:
+    return image_statistics(ChestPhantom(size, preset, seed=seed).sample(torch.arange(n)).image)
+
+
+def _check_real(store: ArrayStore) -> None:
+    missing = [name for name in CLASSES if name not in store.classes]
+    if missing or "view" not in store.table:
+        raise ValueError(
+            f"a ChestX-ray14 store with all of {CLASSES} and a column `view` is needed, got "
+            f"classes {tuple(store.classes)} and columns {sorted(store.table)}"
+        )
+    if store.size < 2 * MAX_SLOPE:
+        raise ValueError(f"images of {2 * MAX_SLOPE} px or more are needed, got {store.size}")
 
 
 def measure(
@@ -244,14 +258,18 @@ def measure(
 
     Returns:
         A record: settings, fingerprint of the real store, image statistics of both collections,
-        and for each class the AUROC on real and on simulated images (mean and range over the
-        seeds, standard error from the real images).
+        and for each class the AUROC on real and on simulated images: mean and the value of every
+        seed, and the standard error that comes from the number of real images.
+
+    Raises:
+        ValueError: the store lacks a class or the column `view`, or its images are too small.
     """
     store, start = ArrayStore.open(store_path), time.time()
+    _check_real(store)
     rows = np.sort(np.random.default_rng(0).choice(len(store), min(200, len(store)), replace=False))
     statistics = {
         "real": real_statistics(store, rows),
-        "simulated": phantom_statistics(200, size=store.size, seed=11),
+        "simulated": phantom_statistics(200, size=store.size, seed=11, preset=preset),
     }
     shown = replace(PRESETS[preset], severity=TRAINING_SEVERITY)
     tables, simulated = [], []
@@ -275,6 +293,8 @@ def measure(
         for view in ("all", "PA"):
             areas = [float(table[k][f"auroc {view}"]) for table in tables]
             row |= {f"auroc {view}": float(np.mean(areas)), f"auroc {view} by seed": areas}
+            n1, n0 = int(str(row[f"n {view}"])), int(str(row[f"healthy {view}"]))
+            row[f"se {view}"] = hanley_standard_error(float(np.mean(areas)), n1, n0)
         row["auroc simulated"] = float(np.mean([table[name] for table in simulated]))
         rows_out.append(row)
     return {
@@ -306,6 +326,7 @@ def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]
         {
             "class": row["class"],
             "AUROC": row["auroc all"],
+            "seeds": f"{min(row['auroc all by seed']):.2f}–{max(row['auroc all by seed']):.2f}",
             "s.e.": row["se all"],
             "n": row["n all"],
             "AUROC, PA": row["auroc PA"],

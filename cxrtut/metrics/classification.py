@@ -21,7 +21,11 @@ def auroc(score: Float[Tensor, " N"], positive: Bool[Tensor, " N"]) -> float:
 
 
 def hanley_standard_error(area: float, n1: int, n0: int) -> float:
-    """Standard error of an AUROC (Hanley and McNeil, Radiology 1982)."""
+    """Standard error of an AUROC from n1 positives and n0 negatives (Hanley and McNeil, Radiology
+    1982); NaN when one side is empty.
+    """
+    if n1 == 0 or n0 == 0:
+        return math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)
     variance = area * (1 - area) + (n1 - 1) * (q1 - area * area) + (n0 - 1) * (q2 - area * area)
     return math.sqrt(max(variance, 0.0) / (n1 * n0))

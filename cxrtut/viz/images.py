@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#808080"  # grey that can be read on white and on black
-BOX, OUTLINE = "#ffb000", "#00b4d8"  # told apart by colour-blind readers too (IBM palette)
+BOX, OUTLINE = "#ffb000", "#00b4d8"  # amber and cyan: told apart by colour-blind readers too
 RED_BLUE = "RdBu_r"
 
 

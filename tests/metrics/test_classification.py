@@ -30,3 +30,4 @@ def test_the_standard_error_of_a_chance_score_is_that_of_the_rank_sum_test():
     """
     variance = hanley_standard_error(0.5, 40, 70) ** 2
     assert math.isclose(variance, (40 + 70 + 1) / (12 * 40 * 70), rel_tol=1e-9)
+    assert math.isnan(hanley_standard_error(float("nan"), 0, 70))

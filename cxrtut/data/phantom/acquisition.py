@@ -52,7 +52,7 @@ ACQUISITION: dict[str, Law] = {
     # devices
     "line": Chance(0.2),  # central venous catheter
     "line_path": Normal(0.0, 1.0, (7,)),
-    "tube": Chance(0.10),  # tracheal or gastric tube, mostly when AP
+    "tube": Chance(0.10),  # tracheal or gastric tube, when AP
     "tube_end": Uniform(-6.0, 12.0),
     "leads": Chance(0.35),  # electrodes and their wires, when AP
     "lead_place": Normal(0.0, 1.0, (3, 4)),
@@ -61,6 +61,7 @@ ACQUISITION: dict[str, Law] = {
 }
 
 CANONICAL_FOV = 37.0  # cm seen by an aligned image of a patient of average size
+SMALLEST_FOV = 24.0  # cm; a bound on the field of view of all images in patient coordinates
 CANONICAL_SHIFT_Y = -1.6  # cm
 
 
@@ -103,8 +104,8 @@ def sample_acquisitions(
 
 
 def detector_noise(acquisition: Draws, size: int) -> Float[Tensor, "B H W"]:
-    """Standard normal noise of each exposure's detector: two windows of the bank, so that no
-    two images share one.
+    """Standard normal noise of each exposure's detector: the difference of two windows of the
+    bank, a pair that hardly recurs.
     """
     key = acquisition.key
     first, second = noise(key, "detector", size, size), noise(key, "detector again", size, size)

@@ -53,8 +53,6 @@ class Anatomy:
     level: Plane  # u: 0 at the apex, about .74 at the widest place, 1 at the costophrenic angle
     lateral: Plane  # |x| of the lung's lateral border
     dome: Plane  # y of the dome on this side
-    bottom: Plane  # y of the costophrenic angle on this side
-    diaphragm: Plane  # y of the diaphragm
     lung_field: Plane  # 0..1, the lung as seen above the diaphragm
     lung_full: Plane  # lung path without heart and diaphragm
     lung: Plane  # lung path
@@ -93,6 +91,12 @@ def cage_level(patient: Draws, y: Tensor, bottom: Tensor) -> tuple[Tensor, Tenso
     q = (1 - u / 0.74).clamp(0, 1)
     width = (1 - q**1.8).clamp_min(1e-6) ** 0.6
     return u, width * (1 - 0.07 * ((u - 0.74) / 0.26).clamp_min(0) ** 2)
+
+
+def dome_fall(p: Draws, outwards: Tensor, half_width: Tensor) -> Tensor:
+    """How far (cm) the diaphragm falls `outwards` cm lateral of the dome's highest point."""
+    fall = (outwards / (half_width - p.dome_peak_x)).clamp(0, 1.1).square()
+    return p.angle_depth * fall * (0.45 + 0.55 * fall * fall)
 
 
 def heart_width(patient: Draws, acquisition: Draws, ctr: Tensor) -> Tensor:
@@ -222,9 +226,8 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
     rise = (1 - level / 0.15).clamp(0, 1)
     medial = p.apex_x - (p.apex_x - 0.9) * torch.sqrt(1 - rise * rise)
     outwards = side_x - p.dome_peak_x
-    fall = (outwards / (half_width - p.dome_peak_x)).clamp(0, 1.1).square()
     inner = (outwards / p.dome_peak_x).clamp(-1.2, 0)
-    dome_shape = p.angle_depth * fall * (0.45 + 0.55 * fall * fall) + 1.5 * inner * inner
+    dome_shape = dome_fall(p, outwards, half_width) + 1.5 * inner * inner
     diaphragm = dome + dome_shape + 0.15 * coarse[:, 1]
     field = edge(lateral - side_x, soft_edge) * edge(y - p.apex_y, soft_edge)
     field = field * edge(side_x - medial, soft_edge + 0.5 * smoothstep((level - 0.06) / 0.12))
@@ -254,7 +257,7 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
     tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels
     return Anatomy(
         frame=frame, patient=patient, acquisition=acquisition, right=right, side_x=side_x,
-        level=level, lateral=lateral, dome=dome, bottom=bottom, diaphragm=diaphragm,
+        level=level, lateral=lateral, dome=dome,
         lung_field=field * over, lung_full=full, lung=lung, depth=depth, open_share=open_share,
         heart=heart, vessels=vessels, bronchi=bronchi, lung_texture=lung_texture, coarse=coarse,
         fine=fine, body=trunk.body, tau=tau,

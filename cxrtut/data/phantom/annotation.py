@@ -6,7 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cxrtut.data.phantom.anatomy import Anatomy, cage_level
+from cxrtut.data.phantom.anatomy import Anatomy, cage_level, dome_fall
+from cxrtut.data.phantom.randomness import Draws
 
 MAX_BOXES = 6  # three findings, one box a lung side
 LANDMARKS = (
@@ -53,6 +54,21 @@ def pack_boxes(
     return boxes * there[..., None], torch.where(there, label.gather(1, order), -1)
 
 
+def _costophrenic_angle(p: Draws, dome: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Where the diaphragm meets the lateral border of the lung; side -1 is the right, +1 the left.
+
+    A fixed point of y = diaphragm(border(y)), reached in a few steps because the border is steep.
+    """
+    half_width = p.cage_half_width * (1 - 0.02 * p.cage_asymmetry * side)
+    bottom = (dome + p.angle_depth).double()
+    y = bottom - 1
+    for _ in range(20):
+        _, width = cage_level(p, y, bottom)
+        border = p.apex_x + (half_width - p.apex_x) * width
+        y = 0.5 * y + 0.5 * (dome + dome_fall(p, border - p.dome_peak_x, half_width))
+    return side * border.float(), y.float()
+
+
 def landmarks(anatomy: Anatomy) -> Float[Tensor, "B 9 2"]:
     """Pixel coordinates of the nine `LANDMARKS` of the healthy chest."""
     p, a = anatomy.patient, anatomy.acquisition
@@ -64,11 +80,7 @@ def landmarks(anatomy: Anatomy) -> Float[Tensor, "B 9 2"]:
         (p.dome_peak_x, left_dome),
     ]
     for side, dome in ((-1, right_dome), (1, left_dome)):
-        bottom = (dome + p.angle_depth).double()
-        _, width = cage_level(p, bottom, bottom)
-        points.append(
-            (side * (p.apex_x + (p.cage_half_width - p.apex_x) * width.float()), bottom.float())
-        )
+        points.append(_costophrenic_angle(p, dome, side))
     width = p.ctr * 2 * p.cage_half_width * a.magnification
     points += [
         (0.5 * p.spine_x - 0.15 + 0.5 * a.yaw, p.knob_y + 1.6),

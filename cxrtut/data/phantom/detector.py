@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from cxrtut.data.phantom.acquisition import detector_noise
+from cxrtut.data.phantom.acquisition import SMALLEST_FOV, detector_noise
 from cxrtut.data.phantom.anatomy import Anatomy
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import Plane, blur, cos_sin, smooth_coarse
 
 WIDEST_BLUR = 0.07  # cm, of any detector
-SMALLEST_FOV = 26.0  # cm, of any image
 REFERENCE_PIXEL = 0.15  # cm; the dose is given in photons per pixel of this size
 NOISE_CORRELATION = 0.6  # pixels, of detectors at 128 px and more
 SCATTER_CEILING = 0.35  # of the primary intensity, so that free air does not flood the chest
@@ -113,7 +112,9 @@ def signal(
 ) -> Plane:
     """-log of the detected intensity I + sqrt(I / N) * noise, I = exp(-tau) + S.
 
-    `noise` is standard normal, `pixel` the width of a pixel in cm.
+    `noise` is standard normal, `pixel` the width of a pixel in cm. The
+    detector's blur acts on tau, where it commutes with adding a lesion,
+    and only from 128 px on: smaller pixels are wider than the blur.
     """
     size, tau = tau.shape[-1], tau.clamp_min(0.01)
     if size >= 128:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cxrtut.data.phantom.acquisition import SMALLEST_FOV
 from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import blur, chord, splat
@@ -76,7 +77,7 @@ def devices(acquisition: Draws, wires: Draws, frame: Frame) -> Float[Tensor, "B 
     px, py = frame.to_pixels(wires.x, wires.y)
     thickness = splat(px, py, wires.weight / frame.pixel[:, :, 0] ** 2, frame.size)
     tau = blur(
-        thickness, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / (0.7 * 37.0) * frame.size)
+        thickness, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / SMALLEST_FOV * frame.size)
     )
     px, py = (t[:, None, None] for t in _port(a))
     can = ((frame.x - px) / 1.9).square().square() + ((frame.y - py) / 1.5).square().square()

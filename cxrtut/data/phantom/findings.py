@@ -186,14 +186,13 @@ def _round_lesion(
     c: Anatomy,
     d: Draws,
     q: Draws,
+    radius: Tensor,
     *,
-    radii: tuple[float, float],
     density: tuple[float, float],
     amount: float,
     rough: float,
 ) -> Change:
     centre = _lung_point(c, d.left, d.lateral, 0.12 + 0.85 * _lower(d.height))
-    radius = radii[0] + (radii[1] - radii[0]) * d.radius.square()
     rho = _blob(
         c,
         centre,
@@ -208,19 +207,21 @@ def _round_lesion(
     halo = 0.10 * bump((rho - 1).clamp_min(0) / 0.18) * (rho > 0.9)
     path = r * (2 * (density[0] + density[1] * q.density) * chord(rho * rho) + 0.8 * halo)
     path = path.minimum(0.9 * c.lung + 0.4)
-    lung = _aerated(c)
+    lung = _aerated(c) * _side(c, q.left)
     hidden = 0.5 * c.vessels * (rho < 1)  # the lesion takes the place of vessels
     return FLUID_FOR_AIR * (path - hidden) * lung, (rho < 1.05) & (lung > 0.3)
 
 
 def _nodule(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """A sphere of .75-1.7 cm radius; the denser ones are calcified."""
-    return _round_lesion(c, d, q, radii=(0.75, 1.7), density=(1.25, 0.9), amount=0.10, rough=0.03)
+    """A round spot of .7-1.35 cm radius; the denser ones are calcified."""
+    radius = 0.7 + 0.65 * d.radius
+    return _round_lesion(c, d, q, radius, density=(1.25, 0.9), amount=0.10, rough=0.03)
 
 
 def _mass(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """A lobulated body of 1.7-4.4 cm radius with a thin halo."""
-    return _round_lesion(c, d, q, radii=(1.5, 4.6), density=(0.75, 0.45), amount=0.20, rough=0.05)
+    """A lobulated body of 1.75-4.4 cm radius with a thin halo; small ones are more frequent."""
+    radius = 1.75 + 2.65 * d.radius.square()
+    return _round_lesion(c, d, q, radius, density=(0.75, 0.45), amount=0.20, rough=0.05)
 
 
 def _pneumonia(c: Anatomy, d: Draws, q: Draws) -> Change:
@@ -249,7 +250,7 @@ def _pneumonia(c: Anatomy, d: Draws, q: Draws) -> Change:
 
 
 def _infiltration(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """Larger, fainter fields: haze, a net of fine ridges, and patches."""
+    """Fields as large as pneumonia's, fainter, streaky: haze, a net of fine ridges, and patches."""
     x, y = c.frame.x, c.frame.y
     n = texture(d.lattice, x, y)
     net = 0.55 * bump(texture(d.lattice[:, :1], 2.1 * x + 3, 2.1 * y - 2)[:, 0] / 0.35)
@@ -290,7 +291,7 @@ def _atelectasis(c: Anatomy, d: Draws, q: Draws) -> Change:
         off = cos * dy - sin * dx + 0.02 * along * along * q.bow[:, j]
         length, thickness = q.length[:, j], 0.16 + 0.30 * q.thickness[:, j]
         taper = thickness * (1 - 0.35 * (along / length).abs().clamp(max=1))
-        plate = bump(off / taper) * edge(length - along.abs(), 0.3) * shown
+        plate = bump(off / taper) * edge(length - along.abs(), 0.3) * shown * _side(c, q.left)
         opacity = opacity + (0.20 + 0.18 * q.thickness[:, j]) * plate
         plates = torch.maximum(plates, plate)
     angle = q.lower * (0.75 + 0.7 * q.wedge_angle) - (1 - q.lower) * (0.6 + 0.7 * q.wedge_angle)

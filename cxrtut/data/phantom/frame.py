@@ -14,7 +14,10 @@ from cxrtut.data.phantom.shapes import Plane
 
 
 def pose_matrix(patient: Draws, acquisition: Draws) -> Float[Tensor, "B 2 3"]:
-    """Maps (X, Y, 1), with X and Y in [-1, 1] across the image, to patient coordinates in cm.
+    """Maps (X, Y, 1), with X and Y in [-1, 1] across the image, to patient coordinates.
+
+    Patient coordinates are centimetres of a body of average size: those of the patient divided by
+    `body_size`.
 
     X = -1 is the left edge of the first pixel and +1 the right edge of the last
     (`align_corners=False` in torch's words).

@@ -6,7 +6,7 @@ clinical evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -47,6 +47,8 @@ VISITS = (
 _PATIENT_OF = (0, 1, 1, 2, 2, 2, 3, 3, 3, 3)
 MAX_FINDINGS = 3
 MAX_SEVERITY = 2.2
+MAX_POSE = 1.2
+MAX_SIZE = 1024  # pixels
 PLANNED = 64  # images planned at once
 
 _CASE: dict[str, Law] = {
@@ -58,6 +60,15 @@ _CASE: dict[str, Law] = {
 }
 
 
+def _check_severity(severity: Tensor) -> None:
+    low, high = (float(severity.min()), float(severity.max())) if severity.numel() else (0.0, 0.0)
+    if not (low >= 0 and high <= MAX_SEVERITY + 1e-6):
+        raise ValueError(
+            f"severity must lie in [0, 2.2] (beyond it lesions are clipped by the lung's edge), "
+            f"got {low:g} .. {high:g}"
+        )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Preset:
     """How hard the images are: severity of the findings, strength of the pose, photons."""
@@ -65,6 +76,13 @@ class Preset:
     severity: float
     pose: float
     dose: float
+
+    def __post_init__(self) -> None:
+        _check_severity(torch.tensor(float(self.severity)))
+        if not 0 <= self.pose <= MAX_POSE:
+            raise ValueError(f"pose must lie in [0, {MAX_POSE}], got {self.pose}")
+        if not self.dose > 0:
+            raise ValueError(f"dose must be greater than 0, got {self.dose}")
 
 
 PRESETS = MappingProxyType(
@@ -87,6 +105,11 @@ class Confounder:
     with_disease: float = 0.9  # probability of the marker when the disease is there
     without: float = 0.1
 
+    def __post_init__(self) -> None:
+        for name in ("with_disease", "without"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
+
 
 @dataclass(frozen=True, eq=False)
 class PhantomSample:
@@ -100,7 +123,7 @@ class PhantomSample:
         in optical depth).
         region: (B, 8, H, W) bool, what a reader would call the finding; the boxes enclose it.
         boxes, box_label: (B, M, 4) float32 xyxy pixels and (B, M) int64 class, -1 where padded.
-        pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates in cm (see
+        pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates (see
         `frame.pose_matrix`).
         landmarks: (B, 9, 2) float32 pixels, named by `annotation.LANDMARKS`.
         lung, heart: (B, H, W) bool silhouettes of the healthy chest.
@@ -162,7 +185,7 @@ class ChestPhantom:
     Image i is the same in any batch, order and chunk, and on any device to float tolerance.
 
     Args:
-        size: pixels of a side, at least 32 and a multiple of 16.
+        size: pixels of a side, 32 to 1024 and a multiple of 16.
         preset: "easy", "default" or "hard", or a `Preset`.
         seed: another seed is another population.
         classes: the findings that occur; labels always have all eight columns of `CLASSES`.
@@ -195,8 +218,10 @@ class ChestPhantom:
         device: torch.device | str = "cpu",
         chunk: int | None = None,
     ) -> None:
-        if size < 32 or size % 16:
-            raise ValueError(f"size must be a multiple of 16 and at least 32, got {size}")
+        if not 32 <= size <= MAX_SIZE or size % 16:
+            raise ValueError(f"size must be a multiple of 16 in [32, {MAX_SIZE}], got {size}")
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk must be at least 1, got {chunk}")
         if isinstance(preset, str) and preset not in PRESETS:
             raise ValueError(f"preset must be one of {sorted(PRESETS)}, got {preset!r}")
         for name in (*classes, *([confounder.disease] if confounder else [])):
@@ -209,7 +234,6 @@ class ChestPhantom:
         self.preset = PRESETS[preset] if isinstance(preset, str) else preset
         if severity is not None:
             self.preset = replace(self.preset, severity=severity)
-        _check_severity(torch.tensor(self.preset.severity))
         self.size, self.seed, self.prevalence, self.several = size, seed, prevalence, several
         self.present = tuple(sorted(classes))
         self.confounder = confounder
@@ -260,7 +284,7 @@ class ChestPhantom:
         index: Int[Tensor, " B"],
         *,
         labels: Float[Tensor, "B 8"] | None = None,
-        severity: Float[Tensor, " B"] | float | None = None,
+        severity: Float[Tensor, " S"] | float | None = None,
     ) -> PhantomSample:
         """Renders images.
 
@@ -291,6 +315,10 @@ class ChestPhantom:
             self.preset.severity if severity is None else severity, dtype=torch.float32
         ).cpu()
         _check_severity(severity)
+        if severity.ndim and severity.shape != (len(index),):
+            raise ValueError(
+                f"severity must be one number or {len(index)} of them, got {tuple(severity.shape)}"
+            )
         severity = severity.expand(len(index))
         if not len(index):
             one = self.sample(torch.zeros(1, dtype=torch.int64))
@@ -303,11 +331,6 @@ class ChestPhantom:
             parts += self._map(self._render, chunks)
         joined = {name: torch.cat([getattr(part, name) for part in parts]) for name in names}
         return PhantomSample(**joined)
-
-    def blocks(self, n: int, start: int = 0) -> Iterator[PhantomSample]:
-        """Images start .. start + n - 1, as many at a time as are planned together."""
-        for index in torch.arange(start, start + n).split(2 * max(PLANNED, self.chunk)):
-            yield self.sample(index)
 
     def _case(self, index: Tensor) -> Draws:
         patient, visit = self.identities(index.cpu())
@@ -389,12 +412,3 @@ class ChestPhantom:
             ctr=ctr, ap=anatomy.acquisition.ap, tag=tag.to(self.device), patient=patient,
             visit=visit, index=index.to(self.device),
         )  # fmt: skip
-
-
-def _check_severity(severity: Tensor) -> None:
-    low, high = (float(severity.min()), float(severity.max())) if severity.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= MAX_SEVERITY + 1e-6):
-        raise ValueError(
-            f"severity must lie in [0, 2.2] (beyond it lesions are clipped by the lung's edge), "
-            f"got {low:g} .. {high:g}"
-        )

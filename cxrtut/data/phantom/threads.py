@@ -9,6 +9,7 @@ hundred times a normal number.
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Callable, Iterable
@@ -47,6 +48,10 @@ def _pool(workers: int) -> ThreadPoolExecutor:
         threads_of_caller
     )  # a worker's setting also becomes that of later threads
     return pool
+
+
+if hasattr(os, "register_at_fork"):  # a forked child inherits the pool, but none of its threads
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def on_every_core(work: Callable[[A], B], items: Iterable[A]) -> list[B]:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cxrtut.data.phantom.acquisition import SMALLEST_FOV
 from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.randomness import noise
 from cxrtut.data.phantom.shapes import Plane, blur, splat
@@ -100,7 +101,7 @@ def grow_tree(
 
 def _smallest_pixel(size: int) -> float:
     """Bound on the pixels of all images (cm), so that counts are the same for all."""
-    return 0.7 * 37.0 / size
+    return SMALLEST_FOV / size
 
 
 def cut_tree(tree: list[Branches], yaw: Float[Tensor, " B"], size: int) -> list[Calibre]:

@@ -1,10 +1,13 @@
 """The promises of the simulated radiograph, with the figures of its specification as bounds."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Confounder
+from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Confounder, Preset
 from cxrtut.data.phantom.annotation import cardiothoracic_ratio
 from cxrtut.data.sample import check_batch
 
@@ -277,3 +280,68 @@ def test_wrong_labels_indices_and_severities_are_named(phantom):
         phantom.sample(index, severity=-1.0)
     with pytest.raises(ValueError, match="int64"):
         phantom.sample(torch.tensor([-1, 2]))
+
+
+@pytest.mark.parametrize("name", ["right costophrenic angle", "left costophrenic angle"])
+def test_the_costophrenic_angle_lies_at_the_corner_of_the_lung(name):
+    """Within a few millimetres of the lowest lateral lung pixel of its side (256 px)."""
+    from cxrtut.data.phantom.annotation import LANDMARKS
+
+    sample = ChestPhantom(256, "easy").sample(torch.arange(16), labels=torch.zeros(16, 8))
+    angle = sample.landmarks[:, LANDMARKS.index(name)]
+    for i in range(16):
+        y, x = sample.lung[i].nonzero().float().T
+        distance = torch.hypot(x - angle[i, 0], y - angle[i, 1]).min()
+        assert distance < 5, f"image {i}: {distance:.1f} pixels from the lung"
+        lateral = x < angle[i, 0] if "right" in name else x > angle[i, 0]
+        below = y > angle[i, 1] + 4
+        assert (lateral & below).sum() < 40
+
+
+def test_pose_confounder_and_size_are_checked():
+    with pytest.raises(ValueError, match="dose must be greater than 0"):
+        Preset(severity=1, pose=1, dose=-1)
+    with pytest.raises(ValueError, match=r"pose must lie in \[0, 1.2\]"):
+        Preset(severity=1, pose=6, dose=1)
+    with pytest.raises(ValueError, match=r"with_disease must lie in \[0, 1\], got 7"):
+        Confounder(disease="Mass", with_disease=7)
+    with pytest.raises(ValueError, match=r"\[32, 1024\], got 2048"):
+        ChestPhantom(2048)
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        ChestPhantom(64, chunk=0)
+    with pytest.raises(ValueError, match="one number or 4 of them"):
+        ChestPhantom(64).sample(torch.arange(4), severity=torch.ones(3))
+
+
+def test_a_forked_process_can_render_too():
+    """A child inherits the pool of threads without its threads; it must not wait for them."""
+    program = (
+        "import os, signal, sys, torch\n"
+        "from cxrtut.data.phantom import ChestPhantom\n"
+        "torch.set_num_threads(2)\n"
+        "phantom = ChestPhantom(32)\n"
+        "phantom.sample(torch.arange(2))\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    signal.alarm(30)\n"
+        "    phantom.sample(torch.arange(2))\n"
+        "    os._exit(0)\n"
+        "sys.exit(os.waitpid(child, 0)[1] != 0)\n"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    assert subprocess.run(command, timeout=60).returncode == 0
+
+
+def test_nodules_are_small_and_masses_large():
+    """A nodule is at most about three centimetres wide, a mass more."""
+    phantom = ChestPhantom(128, severity=1.3)
+    index = torch.arange(60)
+    width = {}
+    for name in ("Nodule", "Mass"):
+        sample = phantom.sample(index, labels=one_finding(name, 60))
+        cm = 2 * torch.linalg.norm(sample.pose[:, :, 0], dim=1) / 128
+        box = sample.boxes[:, 0]
+        width[name] = torch.maximum(box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]) * cm
+        assert ((sample.box_label >= 0).sum(1) == 1).all(), "one box, on one side"
+    assert width["Nodule"].quantile(0.9) < 3.2 and width["Nodule"].median() < 2.6
+    assert width["Mass"].quantile(0.1) > 2.6

@@ -15,12 +15,15 @@ help:
 	@echo "make bench     images/s of rendering, augmentation, data and decoding"
 	@echo "make goldens   rewrite book/goldens from what the pages print now"
 	@echo "make clean     remove build/ and $(VENV)/"
-	@echo "PYTHON=python3.12 chooses the interpreter that $(VENV)/ is made with"
+	@echo "make book DATA_ROOT=STORE   hands an array store of real images to the pages that take one"
+	@echo "PYTHON=python3.12 chooses the interpreter of $(VENV)/; it counts only while $(VENV)/ is not there yet"
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and \
 	  f"cxrtut needs Python 3.11 or newer; $(PYTHON) is {v.major}.{v.minor}. Try: make PYTHON=python3.12")'
-	@test -x $(PY) || { echo "Making $(VENV)/ with $(PYTHON)"; $(PYTHON) -m venv $(VENV); }
+	@test -x $(PY) || { echo "Making $(VENV)/ with $(PYTHON)"; $(PYTHON) -m venv $(VENV) || { \
+	  test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV); \
+	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }; }
 	@echo "Installing the library and its tools into $(VENV)/ (once; takes some minutes)"
 	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dicom]"
 	@$(PY) -c "import cv2" 2>/dev/null || { \
@@ -30,7 +33,7 @@ $(INSTALLED): pyproject.toml
 	@touch $@
 
 book: $(INSTALLED)
-	$(PY) book/build.py run --preset $(PRESET)
+	$(PY) book/build.py run --preset $(PRESET) $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
 	$(PY) book/build.py check
 	$(PY) book/build.py html
 

@@ -1,6 +1,7 @@
 """The book's one builder.
 
-    python book/build.py run   [--preset smoke] [--seed 0] [--pages PAGE ...] [--jobs N]
+    python book/build.py run   [--preset smoke] [--seed 0] [--data-root STORE] [--pages PAGE ...]
+                               [--jobs N]
     python book/build.py check [--pages PAGE ...] [--update | --rerun]
     python book/build.py html
     python book/build.py notebooks --out FOLDER
@@ -8,7 +9,8 @@
 A page is a Markdown file of book/ with a kernelspec in its front matter (jupytext MyST), the only
 source. `run` executes pages into build/executed, `check` compares what tagged cells print with
 book/goldens, `html` assembles build/source and builds it strictly into build/html, and `notebooks`
-writes the pages as notebooks that were not run. What is up to date is left alone.
+writes the pages as notebooks that were not run. What is up to date is left alone. `--data-root`
+hands an array store of real images to the pages whose `parameters` cell has `data_root`.
 """
 
 import argparse
@@ -33,11 +35,11 @@ from typing import Any
 
 from fingerprint import digest, files_under, version_of
 from offline import VENDORED, external_loads, vendor
+from outputs import pictures_without_words, printed
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, BUILD, EXECUTED = ROOT / "book", ROOT / "build", ROOT / "build" / "executed"
 GOLDENS = BOOK / "goldens"
-CHECKED = "nbval-check-output"
 # What can change the outputs of a page, besides the page and the library.
 VERSIONS = ("torch", "torchvision", "numpy", "opencv-python", "matplotlib", "ipywidgets")
 
@@ -92,11 +94,23 @@ def accepted_parameters(notebook: Any, wanted: dict[str, Any]) -> dict[str, Any]
 
 
 def cache_key(page: str, parameters: dict[str, Any]) -> str:
-    """Changes whenever the page's outputs could: source, library, versions, parameters, records."""
+    """Changes whenever the page's outputs could: source, library, versions, parameters, records,
+    and the content of the store that `data_root` names.
+    """
     versions = [platform.python_version(), *map(version_of, VERSIONS)]
+    stores = [store_identity(Path(parameters["data_root"]))] if "data_root" in parameters else []
     inputs = files_under(ROOT / "cxrtut", BOOK / "results", BOOK / "weights")
     told = json.dumps(parameters, sort_keys=True)
-    return digest(ROOT, [told, *versions, BOOK / f"{page}.md", *inputs])
+    return digest(ROOT, [told, *stores, *versions, BOOK / f"{page}.md", *inputs])
+
+
+def store_identity(folder: Path) -> str:
+    """The fingerprint that an array store states of itself; `absent` if this is no array store."""
+    try:
+        about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        return f"store {about['fingerprint']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "absent"
 
 
 def record_of(page: str) -> dict[str, Any]:
@@ -169,12 +183,17 @@ def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float
     return page, seconds, None
 
 
-def run(names: list[str] | None, preset: str, seed: int, jobs: int) -> None:
-    """Execute the pages whose inputs changed since their last run."""
+def run(names: list[str] | None, wanted: dict[str, Any], jobs: int) -> None:
+    """Execute the pages whose inputs changed since their last run.
+
+    `wanted` are parameters (always a preset): a page gets those that its `parameters` cell assigns.
+    """
+    if "data_root" in wanted and store_identity(Path(wanted["data_root"])) == "absent":
+        raise BookError(f"--data-root: expected an array store, got {wanted['data_root']}")
     EXECUTED.mkdir(parents=True, exist_ok=True)
     pages, waiting = chosen_pages(names), []
     for page in pages:
-        parameters = accepted_parameters(read_notebook(page), {"preset": preset, "seed": seed})
+        parameters = accepted_parameters(read_notebook(page), wanted)
         key = cache_key(page, parameters)
         if record_of(page).get("key") == key:
             print(f"run    {page}: unchanged since its last run", flush=True)
@@ -186,7 +205,10 @@ def run(names: list[str] | None, preset: str, seed: int, jobs: int) -> None:
     jobs = min(jobs or cpus, len(waiting))
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // jobs)))
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    print(f"run    {len(waiting)} of {len(pages)} pages, {jobs} at a time: {preset}", flush=True)
+    print(
+        f"run    {len(waiting)} of {len(pages)} pages, {jobs} at a time: {wanted['preset']}",
+        flush=True,
+    )
     failures = []
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         running = [pool.submit(execute, *arguments) for arguments in waiting]
@@ -216,44 +238,18 @@ def fresh_notebook(page: str) -> Path:
 # Checking what pages print
 
 
-def printed(path: Path) -> list[dict[str, str]]:
-    """The text that the tagged cells of an executed notebook print, in order."""
-    import nbformat
-
-    cells = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        if cell.cell_type == "code" and CHECKED in cell.metadata.get("tags", []):
-            shown = (output for output in cell.outputs if output.get("name") != "stderr")
-            # A stream may arrive in pieces; a displayed value ends its line.
-            pieces = (
-                o.get("text") or o.get("data", {}).get("text/plain", "") + "\n" for o in shown
-            )
-            lines = [line.rstrip() for line in "".join(pieces).strip("\n").splitlines()]
-            cells.append({"cell": cell.source.splitlines()[-1], "prints": "\n".join(lines)})
-    return cells
-
-
-def pictures_without_words(path: Path) -> list[str]:
-    """First lines of the cells that show a picture but have no alternative text for it."""
-    import nbformat
-
-    cells = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-        if kinds & {"image/png", "image/jpeg", "image/svg+xml"} and not alt:
-            cells.append(cell.source.partition("\n")[0])
-    return cells
-
-
 def check(names: list[str] | None, update: bool) -> None:
     """Compare what tagged cells print at preset smoke with the goldens, or rewrite those."""
     wrong = []
     for page in chosen_pages(names):
         notebook, golden = fresh_notebook(page), GOLDENS / f"{page}.json"
+        parameters = record_of(page)["parameters"]
+        if "data_root" in parameters:  # a reader's own pictures
+            print(f"check  {page}: not compared, goldens hold without a store of real images")
+            continue
         for cell in pictures_without_words(notebook):
             wrong.append(f"{page}: a picture without alternative text (mystnb: image: alt): {cell}")
-        preset = record_of(page)["parameters"].get("preset", "smoke")
+        preset = parameters.get("preset", "smoke")
         if preset != "smoke":
             print(f"check  {page}: not compared, goldens hold at preset smoke, not {preset}")
             continue
@@ -301,6 +297,17 @@ def assemble(pages: list[str]) -> Path:
     return source
 
 
+def replace_folder(source: Path, target: Path) -> None:
+    """Copy a folder to the place of another, without leaving half of a copy behind."""
+    fresh = target.with_name(f"{target.name}.partial-{os.getpid()}")
+    try:
+        shutil.copytree(source, fresh)
+        shutil.rmtree(target, ignore_errors=True)
+        fresh.rename(target)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
 def build_html() -> None:
     """Assemble the sources and build them; a warning fails, with its text shown."""
     source = assemble(all_pages())
@@ -323,10 +330,7 @@ def build_html() -> None:
     result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
     if result.returncode:
         raise BookError(f"{result.stderr}\nThe book did not build without warnings; see above.")
-    fresh = BUILD / f"html.partial-{os.getpid()}"
-    shutil.copytree(BUILD / "sphinx" / "_build" / "html", fresh)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
+    replace_folder(BUILD / "sphinx" / "_build" / "html", target)
     if offline:
         for path in target.rglob("*.html"):
             if loads := external_loads(path.read_text(encoding="utf-8")):
@@ -354,6 +358,9 @@ def main() -> None:
             command.add_argument("--preset", default="smoke", choices=("smoke", "colab", "paper"))
             command.add_argument("--seed", type=int, default=0)
             command.add_argument(
+                "--data-root", metavar="STORE", help="an array store, for pages that take one"
+            )
+            command.add_argument(
                 "--jobs", type=int, default=0, help="pages at a time; 0: one per core"
             )
         if name == "check":
@@ -368,7 +375,10 @@ def main() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         match asked.command:
             case "run":
-                run(asked.pages, asked.preset, asked.seed, asked.jobs)
+                wanted = {"preset": asked.preset, "seed": asked.seed}
+                if asked.data_root is not None:  # pages run in folders of their own
+                    wanted["data_root"] = str(Path(asked.data_root).expanduser().resolve())
+                run(asked.pages, wanted, asked.jobs)
             case "check" if asked.rerun:
                 rerun(asked.pages)
             case "check":

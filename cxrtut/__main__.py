@@ -12,12 +12,18 @@ import argparse
 import json
 import math
 import os
+import re
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxrtut import __version__
+
+
+class CannotBeDone(Exception):
+    """What was asked for cannot be done on this machine; says what was expected and what came."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,7 +60,7 @@ def command_line() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="how fast images come on this machine")
     bench.add_argument("--quick", action="store_true", help="only see that everything runs")
-    bench.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
+    _add_device(bench)
     bench.add_argument("--json", type=Path, metavar="FILE", help="keep the table as a record")
     bench.set_defaults(run=run_bench)
 
@@ -74,20 +80,32 @@ def command_line() -> argparse.ArgumentParser:
         realism.add_argument(
             name, type=_positive, default=default, help=f"{words} (default: %(default)s)"
         )
-    realism.add_argument("--preset", default="default", help="of the simulated radiographs")
-    realism.add_argument("--device", default="auto", help="auto, cpu or cuda")
-    realism.add_argument("--out", type=Path, default=Path("book/results/realism.json"))
+    realism.add_argument(
+        "--preset",
+        type=_preset,
+        default="default",
+        help="of the simulated radiographs (default: %(default)s)",
+    )
+    _add_device(realism)
+    realism.add_argument(
+        "--out",
+        type=Path,
+        default=Path("book/results/realism.json"),
+        metavar="FILE",
+        help="the record to write (default: %(default)s)",
+    )
     realism.set_defaults(run=run_realism)
     return parser
 
 
 def run_bench(options: argparse.Namespace) -> None:
     """`python -m cxrtut bench`: prints the table, and keeps it if asked to."""
-    from cxrtut.bench import bench, table
+    from cxrtut.bench import FULL, QUICK, bench, table
 
+    device = _device(options.device)
     if options.json is not None:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-    record = bench(quick=options.quick, device=_device(options.device), progress=_tell)
+        _check_writable("--json", options.json)
+    record = bench(QUICK if options.quick else FULL, device=device, progress=_tell)
     print(table(record))
     if options.json is not None:
         write_json(options.json, record)
@@ -97,7 +115,8 @@ def run_realism(options: argparse.Namespace) -> None:
     """`python -m cxrtut realism`: measures, writes the record and prints its table."""
     from cxrtut.experiments import realism
 
-    options.out.parent.mkdir(parents=True, exist_ok=True)  # not after an hour in vain
+    device = _device(options.device)
+    _check_writable("--out", options.out)  # not after an hour in vain
     record = realism.measure(
         str(options.real),
         size=options.size,
@@ -106,7 +125,7 @@ def run_realism(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         seeds=options.seeds,
         preset=options.preset,
-        device=_device(options.device),
+        device=device,
         progress=_tell,
     )
     write_json(options.out, record)
@@ -164,23 +183,58 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device",
+        type=_device_name,
+        default="auto",
+        help="auto, cpu, cuda or cuda:N (default: %(default)s)",
+    )
+
+
 def _device(wanted: str) -> str:
-    """`auto` is CUDA where there is a GPU."""
+    """`auto` is CUDA where there is a GPU.
+
+    Raises:
+        CannotBeDone: this machine has no such GPU.
+    """
     import torch
 
     available = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if available else "cpu"
-    if torch.device(wanted).type == "cuda" and not available:
-        raise ValueError(f"expected a device of this machine, got {wanted!r}, but there is no GPU")
+    if wanted != "cpu" and not available:
+        raise CannotBeDone(f"--device: got {wanted}, but there is no GPU here")
+    number = int(wanted.partition(":")[2] or 0)
+    if wanted != "cpu" and number >= torch.cuda.device_count():
+        raise CannotBeDone(
+            f"--device: got {wanted}, but there are {torch.cuda.device_count()} GPUs here"
+        )
     return wanted
+
+
+def _check_writable(option: str, path: Path) -> None:
+    """Makes the folder of a file that is to be written later, and tries to write there.
+
+    Raises:
+        CannotBeDone: the file is a folder, or its folder cannot be made or written in.
+    """
+    if path.is_dir():
+        raise CannotBeDone(f"{option}: expected a file, got the folder {path}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CannotBeDone(f"{option}: cannot write in {path.parent}: {error.strerror}") from error
 
 
 def _is_expected(error: Exception) -> bool:
     """Whether an error speaks of what the user gave, rather than of a mistake in the program."""
     from cxrtut.data.manifest import StoreError
 
-    return isinstance(error, (OSError, ValueError, StoreError))
+    places = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+    return isinstance(error, (CannotBeDone, StoreError, *places))
 
 
 def _tell(line: str) -> None:
@@ -192,6 +246,20 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"expected a number >= 1, got {text}")
     return value
+
+
+def _device_name(text: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    return text
+
+
+def _preset(text: str) -> str:
+    from cxrtut.data.phantom import PRESETS
+
+    if text not in PRESETS:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(PRESETS)}, got {text!r}")
+    return text
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import cv2
 import torch
+from jaxtyping import Int64
 
 from cxrtut import __version__
 from cxrtut.data.augment import Augmentation, augment
@@ -50,16 +52,19 @@ class Effort:
         seconds: a repeat lasts at least about so long.
         chunks: chunks rendered at once for each thread (below 1: a part of one).
         stored: images of the store that batches are taken from.
+        batches: batches taken from the store in one call.
     """
 
     repeats: int
     seconds: float
     chunks: float
     stored: int
+    batches: int
 
 
-FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256)
-QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8)
+FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256, batches=16)
+# A few images and short repeats: it shows that everything runs, not how fast.
+QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,7 @@ class Work:
 @dataclass(frozen=True)
 class Row:
     """What was measured: images per second (median, smallest, largest), and on CUDA the peak of
-    allocated memory in MiB.
+    allocated memory in MiB, of this work alone.
     """
 
     name: str
@@ -90,20 +95,22 @@ class Row:
 
 
 def bench(
-    *, quick: bool = False, device: str = "cpu", progress: Callable[[str], None] | None = None
+    effort: Effort = FULL,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str], None] | None = None,
 ) -> dict[str, object]:
     """Measures everything on the CPU and, if `device` is another, what runs there as well.
 
     Args:
-        quick: a few images and short repeats: it shows that everything runs, not how fast.
+        effort: how long to measure, `FULL` or `QUICK`.
         device: `cpu` or a CUDA device.
         progress: told the name of each row before it is measured.
 
     Returns:
-        A record for JSON: `what`, `quick`, `hardware`, `versions` and `rows`, in the order of
+        A record for JSON: `what`, `effort`, `hardware`, `versions` and `rows`, in the order of
         measurement; see `Row`.
     """
-    effort = QUICK if quick else FULL
     rows = []
     with tempfile.TemporaryDirectory(prefix="cxrtut-bench-") as folder:
         for work in works(effort, torch.device(device), Path(folder)):
@@ -112,7 +119,7 @@ def bench(
             rows.append(asdict(measure(work, effort)))
     return {
         "what": "images per second; the median of repeats, and their range",
-        "quick": quick,
+        "effort": asdict(effort),
         "hardware": hardware(torch.device(device)),
         "versions": {
             "cxrtut": __version__,
@@ -125,7 +132,11 @@ def bench(
 
 
 def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
-    """Everything that is measured; files are made in `folder` when their turn comes."""
+    """Everything that is measured; files are made in `folder` when their turn comes.
+
+    Nothing of a work is kept here when it has been handed out: what it holds on a device is free
+    before the next one is measured.
+    """
     cpu = torch.device("cpu")
     accelerated = () if device.type == "cpu" else (device,)
     for size in SIZES:
@@ -136,12 +147,12 @@ def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
         for other in accelerated:
             yield _rendering(size, other, effort, 1)
     for other in accelerated:
-        large = replace(effort, chunks=4 * effort.chunks)
-        row = _rendering(STORED_SIZE, other, large, 1)
-        yield replace(row, name=f"phantom, {STORED_SIZE} px, {row.images} at once")
-    store = write_store(ChestPhantom(STORED_SIZE), folder / "store", effort.stored)
+        yield _rendering_many(other, effort)
+    store = folder / "store"
+    write_store(ChestPhantom(STORED_SIZE), store, effort.stored)
     for place in (cpu, *accelerated):
-        yield from _batching(store, place, effort)
+        yield _resident(store, place, effort)
+        yield _streamed(store, place, effort)
         yield _augmentation(store, place)
     yield _decoding(folder)
 
@@ -188,6 +199,7 @@ def hardware(device: torch.device) -> dict[str, object]:
 def table(record: dict) -> str:
     """The record of `bench` as aligned lines, the hardware first."""
     about, versions = record["hardware"], record["versions"]
+    quick = record["effort"] == asdict(QUICK)
     lines = [("", "on", "images/s", "range", "peak MiB")]
     for row in record["rows"]:
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
@@ -200,7 +212,7 @@ def table(record: dict) -> str:
             f"{about['cpu']}, {about['cores']} cores, {about['threads']} threads; "
             f"GPU: {about['gpu'] or 'none'}",
             ", ".join(f"{name} {version}" for name, version in versions.items()),
-            *(["quick: shows that everything runs, not how fast"] if record["quick"] else []),
+            *(["quick: shows that everything runs, not how fast"] if quick else []),
             "",
             *(
                 "  ".join(
@@ -220,24 +232,46 @@ def _rendering(size: int, device: torch.device, effort: Effort, threads: int) ->
     return Work(f"phantom, {size} px", device, len(index), lambda: phantom.sample(index))
 
 
-def _batching(store: ArrayStore, device: torch.device, effort: Effort) -> Iterator[Work]:
-    """One pass over a shuffled order, on the device at the end; image, twin, masks and boxes."""
-    shuffled = torch.randperm(len(store), generator=torch.Generator().manual_seed(0))
-    order = shuffled.repeat(max(1, 4 * BATCH_SIZE * effort.repeats // len(store)))
-    for name, source, limit in (
-        ("batches, resident", store.on_device(device), None),
-        ("batches, streamed", store, 0),
-    ):
-
-        def pass_over(source=source, limit=limit) -> None:  # type: ignore[no-untyped-def]
-            for _ in batches(source, order, BATCH_SIZE, device, memory_limit=limit):
-                pass
-
-        yield Work(f"{name}, {STORED_SIZE} px", device, len(order), pass_over)
+def _rendering_many(device: torch.device, effort: Effort) -> Work:
+    """Four times as many images in one call."""
+    work = _rendering(STORED_SIZE, device, replace(effort, chunks=4 * effort.chunks), 1)
+    return replace(work, name=f"phantom, {STORED_SIZE} px, {work.images} at once")
 
 
-def _augmentation(store: ArrayStore, device: torch.device) -> Work:
+def _resident(path: Path, device: torch.device, effort: Effort) -> Work:
+    """Batches of a store that is on the device: image, twin, masks and boxes."""
+    store = ArrayStore.open(path)
+    order = _order(len(store), effort)
+    source = store.on_device(device)
+    return Work(
+        f"batches, resident, {STORED_SIZE} px",
+        device,
+        len(order),
+        lambda: deque(batches(source, order, BATCH_SIZE), maxlen=0),
+    )
+
+
+def _streamed(path: Path, device: torch.device, effort: Effort) -> Work:
+    """The same batches from a store on the disk, on the device at the end."""
+    store = ArrayStore.open(path)
+    order = _order(len(store), effort)
+    return Work(
+        f"batches, streamed, {STORED_SIZE} px",
+        device,
+        len(order),
+        lambda: deque(batches(store, order, BATCH_SIZE, device, memory_limit=0), maxlen=0),
+    )
+
+
+def _order(stored: int, effort: Effort) -> Int64[torch.Tensor, "n"]:
+    """Rows for `effort.batches` whole batches, each drawn at random from the store."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(stored, (effort.batches * BATCH_SIZE,), generator=generator)
+
+
+def _augmentation(path: Path, device: torch.device) -> Work:
     """Image, twin, masks and boxes of a batch."""
+    store = ArrayStore.open(path)
     batch = store.batch(torch.arange(min(BATCH_SIZE, len(store))), device)
     transform = MOVES.draw(len(batch), seed=0, step=0, device=device)
     return Work(

@@ -137,6 +137,8 @@ def make(options: argparse.Namespace) -> None:
         severity=options.severity,
         device=options.device,
     )
+    if options.out.exists() and not options.overwrite:
+        raise StoreError(f"{options.out}: exists already; remove it or pass --overwrite")
     about = README.format(
         **vars(options), mark=MARK, shown=phantom.preset.severity, remarks=REMARKS[options.layout]
     )
@@ -145,7 +147,7 @@ def make(options: argparse.Namespace) -> None:
         write_store(phantom, options.out, options.n, overwrite=options.overwrite, progress=show)
         _write_readme(options.out, about)
         return
-    with whole_folder(options.out, overwrite=options.overwrite) as folder:
+    with whole_folder(options.out) as folder:
         if options.layout == "nih":
             write_nih(phantom, folder, options.n, show)
         else:
@@ -154,14 +156,12 @@ def make(options: argparse.Namespace) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_folder(path: Path) -> Iterator[Path]:
     """A folder under another name that becomes `path` when all went well, and vanishes otherwise.
 
     Raises:
-        StoreError: `path` exists and is not to be replaced, or was not made by this script.
+        StoreError: `path` exists and was not made by this script.
     """
-    if path.exists() and not overwrite:
-        raise StoreError(f"{path}: exists already; remove it or pass --overwrite")
     if path.exists() and not _made_here(path):
         raise StoreError(f"{path}: exists and was not made by make_phantom; not overwritten")
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")

@@ -63,6 +63,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--downloads", type=Path, metavar="DIR", help="where to download (default: OUT.downloads)"
     )
+    parser.add_argument(
+        "--rsna-boxes",
+        action="store_true",
+        help="add the boxes of the RSNA challenge (stage_2_train_labels.csv, rsna_nih_match.csv) "
+        "as Pneumonia boxes, although some lie on images without that label",
+    )
     return run_script(parser, arguments, prepare)
 
 
@@ -77,7 +83,13 @@ def prepare(options: argparse.Namespace) -> Report:
         folders = [*folders, options.tables]
     files = nih.NihFiles.find(folders)
     return nih.prepare(
-        files, options.out, size=options.size, limit=options.limit, threads=options.threads
+        files,
+        options.out,
+        size=options.size,
+        limit=options.limit,
+        threads=options.threads,
+        rsna_boxes=options.rsna_boxes,
+        overwrite=options.overwrite,
     )
 
 

@@ -1,7 +1,7 @@
 """Prepare fundus photographs you have downloaded: IDRiD (lesion masks) or Kaggle's set (grades).
 
-python data_scripts/prepare_retina.py --from ~/idrid --out data/idrid_128 --accept-licence
-python data_scripts/prepare_retina.py --set kaggle --from ~/dr --out data/dr_128 --accept-licence
+python data_scripts/prepare_retina.py --from ~/idrid --out data/idrid_256 --accept-licence
+python data_scripts/prepare_retina.py --set kaggle --from ~/dr --out data/dr_256 --accept-licence
 """
 
 import argparse
@@ -31,7 +31,7 @@ PREPARE = {"idrid": retina.prepare_idrid, "kaggle": retina.prepare_kaggle}
 def main(arguments: Sequence[str] | None = None) -> int:
     """The script; returns its exit code."""
     description = "\n\n".join([__doc__ or "", *TERMS.values()])
-    parser = script_parser("prepare_retina", description, size=128)
+    parser = script_parser("prepare_retina", description, size=256)
     parser.add_argument("--set", choices=sorted(PREPARE), default="idrid", dest="name")
     return run_script(parser, arguments, prepare)
 
@@ -48,6 +48,7 @@ def prepare(options: argparse.Namespace) -> Report:
         size=options.size,
         limit=options.limit,
         threads=options.threads,
+        overwrite=options.overwrite,
     )
 
 

@@ -38,7 +38,12 @@ def prepare(options: argparse.Namespace) -> Report:
     require_acceptance(options.accept_licence, TERMS)
     files = rsna.RsnaFiles.find(options.folders)
     return rsna.prepare(
-        files, options.out, size=options.size, limit=options.limit, threads=options.threads
+        files,
+        options.out,
+        size=options.size,
+        limit=options.limit,
+        threads=options.threads,
+        overwrite=options.overwrite,
     )
 
 

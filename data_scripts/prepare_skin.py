@@ -39,6 +39,7 @@ def prepare(options: argparse.Namespace) -> Report:
         size=options.size,
         limit=options.limit,
         threads=options.threads,
+        overwrite=options.overwrite,
     )
 
 

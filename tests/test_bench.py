@@ -2,14 +2,15 @@
 
 import json
 import math
-from dataclasses import replace
+import weakref
+from dataclasses import asdict, replace
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from cxrtut import bench as module
-from cxrtut.bench import QUICK, Effort, Work, bench, hardware, measure, table
+from cxrtut.bench import BATCH_SIZE, FULL, QUICK, Effort, Work, bench, hardware, measure, table
 
 CPU = torch.device("cpu")
 NAMED = [
@@ -41,12 +42,12 @@ class Clock:
 
 
 def effort(seconds, repeats=3):
-    return Effort(repeats=repeats, seconds=seconds, chunks=1, stored=1)
+    return Effort(repeats=repeats, seconds=seconds, chunks=1, stored=1, batches=1)
 
 
 @pytest.fixture(scope="module")
 def record():
-    return bench(quick=True)
+    return bench(QUICK)
 
 
 def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record):
@@ -58,7 +59,7 @@ def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record)
 
 def test_the_record_survives_json_and_names_the_hardware(record):
     assert json.loads(json.dumps(record)) == record
-    assert record["quick"] and record["versions"]["torch"] == torch.__version__
+    assert record["effort"] == asdict(QUICK) and record["versions"]["torch"] == torch.__version__
     about = record["hardware"]
     assert about["cpu"] and about["cores"] >= 1 and about["gpu"] is None
     assert about["threads"] == torch.get_num_threads()
@@ -137,7 +138,8 @@ def test_on_cuda_the_clock_is_read_when_the_device_has_finished(monkeypatch):
 def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     gpu = torch.device("meta")  # stands for any other device; nothing is run
     monkeypatch.setattr(module, "write_store", lambda *_: SimpleNamespace())
-    monkeypatch.setattr(module, "_batching", lambda *_: iter(()))
+    for name in ("_resident", "_streamed"):
+        monkeypatch.setattr(module, name, lambda _, place, __: Work("b", CPU, 1, list))
     monkeypatch.setattr(module, "_augmentation", lambda _, place: Work("a", place, 1, list))
     found = list(module.works(QUICK, gpu, tmp_path))
     rows = [work.name for work in found if work.device == gpu]
@@ -148,18 +150,51 @@ def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     assert images[large] >= 4 * images["phantom, 256 px"]
 
 
+def test_what_a_row_holds_is_free_before_the_next_one_is_measured(monkeypatch):
+    # On CUDA a resident store that lived on would count in the peaks of the rows after it.
+    held, resident = weakref.WeakSet(), {}
+    put_there = module.ArrayStore.on_device
+
+    def on_device(store, device):
+        whole = put_there(store, device)
+        held.add(whole.images)
+        return whole
+
+    def fake_measure(work, _):
+        work.run()
+        resident[work.name] = len(held)
+        return module.Row(work.name, "cpu", 1, 1, 1, None)
+
+    monkeypatch.setattr(module.ArrayStore, "on_device", on_device)
+    monkeypatch.setattr(module, "measure", fake_measure)
+    bench(QUICK)
+    assert [name for name in resident if resident[name]] == ["batches, resident, 256 px"]
+
+
+def test_a_pass_has_the_number_of_batches_asked_for_whatever_is_stored():
+    for stored in (3, 500):
+        order = module._order(stored, FULL)
+        assert len(order) == 16 * BATCH_SIZE and 0 <= order.min() <= order.max() < stored
+    assert len(module._order(3, replace(FULL, repeats=50))) == 16 * BATCH_SIZE
+
+
+def test_only_a_quick_record_says_that_it_is_one(record):
+    full = record | {"effort": asdict(FULL)}
+    assert "not how fast" in table(record) and "not how fast" not in table(full)
+
+
 def test_progress_is_told_before_each_row(record, monkeypatch):
     told = []
     monkeypatch.setattr(
         module, "measure", lambda work, _: module.Row(work.name, "cpu", 1, 1, 1, None)
     )
-    bench(quick=True, progress=told.append)
+    bench(QUICK, progress=told.append)
     assert told == [f"{name} (cpu)" for name in NAMED]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_a_quick_run_on_a_gpu_reports_peak_memory():
-    rows = bench(quick=True, device="cuda")["rows"]
+    rows = bench(QUICK, device="cuda")["rows"]
     on_gpu = [row for row in rows if row["device"] == "cuda"]
     assert len(on_gpu) == 7 and hardware(torch.device("cuda"))["gpu"]
     assert all(row["peak_mib"] > 0 and 0 < row["rate"] < math.inf for row in on_gpu)

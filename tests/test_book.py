@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -38,6 +39,7 @@ GOOD = (
 :tags: [parameters]
 preset = "paper"
 seed = 0
+data_root = ""
 ```
 
 ```{code-cell} python
@@ -77,7 +79,7 @@ def load_builder(book: Path) -> ModuleType:
         return module
     finally:
         sys.path.remove(str(book))
-        for name in ("fingerprint", "offline"):
+        for name in ("fingerprint", "offline", "outputs"):
             sys.modules.pop(name, None)
 
 
@@ -231,7 +233,7 @@ def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a book: a page that works, one that fails, and a library of one constant."""
     root = tmp_path_factory.mktemp("small")
     (root / "book" / "part").mkdir(parents=True)
-    for name in ("build.py", "fingerprint.py", "offline.py"):
+    for name in ("build.py", "fingerprint.py", "offline.py", "outputs.py"):
         shutil.copy(BOOK / name, root / "book" / name)
     (root / "cxrtut").mkdir()
     (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
@@ -343,6 +345,60 @@ def test_the_key_follows_source_library_records_weights_and_parameters(small_boo
     (small_book / "cxrtut" / "__pycache__").mkdir(exist_ok=True)
     (small_book / "cxrtut" / "__pycache__" / "new.pyc").write_text("1")
     assert builder.cache_key("bad", {}) == keys[1]
+
+
+def test_a_store_is_handed_to_the_pages_that_take_one(tmp_path: Path, small_book: Path) -> None:
+    (small_book / "book" / "real.md").write_text(GOOD.replace("seed, ANSWER", "seed, data_root"))
+    store, pages = tmp_path / "store", ("--pages", "real")
+    try:
+        refused = build(small_book, "run", "--data-root", str(store), *pages)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert refused.stderr == f"--data-root: expected an array store, got {store}\n"
+        store.mkdir()
+        (store / "store.json").write_text('{"fingerprint": "abc"}')
+        # Relative to where the command is given, not to the folder of the page.
+        relative = Path(os.path.relpath(store, small_book))
+        done = build(small_book, "run", "--data-root", str(relative), *pages)
+        assert done.returncode == 0, done.stderr
+        notebook = small_book / "build" / "executed" / "real.ipynb"
+        assert BUILDER.printed(notebook)[0]["prints"] == f"smoke 0 {store.resolve()}\n43"
+        compared = build(small_book, "check", *pages)
+        assert compared.returncode == 0
+        assert "real: not compared, goldens hold without a store" in compared.stdout
+        (store / "store.json").write_text('{"fingerprint": "def"}')
+        assert "changed since it was run" in build(small_book, "check", *pages).stderr
+    finally:
+        (small_book / "book" / "real.md").unlink()
+        for path in (small_book / "build" / "executed").glob("real.*"):
+            path.unlink()
+
+
+def test_a_page_without_the_parameter_gets_no_store() -> None:
+    notebook = jupytext.reads(GOOD.replace('data_root = ""\n', ""), "md:myst")
+    wanted = {"preset": "smoke", "seed": 0, "data_root": "/somewhere"}
+    assert BUILDER.accepted_parameters(notebook, wanted) == {"preset": "smoke", "seed": 0}
+
+
+def test_an_interrupted_copy_leaves_the_former_folder_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = tmp_path / "new", tmp_path / "html"
+    for folder in (source, target):
+        folder.mkdir()
+        (folder / "index.html").write_text(folder.name)
+
+    def interrupt(_: Path, fresh: Path) -> None:
+        fresh.mkdir()
+        (fresh / "half.html").write_text("half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(BUILDER.shutil, "copytree", interrupt)
+        BUILDER.replace_folder(source, target)
+    assert (target / "index.html").read_text() == "html"
+    BUILDER.replace_folder(source, target)
+    assert (target / "index.html").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["html", "new"]
 
 
 def test_an_unknown_page_is_answered_with_the_list(small_book: Path) -> None:

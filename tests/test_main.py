@@ -4,6 +4,7 @@ import inspect
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from cxrtut import __main__ as program
 from cxrtut import __version__
 from cxrtut import bench as bench_module
-from cxrtut.data.phantom import CLASSES
+from cxrtut.bench import FULL, QUICK
+from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
 from cxrtut.experiments import realism
 
@@ -27,7 +29,7 @@ ROW = {
 }
 BENCH = {
     "what": "images per second",
-    "quick": True,
+    "effort": asdict(QUICK),
     "hardware": {"cpu": "an abacus", "cores": 1, "threads": 1, "gpu": None},
     "versions": {"torch": "2"},
     "rows": [ROW],
@@ -54,9 +56,9 @@ def measured(monkeypatch):
     """The arguments with which the measurements were called."""
     calls = {}
 
-    def fake_bench(**options):
+    def fake_bench(effort, **options):
         options["progress"]("a row")
-        calls["bench"] = options
+        calls["bench"] = {"effort": effort, **options}
         return BENCH
 
     def fake_measure(store_path, **options):
@@ -114,12 +116,12 @@ def test_bench_prints_the_table_and_keeps_the_record(measured, tmp_path, capsys)
     path = tmp_path / "records" / "bench.json"
     assert run("bench", "--quick", "--device", "cpu", "--json", path) == 0
     options = measured["bench"]
-    assert options["quick"] is True and options["device"] == "cpu"
+    assert options["effort"] == QUICK and options["device"] == "cpu"
     told = capsys.readouterr()
     assert "an abacus" in told.out and "phantom, 64 px" in told.out and "a row" in told.err
     assert json.loads(path.read_text()) == BENCH
     assert run("bench", "--device", "cpu") == 0
-    assert measured["bench"]["quick"] is False
+    assert measured["bench"]["effort"] == FULL
 
 
 def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured, tmp_path, capsys):
@@ -149,7 +151,14 @@ def test_the_real_measurement_takes_these_arguments():
 
 
 @pytest.mark.parametrize(
-    "error", [StoreError("no store"), OSError("no disk"), ValueError("no\nsense")]
+    "error",
+    [
+        StoreError("no\nstore"),
+        FileNotFoundError("no file"),
+        PermissionError("no"),
+        IsADirectoryError("a folder"),
+        program.CannotBeDone("no GPU"),
+    ],
 )
 def test_what_the_user_can_mend_is_one_line_without_traceback(error, tmp_path, capsys, monkeypatch):
     def fail(*_, **__):
@@ -164,12 +173,13 @@ def test_what_the_user_can_mend_is_one_line_without_traceback(error, tmp_path, c
     assert path.read_text() == "before"
 
 
-def test_a_mistake_of_the_program_is_not_hidden(tmp_path, monkeypatch):
+@pytest.mark.parametrize("mistake", [AttributeError, ValueError, KeyError, OSError])
+def test_a_mistake_of_the_program_is_not_hidden(mistake, tmp_path, monkeypatch):
     def fail(*_, **__):
-        raise AttributeError("a mistake")
+        raise mistake("a mistake")
 
     monkeypatch.setattr(realism, "measure", fail)
-    with pytest.raises(AttributeError, match="a mistake"):
+    with pytest.raises(mistake, match="a mistake"):
         run("realism", "--real", tmp_path, "--device", "cpu", "--out", tmp_path / "r.json")
 
 
@@ -181,7 +191,7 @@ def test_a_store_that_is_not_there_is_named(tmp_path, capsys):
 
 
 def test_an_interruption_is_told_and_writes_nothing(tmp_path, capsys, monkeypatch):
-    def interrupt(**_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bench_module, "bench", interrupt)
@@ -207,6 +217,54 @@ def test_a_gpu_that_is_not_there_is_refused_in_one_line(measured, monkeypatch, c
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert run("bench", "--device", "cuda") == 1
     assert "there is no GPU" in capsys.readouterr().err and not measured
+
+
+def test_a_gpu_that_this_machine_does_not_count_to_is_refused(measured, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert run("bench", "--device", "cuda:2") == 1
+    assert "got cuda:2, but there are 2 GPUs here" in capsys.readouterr().err and not measured
+    assert run("bench", "--device", "cuda:1") == 0 and measured["bench"]["device"] == "cuda:1"
+
+
+@pytest.mark.parametrize("command", [("bench",), ("realism", "--real", "x")])
+@pytest.mark.parametrize("device", ["foo", "cuda:x", "mps", "cuda:0:1", ""])
+def test_a_device_that_does_not_exist_is_wrong_usage(measured, command, device, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run(*command, "--device", device)
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and not measured
+    assert f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}" in told
+
+
+def test_a_preset_that_does_not_exist_is_wrong_usage_and_lists_those_that_do(measured, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("realism", "--real", "x", "--preset", "foo")
+    told = capsys.readouterr().err
+    assert stopped.value.code == 2 and not measured
+    assert f"--preset: expected one of {', '.join(PRESETS)}, got 'foo'" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "option"), [(("bench",), "--json"), (("realism", "--real", "x"), "--out")]
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_measurement(
+    measured, command, option, tmp_path, capsys, monkeypatch
+):
+    def refused(path):
+        assert run(*command, "--device", "cpu", option, path) == 1 and not measured
+        return capsys.readouterr().err
+
+    assert f"{option}: expected a file, got the folder {tmp_path}" in refused(tmp_path)
+    (tmp_path / "file").write_text("before")
+    assert f"{option}: cannot write in {tmp_path / 'file'}: " in refused(tmp_path / "file" / "a")
+
+    def forbidden(dir):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(program.tempfile, "TemporaryFile", forbidden)
+    assert f"cannot write in {tmp_path}: Permission denied" in refused(tmp_path / "new.json")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_table(tmp_path):

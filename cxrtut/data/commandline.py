@@ -47,6 +47,11 @@ def script_parser(name: str, description: str, *, size: int) -> argparse.Argumen
     parser.add_argument("--limit", type=_positive, metavar="N", help="only the first N images")
     parser.add_argument("--threads", type=_positive, metavar="N", help="default: one per core")
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a store of the same source that was made from other files or settings",
+    )
+    parser.add_argument(
         "--accept-licence", action="store_true", help="you have read the terms and accept them"
     )
     return parser
@@ -61,8 +66,11 @@ def require_acceptance(accepted: bool, terms: str) -> None:
     if accepted:
         return
     print(terms, file=sys.stderr)
-    if sys.stdin.isatty() and input("Do you accept these terms? (yes/no) ").strip() == "yes":
-        return
+    try:
+        if sys.stdin.isatty() and input("Do you accept these terms? (yes/no) ").strip() == "yes":
+            return
+    except EOFError:  # Ctrl-D: no
+        print(file=sys.stderr)
     raise NotAccepted("the terms were not accepted; read them and pass --accept-licence")
 
 

@@ -81,7 +81,10 @@ def decode_image(
         return grey if channels == 1 else np.repeat(grey[..., None], 3, axis=2)
     image = _open(path)
     if image.mode in _DEEP_MODES:
-        grey = scale_to_uint8(np.asarray(image, dtype=np.float64))
+        try:
+            grey = scale_to_uint8(np.asarray(image, dtype=np.float64))
+        except ImageError as error:
+            raise ImageError(f"{path}: {error}") from error
         return grey if channels == 1 else np.repeat(grey[..., None], 3, axis=2)
     if image.mode == "P":  # by way of RGBA, so that a transparent colour is looked up too
         image = image.convert("RGBA")

@@ -17,6 +17,7 @@ FORMAT, FORMAT_VERSION = "cxrtut array store", 1
 PARTIAL = ".partial-"
 ALWAYS_PRESENT = ("images.npy", "labels.npy", "table.csv", "boxes.csv")
 OPTIONAL = ("healthy.npy", "masks.npy")
+STORE_FILES = ("store.json", *ALWAYS_PRESENT, *OPTIONAL)
 _LARGE = ("images.npy", "healthy.npy", "masks.npy")
 _IDENTITY = ("version", "source", "classes", "n", "channels", "size", "files")
 
@@ -95,6 +96,35 @@ def read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in (*_IDENTITY, "licence", "fingerprint") if key not in about]
     if missing:
         raise StoreError(f"{path}: store.json lacks {', '.join(missing)}")
+    return about
+
+
+def check_replaceable(path: Path, source: str, beside: Sequence[str] = ()) -> dict[str, Any]:
+    """The manifest of a store that another of the same source may replace.
+
+    Args:
+        path: the folder.
+        source: the source that the new store has.
+        beside: names that may lie in the folder besides the files of a store.
+
+    Raises:
+        StoreError: `path` is no store of this format and source, or holds anything else.
+    """
+    try:
+        about = read_manifest(path)
+    except StoreError as error:
+        raise StoreError(f"{error}; not overwritten, remove it or choose another folder") from error
+    if about["source"] != source:
+        raise StoreError(
+            f"{path}: expected a store of {source!r}, got one of {about['source']!r}; "
+            "not overwritten, remove it or choose another folder"
+        )
+    foreign = sorted({file.name for file in path.iterdir()} - {*STORE_FILES, *beside})
+    if foreign:
+        raise StoreError(
+            f"{path}: expected only the files of a store, got {', '.join(foreign[:5])}; "
+            "not overwritten, remove it or choose another folder"
+        )
     return about
 
 

@@ -6,23 +6,31 @@ files, also re-compressed as .jpg: they are matched by their stem), `Data_Entry_
 `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv`, `train_val_list.txt` and `test_list.txt`; tables
 may be gzipped. Box coordinates are pixels of the original 1024 x 1024 image, whatever the size of
 the files at hand.
+
+Reading: the RSNA challenge drew boxes of lung opacity on a part of these images, and a table
+matches its names with theirs. They are added as Pneumonia boxes only on request (`rsna_boxes`,
+--rsna-boxes), because they are of other readers than the labels: some lie on images whose label
+says no Pneumonia. The labels stay as they are; the report counts the boxes whose image is not
+labelled with their disease, and those whose image is not in the label table.
 """
 
-import csv
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
 from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
 from cxrtut.data.source_tables import (
+    Corners,
     SourceError,
+    box_corners,
     find_files,
     find_table,
-    open_text,
+    number,
     read_csv,
     read_names,
+    read_rows,
 )
 from cxrtut.data.splits import check_patients
 
@@ -49,6 +57,7 @@ LICENCE = (
 ORIGINAL_SIZE = 1024
 NIH_BOX, RSNA_BOX = "nih_bbox_2017", "rsna_2018"
 _BOX_TABLE_SPELLING = {"Infiltrate": "Infiltration"}
+_BOX_COLUMNS = ("name", "disease", "x", "y", "width", "height")
 _ENTRY_TABLES = ("Data_Entry_2017_v2020.csv", "Data_Entry_2017.csv")
 _ENTRY_COLUMNS = ("Image Index", "Finding Labels", "Patient ID")
 
@@ -74,7 +83,7 @@ class NihBox:
 
     name: str
     disease: str
-    xyxy: tuple[float, float, float, float]
+    xyxy: Corners
     origin: str
 
 
@@ -112,22 +121,22 @@ def read_boxes(path: str | os.PathLike[str]) -> list[NihBox]:
     here.
 
     Raises:
-        SourceError: a line that is no box, or an unknown disease.
+        SourceError: a line that is no box, a box that is empty or beside the image, or an unknown
+            disease.
     """
     boxes = []
-    with open_text(path) as lines:
-        reader = csv.reader(lines)
-        if next(reader, [""])[0] != "Image Index":
-            raise SourceError(f"{path}: expected a header that starts with 'Image Index'")
-        for row in filter(None, reader):
-            try:
-                name, disease = row[0], _BOX_TABLE_SPELLING.get(row[1], row[1])
-                x, y, width, height = (float(value) for value in row[2:6])
-            except (ValueError, IndexError) as error:
-                raise SourceError(f"{path}, line {reader.line_num}: no box in {row}") from error
-            if disease not in DISEASES:
-                raise SourceError(f"{path}, line {reader.line_num}: unknown disease {disease!r}")
-            boxes.append(NihBox(name, disease, (x, y, x + width, y + height), NIH_BOX))
+    rows = read_rows(path)
+    if next(rows, (0, [""]))[1][0] != "Image Index":
+        raise SourceError(f"{path}: expected a header that starts with 'Image Index'")
+    for line, fields in rows:
+        if len(fields) < len(_BOX_COLUMNS):
+            raise SourceError(f"{path}, line {line}: no box in {fields}")
+        row = dict(zip(_BOX_COLUMNS, fields, strict=False))
+        disease = _BOX_TABLE_SPELLING.get(row["disease"], row["disease"])
+        if disease not in DISEASES:
+            raise SourceError(f"{path}, line {line}: unknown disease {disease!r}")
+        corners = box_corners(row, row["name"], ORIGINAL_SIZE, path, line)
+        boxes.append(NihBox(row["name"], disease, corners, NIH_BOX))
     return boxes
 
 
@@ -145,17 +154,22 @@ def read_rsna_boxes(
             pixels, mse.
         largest_mse: matches whose pixels differ more are not used (10: the advice of the match's
             author).
+
+    Raises:
+        SourceError: an mse that is no number, or a box that is none, empty or beside the image.
     """
     names: dict[str, str] = {}
-    for _, row in read_csv(match_path, ("patientId", "nih_image_index")):
-        if row["nih_image_index"] and float(row.get("mse") or 0.0) <= largest_mse:
+    for line, row in read_csv(match_path, ("patientId", "nih_image_index")):
+        mse = number(row, "mse", match_path, line) if row.get("mse") else 0.0
+        if row["nih_image_index"] and mse <= largest_mse:
             names[row["patientId"]] = row["nih_image_index"]
     boxes = []
-    for _, row in read_csv(labels_path, ("patientId", "x", "y", "width", "height", "Target")):
-        if row["Target"] == "1" and row["patientId"] in names:
-            x, y, width, height = (float(row[k]) for k in ("x", "y", "width", "height"))
-            corners = (x, y, x + width, y + height)
-            boxes.append(NihBox(names[row["patientId"]], "Pneumonia", corners, RSNA_BOX))
+    for line, row in read_csv(labels_path, ("patientId", "x", "y", "width", "height", "Target")):
+        patient = row["patientId"]
+        if row["Target"] == "1":
+            corners = box_corners(row, patient, ORIGINAL_SIZE, labels_path, line)
+            if patient in names:
+                boxes.append(NihBox(names[patient], "Pneumonia", corners, RSNA_BOX))
     return boxes
 
 
@@ -245,6 +259,8 @@ def prepare(
     size: int = 256,
     limit: int | None = None,
     threads: int | None = None,
+    rsna_boxes: bool = False,
+    overwrite: bool = False,
 ) -> Report:
     """Decode the images that are there into the store `out`, with labels, boxes and the official
     split.
@@ -255,15 +271,24 @@ def prepare(
         size: height and width of the store's images.
         limit: at most so many images, the first by name.
         threads: decoding threads; None for the number of cores.
+        rsna_boxes: add the boxes of the RSNA challenge as Pneumonia boxes; see `Reading`.
+        overwrite: replace a store that was made from other files or with other settings.
 
     Raises:
         SourceError: the tables contradict each other, or there are no images.
     """
+    if not rsna_boxes:
+        files = replace(files, rsna_labels=None, rsna_match=None)
     entries = read_entries(files.entries)
     split = read_split(entries, files.train_val, files.test)
     boxes: dict[str, list[NihBox]] = {}
     all_boxes = [] if files.boxes is None else read_boxes(files.boxes)
-    if files.rsna_labels is not None and files.rsna_match is not None:
+    if rsna_boxes:
+        if files.rsna_labels is None or files.rsna_match is None:
+            raise SourceError(
+                "RSNA boxes: expected stage_2_train_labels.csv and rsna_nih_match.csv, found "
+                f"{files.rsna_labels} and {files.rsna_match}"
+            )
         all_boxes += read_rsna_boxes(files.rsna_labels, files.rsna_match)
     for box in all_boxes:
         boxes.setdefault(box.name, []).append(box)
@@ -274,7 +299,8 @@ def prepare(
         remarks.append(
             "test_list.txt is absent: the test images are those not in train_val_list.txt"
         )
-    missing = () if limit else tuple(sorted(n for n in entries if Path(n).stem not in files.images))
+    remarks += _box_remarks(all_boxes, entries, set(names))
+    missing = None if limit else sorted(n for n in entries if Path(n).stem not in files.images)
     return prepare_store(
         [
             Entry(
@@ -290,13 +316,42 @@ def prepare(
             classes=DISEASES,
             size=size,
             inputs=[*files.tables(), *path_of.values()],
-            settings={"limit": limit},
+            settings={"limit": limit, "rsna_boxes": rsna_boxes},
         ),
         out,
         missing=missing,
         remarks=remarks,
         threads=threads,
+        overwrite=overwrite,
     )
+
+
+def _box_remarks(
+    boxes: list[NihBox], entries: Mapping[str, NihEntry], names: set[str]
+) -> list[str]:
+    """What does not go together: boxes with the labels of their images, and with the label table.
+
+    Args:
+        boxes: all boxes of the tables.
+        entries: the label table.
+        names: the images that go into the store.
+    """
+    remarks = []
+    for origin in (NIH_BOX, RSNA_BOX):
+        mine = [box for box in boxes if box.origin == origin]
+        here = [box for box in mine if box.name in names and box.name in entries]
+        unlabelled = sum(box.disease not in entries[box.name].findings for box in here)
+        unknown = sum(box.name not in entries for box in mine)
+        if unlabelled:
+            remarks.append(
+                f"{unlabelled} of {len(here)} boxes {origin}: the image is not labelled with the "
+                "disease of its box"
+            )
+        if unknown:
+            remarks.append(
+                f"{unknown} of {len(mine)} boxes {origin}: the image is not in the label table"
+            )
+    return remarks
 
 
 def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], Picture]:

@@ -3,6 +3,7 @@ missing and broken.
 """
 
 import hashlib
+import json
 import os
 import sys
 from collections import deque
@@ -10,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cxrtut.data.decode import ImageError
+from cxrtut.data.manifest import check_replaceable
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError, StoreWriter
 
@@ -24,17 +26,21 @@ _NAMED = 5
 
 class Picture(NamedTuple):
     """A decoded image: pixels (C, S, S), mask bit field (S, S) or None, boxes (label, x0, y0, x1,
-    y1, origin).
+    y1, origin), and the labels {0, 1}^K where only the pixels tell them.
     """
 
     pixels: np.ndarray
     mask: np.ndarray | None = None
     boxes: Sequence[tuple[int, float, float, float, float, str]] = ()
+    labels: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image to be: how to decode it, its labels {0, 1}^K and its line of table.csv."""
+    """One image to be: how to decode it, its labels {0, 1}^K and its line of table.csv.
+
+    The picture's own labels, if it brings any, are taken instead of `labels`.
+    """
 
     decode: Callable[[], Picture]
     labels: Sequence[int]
@@ -63,20 +69,28 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Report:
-    """What came of a preparation."""
+    """What came of a preparation.
+
+    `missing` is None when it was not counted, because only the first images were asked for.
+    """
 
     store: Path
     images: int
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] | None = ()
     broken: tuple[str, ...] = ()
     already_prepared: bool = False
     remarks: tuple[str, ...] = ()
 
     def __str__(self) -> str:
+        missing = (
+            f"  missing  {len(self.missing):>7}  {_first_names(self.missing)}"
+            if self.missing is not None
+            else "  missing  not counted with --limit"
+        )
         lines = [
             f"{'already prepared' if self.already_prepared else 'prepared'}: {self.store}",
             f"  found    {self.images:>7}",
-            f"  missing  {len(self.missing):>7}  {_first_names(self.missing)}",
+            missing,
             f"  broken   {len(self.broken):>7}  {_first_names(self.broken)}",
         ]
         lines.extend(f"  {remark}" for remark in self.remarks)
@@ -88,25 +102,29 @@ def prepare_store(
     recipe: Recipe,
     out: str | os.PathLike[str],
     *,
-    missing: Sequence[str] = (),
+    missing: Sequence[str] | None = (),
     remarks: Sequence[str] = (),
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Decode `entries` into the store `out`; files that cannot be decoded are left out and named.
 
-    A store that was made from the same inputs with the same settings is left as it is. One made
-    from others is replaced, once the new one is whole.
+    A store that was made from the same inputs with the same settings is left as it is; if it is
+    damaged, it is made anew. One made of the same source from other inputs or with other settings
+    is replaced with `overwrite`, once the new one is whole. Anything else is never replaced.
 
     Raises:
         SourceError: nothing to decode, or nothing that could be decoded.
-        StoreError: `out` is there and is no store.
+        StoreError: `out` is there and is no store of this source, or one that differs, without
+            `overwrite`; says in what.
     """
     out = Path(out)
     inputs = fingerprint_of_inputs(recipe)
-    done = _prepared_before(out, inputs)
+    done = _prepared_before(out, recipe, inputs, overwrite)
+    missing = None if missing is None else tuple(missing)
     if done is not None:
         unread = tuple(filter(None, done.notes.get("broken", "").split("\n")))
-        return Report(out, len(done), tuple(missing), unread, True, tuple(remarks))
+        return Report(out, len(done), missing, unread, True, tuple(remarks))
     if not entries:
         raise SourceError(f"{recipe.source}: no image was found")
     broken: list[str] = []
@@ -119,8 +137,8 @@ def prepare_store(
         size=recipe.size,
         licence=recipe.licence,
         with_masks=recipe.with_masks,
-        overwrite=True,
-        notes={"inputs": inputs},
+        overwrite=out.exists(),
+        notes={"inputs": inputs, "settings": _settings_text(recipe)},
     ) as writer:
         row = 0
         for block in _blocks(_decoded(entries, threads, broken)):
@@ -133,7 +151,7 @@ def prepare_store(
             )
         writer.shrink(row)
         writer.notes["broken"] = "\n".join(broken)
-    return Report(out, row, tuple(missing), tuple(broken), False, tuple(remarks))
+    return Report(out, row, missing, tuple(broken), False, tuple(remarks))
 
 
 def fingerprint_of_inputs(recipe: Recipe) -> str:
@@ -155,16 +173,45 @@ def fingerprint_of_inputs(recipe: Recipe) -> str:
     return digest.hexdigest()
 
 
-def _prepared_before(out: Path, inputs: str) -> ArrayStore | None:
+def _prepared_before(out: Path, recipe: Recipe, inputs: str, overwrite: bool) -> ArrayStore | None:
+    """The store that `out` is already, or None where a new one may take the place.
+
+    Raises:
+        StoreError: what is there must not be replaced.
+    """
     if not out.exists():
         return None
-    if not (out / "store.json").is_file():
-        raise StoreError(f"{out}: exists and is no array store; choose another --out")
     try:
         store = ArrayStore.open(out)
     except StoreError:
-        return None  # damaged: made anew, and swapped in when whole
-    return store if store.notes.get("inputs") == inputs else None
+        store = None  # no store, or a damaged one
+    if store is not None and store.notes.get("inputs") == inputs:
+        return store
+    about = check_replaceable(out, recipe.source)
+    damaged = about.get("notes", {}).get("inputs") == inputs
+    if not (damaged or overwrite):
+        raise StoreError(
+            f"{out}: prepared before, but {_difference(about, recipe)}; "
+            "pass --overwrite to replace it, or choose another folder"
+        )
+    return None
+
+
+def _settings_text(recipe: Recipe) -> str:
+    """Size and settings of a recipe as they are remembered in store.json."""
+    return json.dumps({"size": recipe.size} | dict(recipe.settings), sort_keys=True, default=str)
+
+
+def _difference(about: Mapping[str, Any], recipe: Recipe) -> str:
+    """What a new store would have that the one of manifest `about` has not, in words."""
+    before = json.loads(about.get("notes", {}).get("settings", "{}"))
+    now = json.loads(_settings_text(recipe))
+    changes = [
+        f"{name} was {before[name]}, now is {now[name]}"
+        for name in now
+        if name in before and before[name] != now[name]
+    ]
+    return ", ".join(changes) or "the names, sizes or dates of the input files differ"
 
 
 def _decoded(
@@ -217,7 +264,10 @@ def _write_block(writer: StoreWriter, row: int, block: Sequence[tuple[Entry, Pic
     writer.write(
         row,
         np.stack([picture.pixels for _, picture in block]),
-        np.array([entry.labels for entry, _ in block], dtype=np.uint8),
+        np.array(
+            [entry.labels if own.labels is None else own.labels for entry, own in block],
+            dtype=np.uint8,
+        ),
         [entry.line for entry, _ in block],
         [BoxRow(row + i, *box) for i, (_, picture) in enumerate(block) for box in picture.boxes],
         masks=np.stack(masks) if masks else None,

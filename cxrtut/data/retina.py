@@ -11,6 +11,7 @@ The dark border around the eye is cropped (Zhang et al., MICCAI 2019, do the sam
 padded to a square.
 """
 
+import math
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -21,7 +22,6 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cxrtut.data.decode import (
-    ImageError,
     channels_first,
     decode_image,
     decode_mask,
@@ -30,7 +30,13 @@ from cxrtut.data.decode import (
 )
 from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
 from cxrtut.data.resident import pack_masks
-from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
+from cxrtut.data.source_tables import (
+    SourceError,
+    check_folders,
+    find_files,
+    find_table,
+    read_csv,
+)
 from cxrtut.data.splits import patient_hash_split
 
 LESIONS = {
@@ -66,12 +72,16 @@ def find_idrid(
     """Image stem -> (image, {lesion code: mask}). Of several sizes of one image the largest is
     taken.
 
+    A file whose size cannot be read is taken too, before all others: decoding it will say so, and
+    the image counts as broken.
+
     Raises:
         SourceError: no image, or masks of which none has the size of its image.
     """
+    folders = check_folders(folders)
     images: dict[str, list[Path]] = {}
     masks: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("IDRiD_*")):
+    for path in sorted(path for folder in folders for path in folder.rglob("IDRiD_*")):
         match = re.fullmatch(r"(IDRiD_\d+)(?:_(MA|HE|EX|SE|OD))?", path.stem)
         if match is None or path.suffix.lower() not in _SUFFIXES:
             continue
@@ -86,14 +96,16 @@ def find_idrid(
         )
     found = {}
     for stem, candidates in images.items():
-        image = max(candidates, key=lambda path: _size_of(path)[0])
-        size = _size_of(image)
+        sizes = {path: _size_of(path) for path in candidates}
+        image = max(candidates, key=lambda path: sizes[path] or (math.inf,))
         fitting = {}
         for code in LESIONS:
             files = masks.get((stem, code), [])
-            same = [path for path in files if _size_of(path) == size]
-            if files and not same:
-                raise SourceError(f"{files[0]}: expected a mask of {size} pixels, as {image}")
+            same = [path for path in files if _size_of(path) in (sizes[image], None)]
+            if files and not same and sizes[image] is not None:
+                raise SourceError(
+                    f"{files[0]}: expected a mask of {sizes[image]} pixels, as {image}"
+                )
             if same:
                 fitting[code] = same[0]
         found[stem] = (image, fitting)
@@ -107,6 +119,7 @@ def prepare_idrid(
     size: int = 256,
     limit: int | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Images, lesion masks and the official split (`Testing Set` in the path is the test split)
     into a store.
@@ -117,10 +130,9 @@ def prepare_idrid(
     found = dict(sorted(find_idrid([Path(f) for f in folders]).items())[:limit])
     entries = []
     for stem, (image, masks) in found.items():
-        present = [int(code in masks and bool(decode_mask(masks[code]).any())) for code in LESIONS]
         split = "test" if any("testing set" in part.lower() for part in image.parts) else "train"
         line = {"name": stem, "patient": stem, "split": split}
-        entries.append(Entry(_idrid_decoder(image, masks, size), present, line))
+        entries.append(Entry(_idrid_decoder(image, masks, size), (), line))
     inputs = [path for image, masks in found.values() for path in (image, *masks.values())]
     return prepare_store(
         entries,
@@ -135,8 +147,10 @@ def prepare_idrid(
             settings={"limit": limit},
         ),
         out,
+        missing=None if limit else (),
         remarks=[] if any(line.line["split"] == "test" for line in entries) else ["no test images"],
         threads=threads,
+        overwrite=overwrite,
     )
 
 
@@ -147,6 +161,7 @@ def prepare_kaggle(
     size: int = 256,
     limit: int | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Images with their grade: level 1 to 4 is Retinopathy; the table keeps `level`. Split by
     patient hash.
@@ -183,9 +198,10 @@ def prepare_kaggle(
             settings={"limit": limit},
         ),
         out,
-        missing=() if limit else sorted(set(levels) - set(images)),
+        missing=None if limit else sorted(set(levels) - set(images)),
         remarks=["no official split: by SHA-256 of the patient, one fifth for testing"],
         threads=threads,
+        overwrite=overwrite,
     )
 
 
@@ -195,10 +211,13 @@ def _idrid_decoder(image: Path, masks: dict[str, Path], size: int) -> Callable[[
         eye = field_of_view(pixels)
         square, _ = fit_square(pixels[eye], size)
         per_class = np.zeros((1, len(LESIONS), size, size), dtype=bool)
+        present = [0] * len(LESIONS)
         for k, code in enumerate(LESIONS):
             if code in masks:
-                per_class[0, k] = fit_mask(decode_mask(masks[code])[eye], size)
-        return Picture(channels_first(square), mask=pack_masks(per_class)[0])
+                mask = decode_mask(masks[code])
+                present[k] = int(mask.any())
+                per_class[0, k] = fit_mask(mask[eye], size)
+        return Picture(channels_first(square), mask=pack_masks(per_class)[0], labels=present)
 
     return decode
 
@@ -212,10 +231,10 @@ def _fundus_decoder(image: Path, size: int) -> Callable[[], Picture]:
     return decode
 
 
-def _size_of(path: Path) -> tuple[int, int]:
-    """(width, height) from the header."""
+def _size_of(path: Path) -> tuple[int, int] | None:
+    """(width, height) from the header; None if it cannot be read."""
     try:
         with Image.open(path) as image:
             return image.size
-    except Exception as error:  # Pillow raises nearly every kind there is
-        raise ImageError(f"{path}: {error}") from error
+    except Exception:  # Pillow raises nearly every kind there is
+        return None

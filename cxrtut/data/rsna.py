@@ -18,7 +18,14 @@ from pathlib import Path
 
 from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
 from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
-from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
+from cxrtut.data.source_tables import (
+    Corners,
+    SourceError,
+    box_corners,
+    find_files,
+    find_table,
+    read_csv,
+)
 from cxrtut.data.splits import patient_hash_split
 
 CLASSES = ("Pneumonia",)
@@ -29,14 +36,14 @@ LICENCE = (
 )
 ORIGIN = "rsna_2018"
 ORIGINAL_SIZE = 1024
-Corners = tuple[float, float, float, float]
 
 
 def read_labels(path: str | os.PathLike[str]) -> dict[str, list[Corners]]:
     """patientId -> boxes, xyxy in pixels of the 1024 x 1024 original; no boxes for Target 0.
 
     Raises:
-        SourceError: a target without a box, a box without a target, or a patient with both targets.
+        SourceError: a target without a box, a box without a target, a box that is empty or beside
+            the image, or a patient with both targets.
     """
     boxes: dict[str, list[Corners]] = {}
     targets: dict[str, str] = {}
@@ -49,8 +56,7 @@ def read_labels(path: str | os.PathLike[str]) -> dict[str, list[Corners]]:
             raise SourceError(f"{path}, line {line}: Target {target} does not go with box {values}")
         found = boxes.setdefault(patient, [])
         if target == "1":
-            x, y, width, height = map(float, values)
-            found.append((x, y, x + width, y + height))
+            found.append(box_corners(row, patient, ORIGINAL_SIZE, path, line))
     return boxes
 
 
@@ -68,12 +74,20 @@ def read_detailed_classes(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def read_persons(path: str | os.PathLike[str]) -> dict[str, str]:
-    """patientId -> NIH patient, from the match table: `00019124_092.png` is of patient 19124."""
-    return {
-        row["patientId"]: str(int(row["nih_image_index"].split("_")[0]))
-        for _, row in read_csv(path, ("patientId", "nih_image_index"))
-        if row["nih_image_index"]
-    }
+    """patientId -> NIH patient, from the match table: `00019124_092.png` is of patient 19124.
+
+    Raises:
+        SourceError: an image name that does not start with a number and an underscore.
+    """
+    persons = {}
+    for line, row in read_csv(path, ("patientId", "nih_image_index")):
+        name = row["nih_image_index"]
+        person, underscore, _ = name.partition("_")
+        if name and not (underscore and person.isascii() and person.isdigit()):
+            raise SourceError(f"{path}, line {line}: expected <patient>_<number>.png, got {name!r}")
+        if name:
+            persons[row["patientId"]] = str(int(person))
+    return persons
 
 
 @dataclass(frozen=True)
@@ -116,6 +130,7 @@ def prepare(
     size: int = 256,
     limit: int | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """Decode the images that are there into the store `out`; the table keeps the detailed class as
     `reading`.
@@ -155,9 +170,10 @@ def prepare(
             settings={"limit": limit},
         ),
         out,
-        missing=() if limit else sorted(set(boxes) - set(files.images)),
+        missing=None if limit else sorted(set(boxes) - set(files.images)),
         remarks=remarks,
         threads=threads,
+        overwrite=overwrite,
     )
 
 

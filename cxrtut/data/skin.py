@@ -1,10 +1,14 @@
 """Dermoscopy (ISIC, HAM10000): patches of skin, the background of the artificial biomarkers, into
 an array store.
 
-Files: `HAM10000_metadata.csv` (lesion_id, image_id, dx, ...) with `ISIC_*.jpg` in any folder below,
-or just the images. Zhang et al. (MICCAI 2019) take 128-pixel patches; one patch of each image is
-kept, as far from its centre (where the lesion is) as possible, and without the dark vignette of the
-instrument. Biomarkers are pasted later: `data/blending.py`.
+Files: `HAM10000_metadata` (lesion_id, image_id, dx, ...; official without an ending, also .csv or
+.tab, separated by commas or tabs) with `ISIC_*.jpg` in any folder below. A `labels.csv` does as
+well, if it has the columns lesion_id, image_id and dx. Just the images do too, but then nobody
+knows which are of one lesion, and there are no labels.
+
+Zhang et al. (MICCAI 2019) take 128-pixel patches; one patch of each image is kept, as far from its
+centre (where the lesion is) as possible, and without the dark vignette of the instrument.
+Biomarkers are pasted later: `data/blending.py`.
 """
 
 import os
@@ -24,6 +28,7 @@ LICENCE = (
     "HAM10000 / ISIC archive, Tschandl et al. 2018, CC BY-NC-SA 4.0 "
     "(images of other ISIC sets: see each image)"
 )
+_TABLES = ("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab", "labels.csv")
 _DARK_LEVEL = 20
 _DARK_SHARE = 0.01
 
@@ -59,7 +64,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
     """image_id -> (lesion_id, dx); either may be empty.
 
     Raises:
-        SourceError: a diagnosis that is not one of `DIAGNOSES`.
+        SourceError: a column is missing, or a diagnosis is not one of `DIAGNOSES`.
     """
     metadata = {}
     for line, row in read_csv(path, ("image_id", "lesion_id", "dx")):
@@ -76,15 +81,16 @@ def prepare(
     size: int = 128,
     limit: int | None = None,
     threads: int | None = None,
+    overwrite: bool = False,
 ) -> Report:
     """One patch of `size` of every image into the store `out`; patient is the lesion where it is
     known.
 
     Raises:
-        SourceError: no images.
+        SourceError: no images, or a table that cannot be read.
     """
     folders = [Path(folder) for folder in folders]
-    table = find_table(folders, "HAM10000_metadata.csv", "HAM10000_metadata.tab", "labels.csv")
+    table = find_table(folders, *_TABLES)
     metadata = {} if table is None else read_metadata(table)
     images = {
         stem: path
@@ -111,10 +117,31 @@ def prepare(
             settings={"limit": limit},
         ),
         out,
-        missing=() if limit else sorted(set(metadata) - set(images)),
-        remarks=["no official split: by SHA-256 of the lesion, one fifth for testing"],
+        missing=None if limit else sorted(set(metadata) - set(images)),
+        remarks=_remarks(table, sum(name not in metadata for name in names)),
         threads=threads,
+        overwrite=overwrite,
     )
+
+
+def _remarks(table: Path | None, unknown: int) -> list[str]:
+    """How the split was made, and what is not known.
+
+    Args:
+        table: the table of the lesions, if there is one.
+        unknown: number of images that are not in it.
+    """
+    if table is None:
+        return [
+            "no official split: by SHA-256 of the image name, one fifth for testing",
+            "no metadata: one lesion may be on both sides, no labels",
+        ]
+    remarks = ["no official split: by SHA-256 of the lesion, one fifth for testing"]
+    if unknown:
+        remarks.append(
+            f"{unknown} images are not in {table.name}: each counts as a lesion, no labels"
+        )
+    return remarks
 
 
 def _decoder(path: Path, size: int) -> Callable[[], Picture]:

@@ -2,28 +2,59 @@
 
 import csv
 import gzip
+import math
 import os
-from collections.abc import Iterable, Iterator
-from io import TextIOWrapper
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+
+Corners = tuple[float, float, float, float]
 
 
 class SourceError(Exception):
     """The files of a data source are not as expected; says which and what would be."""
 
 
-def open_text(path: str | os.PathLike[str]) -> TextIOWrapper:
-    """Open a text file for reading, through gzip when its name ends in .gz; a byte order mark is
-    dropped.
+def read_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends, through gzip when its name ends in .gz; a byte
+    order mark is dropped.
 
     Raises:
-        SourceError: no such file.
+        SourceError: no such file, no UTF-8, or a damaged gzip file; with the line.
     """
     if not Path(path).is_file():
         raise SourceError(f"{path}: no such file")
-    if Path(path).suffix == ".gz":
-        return TextIOWrapper(gzip.open(path), encoding="utf-8-sig", newline="")
-    return open(path, encoding="utf-8-sig", newline="")
+    line = 0
+    with gzip.open(path) if Path(path).suffix == ".gz" else open(path, "rb") as file:
+        try:
+            for line, data in enumerate(file, start=1):
+                yield data.decode("utf-8-sig" if line == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise SourceError(f"{path}, line {line}: expected UTF-8 text ({error})") from error
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise SourceError(
+                f"{path}, line {line + 1}: expected a whole gzip file ({error})"
+            ) from error
+
+
+def read_rows(path: str | os.PathLike[str]) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of every row of a csv file that is not blank, the header too.
+
+    Fields are separated by tabs where the first line has more tabs than commas.
+
+    Raises:
+        SourceError: the file or a line cannot be read.
+    """
+    lines = read_lines(path)
+    header = next(lines, "")
+    delimiter = "\t" if header.count("\t") > header.count(",") else ","
+    reader = csv.reader(chain([header], lines), delimiter=delimiter)
+    try:
+        for row in filter(None, reader):
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise SourceError(f"{path}, line {reader.line_num}: {error}") from error
 
 
 def read_csv(
@@ -32,30 +63,99 @@ def read_csv(
     """Line number and row, one after the other, of a csv file that must have `columns`.
 
     Raises:
-        SourceError: a column is missing, or a row is shorter than the header.
+        SourceError: a column is missing, a row is shorter than its columns, or see `read_rows`.
     """
     columns = list(columns)
-    with open_text(path) as lines:
-        reader = csv.DictReader(lines)
-        absent = [column for column in columns if column not in (reader.fieldnames or [])]
-        if absent:
-            raise SourceError(f"{path}: expected columns {absent}, got {reader.fieldnames}")
-        for row in reader:
-            if any(row[column] is None for column in columns):
-                raise SourceError(f"{path}, line {reader.line_num}: expected {columns}, got {row}")
-            yield reader.line_num, row
+    rows = read_rows(path)
+    _, header = next(rows, (0, []))
+    absent = [column for column in columns if column not in header]
+    if absent:
+        raise SourceError(f"{path}: expected columns {absent}, got {header}")
+    for line, fields in rows:
+        row = dict(zip(header, fields, strict=False))
+        if any(column not in row for column in columns):
+            raise SourceError(f"{path}, line {line}: expected {columns}, got {fields}")
+        yield line, row
 
 
 def read_names(path: str | os.PathLike[str]) -> set[str]:
     """The lines of a list of names."""
-    with open_text(path) as lines:
-        return {line.strip() for line in lines if line.strip()}
+    return {line.strip() for line in read_lines(path) if line.strip()}
+
+
+def number(row: Mapping[str, str], column: str, path: str | os.PathLike[str], line: int) -> float:
+    """The finite number in a column of a row.
+
+    Raises:
+        SourceError: there is none; with the line and the column.
+    """
+    try:
+        value = float(row[column])
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise SourceError(
+            f"{path}, line {line}: expected a number as {column}, got {row[column]!r}"
+        )
+    return value
+
+
+def box_corners(
+    row: Mapping[str, str], name: str, frame: int, path: str | os.PathLike[str], line: int
+) -> Corners:
+    """The box in the columns x, y, width, height as xyxy in pixels.
+
+    Args:
+        row: the row of the table.
+        name: the image; named in errors.
+        frame: height and width of the image; the box may hang over its border.
+        path: the table.
+        line: the line of `row`.
+
+    Raises:
+        SourceError: no four numbers, an empty box, or one beside the image.
+    """
+    x, y, width, height = (number(row, key, path, line) for key in ("x", "y", "width", "height"))
+    if not (width > 0 and height > 0):
+        raise SourceError(
+            f"{path}, line {line}: expected a box with width and height > 0, "
+            f"got {width:g} x {height:g} for {name}"
+        )
+    if not (x < frame and y < frame and x + width > 0 and y + height > 0):
+        raise SourceError(
+            f"{path}, line {line}: expected a box inside {frame} x {frame} pixels, "
+            f"got x, y, width, height {(x, y, width, height)} for {name}"
+        )
+    return x, y, x + width, y + height
+
+
+def check_folders(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """The folders as paths.
+
+    Raises:
+        SourceError: one of them is none.
+    """
+    paths = [Path(folder) for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            got = "a file" if path.exists() else "nothing"
+            raise SourceError(f"{path}: expected a folder, got {got}")
+    return paths
 
 
 def find_table(folders: Iterable[str | os.PathLike[str]], *names: str) -> Path | None:
-    """The first of `names` (or that name with .gz) that lies anywhere below `folders`."""
-    found = {path.name: path for folder in folders for path in sorted(Path(folder).rglob("*.*"))}
+    """The first of `names` (or that name with .gz) that lies anywhere below `folders`; of several
+    files of that name the one in the first folder.
+
+    Raises:
+        SourceError: a folder is none.
+    """
     wanted = [name + ending for name in names for ending in ("", ".gz")]
+    found: dict[str, Path] = {}
+    for folder in check_folders(folders):
+        for path in sorted(path for path in folder.rglob("*") if path.name in wanted):
+            if path.is_file():
+                found.setdefault(path.name, path)
     return next((found[name] for name in wanted if name in found), None)
 
 
@@ -63,14 +163,15 @@ def find_files(
     folders: Iterable[str | os.PathLike[str]], suffixes: Iterable[str]
 ) -> dict[str, Path]:
     """Stem -> file below `folders`, for files with one of `suffixes`; an earlier suffix wins over a
-    later.
+    later, and an earlier folder.
+
+    Raises:
+        SourceError: a folder is none.
     """
     rank = {suffix: i for i, suffix in enumerate(suffixes)}
     found: dict[str, Path] = {}
-    for folder in folders:
-        if not Path(folder).is_dir():
-            raise SourceError(f"{folder}: expected a folder, found none")
-        for path in sorted(Path(folder).rglob("*")):
+    for folder in check_folders(folders):
+        for path in sorted(folder.rglob("*")):
             mine = rank.get(path.suffix.lower())
             if mine is not None:
                 other = found.get(path.stem)

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from cxrtut.data.manifest import PARTIAL, StoreError, flush_folder, flush_to_disk, write_manifest
+from cxrtut.data.manifest import (
+    PARTIAL,
+    StoreError,
+    check_replaceable,
+    flush_folder,
+    flush_to_disk,
+    write_manifest,
+)
 from cxrtut.data.tables import BoxRow, boxes_text, check_boxes, check_table, table_text
 
 
@@ -33,7 +40,8 @@ class StoreWriter:
         licence: one line: the terms of the data.
         with_healthy: every block brings the healthy twins.
         with_masks: every block brings the mask bit field (at most 8 classes).
-        overwrite: replace an existing store, once the new one is whole.
+        overwrite: replace an existing store of the same source, once the new one is whole; the
+            folder may hold nothing else but a README.txt, which goes too.
         notes: strings to remember in store.json.
 
     Raises:
@@ -60,10 +68,7 @@ class StoreWriter:
         if min(n, channels, size) < 1:
             raise StoreError(f"expected n, channels, size >= 1, got {(n, channels, size)}")
         self.path = Path(path)
-        if self.path.exists() and not overwrite:
-            raise StoreError(f"{self.path}: exists already; remove it or pass overwrite=True")
-        if self.path.exists() and not (self.path / "store.json").is_file():
-            raise StoreError(f"{self.path}: exists and is no array store, so it is not overwritten")
+        self._overwrite = overwrite
         self.source, self.licence, self.notes = source, licence, dict(notes or {})
         self.classes, self.n, self.channels, self.size = tuple(classes), n, channels, size
         self._shapes = {"images": (channels, size, size), "labels": (len(classes),)}
@@ -72,6 +77,7 @@ class StoreWriter:
         if with_masks:
             self._shapes["masks"] = (size, size)
         self._partial = self.path.with_name(f"{self.path.name}{PARTIAL}{os.getpid()}")
+        self._check_place()
         self._table: list[Mapping[str, object] | None] = [None] * n
         self._boxes: list[BoxRow] = []
 
@@ -144,6 +150,13 @@ class StoreWriter:
             self._write_header(name)
             self._files[name].truncate(self._offsets[name] + n * int(np.prod(shape)))
 
+    def _check_place(self) -> None:
+        """Raise StoreError if something is at `path` that is not to be replaced."""
+        if self.path.exists() and not self._overwrite:
+            raise StoreError(f"{self.path}: exists already; remove it or pass overwrite=True")
+        if self.path.exists():
+            check_replaceable(self.path, self.source, beside=["README.txt"])
+
     def _write_header(self, name: str) -> int:
         """The .npy header of one array; numpy pads it, so that its length does not depend on n."""
         header = {"descr": "|u1", "fortran_order": False, "shape": (self.n, *self._shapes[name])}
@@ -194,6 +207,7 @@ class StoreWriter:
         self._swap_in()
 
     def _swap_in(self) -> None:
+        self._check_place()  # again: something may have come there in the meantime
         former = self.path.with_name(f"{self.path.name}.former-{os.getpid()}")
         if self.path.exists():
             os.rename(self.path, former)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from cxrtut import __version__
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Preset
 from cxrtut.data.sample import from_uint8
-from cxrtut.data.store import ArrayStore
+from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 
 TRAINING_SEVERITY = 1.8  # real images of a label include severe disease, not only subtle
@@ -228,12 +228,12 @@ def phantom_statistics(
 def _check_real(store: ArrayStore) -> None:
     missing = [name for name in CLASSES if name not in store.classes]
     if missing or "view" not in store.table:
-        raise ValueError(
+        raise StoreError(
             f"a ChestX-ray14 store with all of {CLASSES} and a column `view` is needed, got "
             f"classes {tuple(store.classes)} and columns {sorted(store.table)}"
         )
     if store.size < 2 * MAX_SLOPE:
-        raise ValueError(f"images of {2 * MAX_SLOPE} px or more are needed, got {store.size}")
+        raise StoreError(f"images of {2 * MAX_SLOPE} px or more are needed, got {store.size}")
 
 
 def measure(
@@ -262,7 +262,7 @@ def measure(
         seed, and the standard error that comes from the number of real images.
 
     Raises:
-        ValueError: the store lacks a class or the column `view`, or its images are too small.
+        StoreError: the store lacks a class or the column `view`, or its images are too small.
     """
     store, start = ArrayStore.open(store_path), time.time()
     _check_real(store)

@@ -241,3 +241,10 @@ def test_real_lesion_masks_have_the_published_numbers_of_pixels(real_data):
     folder = real_data / "fixtures_fullres"
     assert decode_mask(folder / "IDRiD_03_HE.tif").sum() == 162605
     assert decode_mask(folder / "IDRiD_03_EX.jpg").sum() == 301598
+
+
+def test_a_float_image_with_nan_is_named(tmp_path):
+    path = tmp_path / "holes.tif"
+    Image.fromarray(np.array([[0.0, np.nan]], np.float32)).save(path)
+    with pytest.raises(ImageError, match=r"holes\.tif: expected finite values"):
+        decode_image(path)

@@ -90,7 +90,8 @@ def test_a_second_run_finds_the_store_prepared_and_a_changed_input_prepares_it_a
 ):
     def prepare(**options):
         files = nih.NihFiles.find([release])
-        return nih.prepare(files, tmp_path / "store", **({"size": 32} | options))
+        options = {"size": 32, "overwrite": True} | options
+        return nih.prepare(files, tmp_path / "store", **options)
 
     assert not prepare().already_prepared
     again = prepare()
@@ -131,7 +132,7 @@ def test_when_no_image_can_be_read_there_is_no_store(release, tmp_path):
 def test_a_limit_takes_the_first_by_name_and_counts_none_as_missing(release, tmp_path):
     files = nih.NihFiles.find([release])
     report = nih.prepare(files, tmp_path / "store", size=16, limit=1)
-    assert (report.images, report.missing) == (1, ())
+    assert (report.images, report.missing) == (1, None)
 
 
 def test_gzipped_tables_and_an_absent_test_list_do(release, tmp_path):
@@ -181,7 +182,16 @@ def test_wrong_headers_boxes_and_missing_tables_are_named(release, tmp_path):
         nih.read_entries(tmp_path / "entries.csv")
     with pytest.raises(SourceError, match="header that starts with"):
         nih.read_boxes(tmp_path / "entries.csv")
-    for line, words in (("a.png,Mass,1,2,x,4", "no box"), ("a.png,Flu,1,2,3,4", "unknown disease")):
+    for line, words in (
+        ("a.png,Mass,1,2,3", "no box"),
+        ("a.png,Mass,1,2,x,4", "expected a number as width, got 'x'"),
+        ("a.png,Mass,1,nan,3,4", "expected a number as y, got 'nan'"),
+        ("a.png,Mass,1,2,-3,4", "expected a box with width and height > 0, got -3 x 4 for a.png"),
+        ("a.png,Mass,1,2,3,0", "expected a box with width and height > 0, got 3 x 0 for a.png"),
+        ("a.png,Mass,1024,2,3,4", r"expected a box inside 1024 x 1024 pixels, got .* for a.png"),
+        ("a.png,Mass,1,-9,3,4", r"expected a box inside 1024 x 1024 pixels, got .* for a.png"),
+        ("a.png,Flu,1,2,3,4", "unknown disease"),
+    ):
         write(tmp_path / "boxes.csv", [BOX_HEADER, line])
         with pytest.raises(SourceError, match=rf"line 2: {words}"):
             nih.read_boxes(tmp_path / "boxes.csv")
@@ -203,6 +213,49 @@ def test_rsna_boxes_reach_their_nih_images_through_the_match_table(tmp_path):
     )
     boxes = nih.read_rsna_boxes(labels, match)
     assert boxes == [nih.NihBox("a.png", "Pneumonia", (10.0, 20.0, 40.0, 60.0), "rsna_2018")]
+
+
+def test_rsna_boxes_are_added_only_on_request_and_what_contradicts_is_counted(release, tmp_path):
+    write(
+        release / "stage_2_train_labels.csv",
+        ["patientId,x,y,width,height,Target", "p,10,20,30,40,1", "q,1,2,3,4,1", "r,1,2,3,4,1"],
+    )
+    write(
+        release / "rsna_nih_match.csv",
+        ["patientId,nih_image_index", "p,00000002_000.png", "q,00000003_000.png", "r,9_9.png"],
+    )
+    files = nih.NihFiles.find([release])
+    plain = nih.prepare(files, tmp_path / "plain", size=64)
+    assert set(ArrayStore.open(tmp_path / "plain").boxes.origin) == {"nih_bbox_2017"}
+    assert plain.remarks == ()
+    report = nih.prepare(files, tmp_path / "both", size=64, rsna_boxes=True)
+    store = ArrayStore.open(tmp_path / "both")
+    assert Counter(store.boxes.origin.tolist()) == {"nih_bbox_2017": 2, "rsna_2018": 1}
+    assert store.labels[2].sum() == 0
+    assert report.remarks == (
+        "1 of 1 boxes rsna_2018: the image is not labelled with the disease of its box",
+        "1 of 3 boxes rsna_2018: the image is not in the label table",
+    )
+    (release / "rsna_nih_match.csv").unlink()
+    with pytest.raises(SourceError, match=r"expected .* and rsna_nih_match\.csv, found .* None"):
+        nih.prepare(nih.NihFiles.find([release]), tmp_path / "none", rsna_boxes=True)
+    without = nih.NihFiles.find([release])
+    assert nih.prepare(without, tmp_path / "plain", size=64).already_prepared
+
+
+@pytest.mark.parametrize(
+    ("label", "match", "words"),
+    [
+        ("p,10,20,30,wide,1", "p,a.png,1", r"labels\.csv, line 2: expected a number as height"),
+        ("p,10,20,30,-4,1", "p,a.png,1", r"labels\.csv, line 2: expected a box with .* for p"),
+        ("p,10,20,30,40,1", "p,a.png,small", r"match\.csv, line 2: expected a number as mse"),
+    ],
+)
+def test_garbage_in_the_rsna_tables_is_named(tmp_path, label, match, words):
+    labels = write(tmp_path / "labels.csv", ["patientId,x,y,width,height,Target", label])
+    matches = write(tmp_path / "match.csv", ["patientId,nih_image_index,mse", match])
+    with pytest.raises(SourceError, match=words):
+        nih.read_rsna_boxes(labels, matches)
 
 
 def test_of_two_files_with_the_same_stem_the_png_is_taken(tmp_path):
@@ -230,9 +283,10 @@ def test_the_official_tables_are_whole(real_data):
 def test_the_real_images_become_a_store(real_data, tmp_path):
     files = nih.NihFiles.find([real_data / "nih_cxr", real_data / "nih_rsna_metadata"])
     start = time.perf_counter()
-    report = nih.prepare(files, tmp_path / "store", size=256)
+    report = nih.prepare(files, tmp_path / "store", size=256, rsna_boxes=True)
     print(f"{report.images / (time.perf_counter() - start):.0f} images/s, tables included")
     assert report.images == 1186 and not report.broken
+    assert any(remark.startswith("29 of 182 boxes rsna_2018") for remark in report.remarks)
     store = ArrayStore.open(tmp_path / "store", verify="full")
     assert len(set(store.table["patient"])) == 924
     assert len(store.rows(label="No Finding")) == 442
@@ -254,4 +308,5 @@ def test_the_real_images_become_a_store(real_data, tmp_path):
     assert (
         np.abs(np.array([o[1:] for o in ours]) - np.array([e[1:] for e in expected])).max() < 0.15
     )
-    assert nih.prepare(files, tmp_path / "store", size=256).already_prepared
+    again = nih.prepare(files, tmp_path / "store", size=256, rsna_boxes=True)
+    assert again.already_prepared

@@ -1,3 +1,4 @@
+import json
 import os
 import threading
 import time
@@ -79,7 +80,7 @@ def test_a_damaged_store_is_made_anew_and_a_foreign_folder_is_left_alone(tmp_pat
     assert not prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
     assert prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
     (tmp_path / "other").mkdir()
-    with pytest.raises(StoreError, match="choose another --out"):
+    with pytest.raises(StoreError, match="not overwritten, remove it or choose another folder"):
         prepare_store(entries(3, picture), RECIPE, tmp_path / "other")
 
 
@@ -90,7 +91,8 @@ def test_a_changed_date_size_name_or_setting_of_the_inputs_prepares_anew(tmp_pat
 
     def again(**changes):
         recipe = replace(RECIPE, **({"inputs": [file]} | changes))
-        return prepare_store(entries(2, picture), recipe, tmp_path / "s").already_prepared
+        report = prepare_store(entries(2, picture), recipe, tmp_path / "s", overwrite=True)
+        return report.already_prepared
 
     assert [again(), again()] == [False, True]
     os.utime(file, (2, 2))
@@ -101,6 +103,71 @@ def test_a_changed_date_size_name_or_setting_of_the_inputs_prepares_anew(tmp_pat
     assert not again(inputs=[file.rename(tmp_path / "other.png")])
     file = tmp_path / "other.png"
     assert not again(settings={"limit": 2})
+
+
+def test_a_store_made_otherwise_is_replaced_only_when_asked_and_the_error_says_what_differs(
+    tmp_path,
+):
+    file = tmp_path / "input.png"
+    file.write_bytes(b"12")
+
+    def prepare(overwrite=False, **changes):
+        recipe = replace(RECIPE, inputs=[file], settings={"limit": None, **changes})
+        return prepare_store(entries(2, picture), recipe, tmp_path / "s", overwrite=overwrite)
+
+    prepare()
+    before = (tmp_path / "s" / "store.json").read_bytes()
+    with pytest.raises(StoreError, match=r"but limit was None, now is 2; pass --overwrite"):
+        prepare(limit=2)
+    file.write_bytes(b"123")
+    with pytest.raises(StoreError, match=r"dates of the input files differ; pass --overwrite"):
+        prepare()
+    with pytest.raises(StoreError, match=r"but size was 4, now is 8; pass --overwrite"):
+        prepare_store(entries(2, picture), replace(RECIPE, size=8), tmp_path / "s")
+    assert (tmp_path / "s" / "store.json").read_bytes() == before
+    assert not prepare(overwrite=True, limit=2).already_prepared
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"source": "another"}, "expected a store of 'test', got one of 'another'"),
+        ({"format": "thesis"}, "does not describe a cxrtut array store"),
+        ({"version": 99}, "expected store format 1, got 99"),
+        (None, "store.json cannot be read"),
+        ({}, "expected only the files of a store, got notes.txt"),
+    ],
+)
+def test_what_is_no_store_of_this_source_is_never_replaced(tmp_path, change, words, overwrite):
+    prepare_store(entries(2, picture), RECIPE, tmp_path / "s")
+    manifest = tmp_path / "s" / "store.json"
+    if change is None:
+        manifest.write_text("{")
+    elif change:
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
+    else:
+        (tmp_path / "s" / "notes.txt").write_text("precious")
+        assert prepare_store(entries(2, picture), RECIPE, tmp_path / "s").already_prepared
+        (tmp_path / "s" / "images.npy").write_bytes(b"")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
+    with pytest.raises(StoreError, match=words):
+        prepare_store(entries(2, picture), RECIPE, tmp_path / "s", overwrite=overwrite)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+
+
+def test_labels_that_only_the_pixels_tell_come_with_the_picture(tmp_path):
+    def labelled(i):
+        return picture(i)._replace(labels=[1])
+
+    prepare_store(entries(2, labelled), RECIPE, tmp_path / "s")
+    assert ArrayStore.open(tmp_path / "s").labels.tolist() == [[1], [1]]
+
+
+def test_what_was_not_counted_is_not_said_to_be_none(tmp_path):
+    report = prepare_store(entries(2, picture), RECIPE, tmp_path / "s", missing=None)
+    assert "missing  not counted with --limit" in str(report)
+    assert report.missing is None
 
 
 def test_the_report_names_the_first_few_and_counts_the_rest(tmp_path):

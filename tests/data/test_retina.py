@@ -75,6 +75,44 @@ def test_masks_of_another_size_and_empty_folders_are_named(idrid, tmp_path):
         retina.find_idrid([tmp_path / "empty"])
 
 
+def test_broken_images_and_masks_are_listed_and_the_others_prepared(idrid, tmp_path):
+    truths = idrid / "2. All Segmentation Groundtruths" / TRAIN
+    (truths / "1. Microaneurysms" / "IDRiD_01_MA.tif").write_bytes(b"torn")
+    (idrid / "1. Original Images" / TRAIN / "IDRiD_02.jpg").touch()
+    save(eye(), idrid / "1. Original Images" / TRAIN / "IDRiD_03.png")
+    save(np.ones((100, 200), np.uint8), truths / "2. Haemorrhages" / "IDRiD_03_HE.png")
+    whole = (truths / "2. Haemorrhages" / "IDRiD_03_HE.png").read_bytes()
+    (truths / "2. Haemorrhages" / "IDRiD_03_HE.png").write_bytes(whole[:-30])
+    report = retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    assert report.images == 1 and len(report.broken) == 3
+    for name, said in zip(
+        ("IDRiD_01_MA.tif", "IDRiD_02.jpg: the file is empty", "IDRiD_03_HE.png"),
+        report.broken,
+        strict=True,
+    ):
+        assert name in said
+    assert ArrayStore.open(tmp_path / "store").table["name"].tolist() == ["IDRiD_55"]
+
+
+def test_what_is_prepared_already_is_not_decoded_again_and_each_mask_once(
+    idrid, tmp_path, monkeypatch
+):
+    decoded = []
+
+    def counted(path):
+        decoded.append(path.name)
+        return decode_mask(path)
+
+    decode_mask = retina.decode_mask
+    monkeypatch.setattr(retina, "decode_mask", counted)
+    retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    assert sorted(decoded) == ["IDRiD_01_MA.tif", "IDRiD_01_SE.tif"]
+    assert retina.prepare_idrid([idrid], tmp_path / "store", size=32).already_prepared
+    assert len(decoded) == 2
+    with pytest.raises(SourceError, match="expected a folder, got nothing"):
+        retina.find_idrid([tmp_path / "nowhere"])
+
+
 def test_kaggle_images_become_a_store_with_grades(tmp_path):
     folder = tmp_path / "dr"
     for name in ("10_left", "10_right", "13_left"):

@@ -66,6 +66,10 @@ def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
         (["a,1,2,,4,1"], "line 2: Target 1 does not go with box"),
         (["a,,,,,0", "a,1,2,3,4,1"], "line 3: expected one Target, 0 or 1, for a"),
         (["a,,,,,2"], "line 2: expected one Target"),
+        (["a,1,2,x,4,1"], "labels.csv, line 2: expected a number as width, got 'x'"),
+        (["a,1,2,inf,4,1"], "line 2: expected a number as width, got 'inf'"),
+        (["a,1,2,-3,4,1"], "line 2: expected a box with width and height > 0, got -3 x 4 for a"),
+        (["a,1,1500,3,4,1"], "line 2: expected a box inside 1024 x 1024 pixels, got .* for a"),
     ],
 )
 def test_a_target_and_its_box_must_agree(tmp_path, lines, words):
@@ -82,6 +86,12 @@ def test_wrong_classes_and_missing_tables_are_named(tmp_path):
         rsna.read_detailed_classes(classes)
     with pytest.raises(SourceError, match=r"expected stage_2_train_labels\.csv, found none"):
         rsna.RsnaFiles.find([tmp_path])
+
+
+def test_garbage_in_the_match_table_is_named(tmp_path):
+    match = write(tmp_path / "match.csv", ["patientId,nih_image_index", "a,", "b,somebody_1.png"])
+    with pytest.raises(SourceError, match=r"match\.csv, line 3: expected .*got 'somebody_1\.png'"):
+        rsna.read_persons(match)
 
 
 def test_the_official_tables_are_whole(real_data):

@@ -66,6 +66,33 @@ def test_a_plain_folder_does_and_an_unknown_diagnosis_is_named(tmp_path):
         skin.prepare([tmp_path], tmp_path / "store")
 
 
+@pytest.mark.parametrize(
+    ("name", "separator"),
+    [("HAM10000_metadata", ","), ("HAM10000_metadata.tab", "\t"), ("labels.csv", ",")],
+)
+def test_the_official_metadata_are_found_by_name_and_read_by_separator(tmp_path, name, separator):
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "ISIC_1.png")
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "ISIC_2.png")
+    lines = [["lesion_id", "image_id", "dx"], ["HAM_7", "ISIC_1", "bcc"]]
+    (tmp_path / name).write_text("".join(separator.join(line) + "\n" for line in lines))
+    report = skin.prepare([tmp_path], tmp_path / "store", size=64)
+    store = ArrayStore.open(tmp_path / "store")
+    assert store.table["patient"].tolist() == ["HAM_7", "ISIC_2"]
+    assert store.rows(label="bcc").tolist() == [0]
+    assert "by SHA-256 of the lesion" in report.remarks[0]
+    assert report.remarks[1] == f"1 images are not in {name}: each counts as a lesion, no labels"
+
+
+def test_without_metadata_nothing_is_claimed_about_lesions(tmp_path):
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "one.png")
+    report = skin.prepare([tmp_path], tmp_path / "store", size=64)
+    assert "no metadata: one lesion may be on both sides, no labels" in report.remarks
+    assert not any("of the lesion," in remark for remark in report.remarks)
+    (tmp_path / "labels.csv").write_text("image,level\none,3\n")
+    with pytest.raises(SourceError, match=r"labels\.csv: expected columns \['image_id'"):
+        skin.prepare([tmp_path], tmp_path / "store", size=64)
+
+
 def test_the_real_dermoscopy_images_become_a_store(real_data, tmp_path):
     report = skin.prepare([real_data / "ham10000_sample"], tmp_path / "store", size=128)
     assert report.images + len(report.broken) == 85

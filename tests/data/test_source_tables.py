@@ -2,7 +2,15 @@ import gzip
 
 import pytest
 
-from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv, read_names
+from cxrtut.data.source_tables import (
+    SourceError,
+    box_corners,
+    find_files,
+    find_table,
+    number,
+    read_csv,
+    read_names,
+)
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
@@ -45,3 +53,66 @@ def test_an_earlier_suffix_wins_over_a_later(tmp_path):
     assert found == {"x": tmp_path / "x.PNG", "y": tmp_path / "y.jpg"}
     with pytest.raises(SourceError, match="expected a folder"):
         find_files([tmp_path / "nowhere"], (".png",))
+
+
+def test_a_table_separated_by_tabs_is_read_whatever_its_name(tmp_path):
+    (tmp_path / "table").write_text('"name"\t"labels"\n"a"\t"x, y"\n')
+    assert list(read_csv(tmp_path / "table", ["name"])) == [(2, {"name": "a", "labels": "x, y"})]
+
+
+def test_a_table_that_is_no_utf8_text_is_named_with_its_line(tmp_path):
+    (tmp_path / "table.csv").write_bytes(b"name\na\nM\xfcller\n")
+    with pytest.raises(SourceError, match=r"table\.csv, line 3: expected UTF-8 text"):
+        list(read_csv(tmp_path / "table.csv", ["name"]))
+    with pytest.raises(SourceError, match=r"table\.csv, line 3: expected UTF-8 text"):
+        read_names(tmp_path / "table.csv")
+
+
+def test_a_damaged_gzip_file_is_named(tmp_path):
+    path = tmp_path / "table.csv.gz"
+    packed = gzip.compress(b"".join(b"name %d\n" % (i * i) for i in range(5000)))
+    flipped = bytearray(packed)
+    flipped[200:300] = bytes(100)
+    for damaged in (packed[:-20], bytes(flipped), b"<html>sign in</html>"):
+        path.write_bytes(damaged)
+        with pytest.raises(SourceError, match=r"table\.csv\.gz, line \d+: expected a whole gzip"):
+            read_names(path)
+
+
+def test_what_the_csv_reader_refuses_is_named_with_its_line(tmp_path):
+    (tmp_path / "table.csv").write_text("name\na\n" + "b" * 200_000 + "\n")
+    with pytest.raises(SourceError, match=r"table\.csv, line 3: field larger than field limit"):
+        list(read_csv(tmp_path / "table.csv", ["name"]))
+
+
+@pytest.mark.parametrize("text", ["", "x", "nan", "-inf"])
+def test_what_is_no_finite_number_is_named(text):
+    assert number({"x": " 2.5"}, "x", "table.csv", 7) == 2.5
+    with pytest.raises(
+        SourceError, match=f"table.csv, line 7: expected a number as x, got {text!r}"
+    ):
+        number({"x": text}, "x", "table.csv", 7)
+
+
+def test_a_box_may_hang_over_the_border_but_not_lie_beside_the_image():
+    row = {"x": "-2", "y": "0", "width": "4", "height": "11"}
+    assert box_corners(row, "a.png", 10, "t.csv", 3) == (-2, 0, 2, 11)
+    with pytest.raises(SourceError, match=r"t\.csv, line 3: expected a box inside .*a\.png"):
+        box_corners(row | {"width": "2"}, "a.png", 10, "t.csv", 3)
+
+
+def test_of_several_folders_the_first_wins(tmp_path):
+    for name in ("b/list.txt", "a/list.txt", "b/x.png", "a/x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    folders = [tmp_path / "b", tmp_path / "a"]
+    assert find_table(folders, "list.txt") == tmp_path / "b" / "list.txt"
+    assert find_files(folders, [".png"]) == {"x": tmp_path / "b" / "x.png"}
+
+
+def test_a_mistyped_folder_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceError, match="nowhere: expected a folder, got nothing"):
+        find_table([tmp_path, tmp_path / "nowhere"], "list.txt")
+    with pytest.raises(SourceError, match="file: expected a folder, got a file"):
+        find_table([tmp_path / "file"], "list.txt")

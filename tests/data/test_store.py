@@ -183,8 +183,30 @@ def test_an_existing_store_is_only_overwritten_when_asked_and_only_by_a_whole_on
 def test_a_folder_that_is_no_store_is_never_overwritten(tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "thesis.txt").write_text("precious")
-    with pytest.raises(StoreError, match="no array store"):
+    with pytest.raises(StoreError, match=r"store\.json is missing; not overwritten"):
         writer(tmp_path / "s", overwrite=True)
+
+
+def test_a_store_with_foreign_files_or_of_another_source_is_never_overwritten(tmp_path):
+    with writer(tmp_path / "s") as w:
+        w.write(0, *block())
+    (tmp_path / "s" / "thesis.txt").write_text("precious")
+    with pytest.raises(StoreError, match=r"only the files of a store, got thesis\.txt"):
+        writer(tmp_path / "s", overwrite=True)
+    (tmp_path / "s" / "thesis.txt").rename(tmp_path / "s" / "README.txt")
+    writer(tmp_path / "s", overwrite=True)
+    about = json.loads((tmp_path / "s" / "store.json").read_text())
+    (tmp_path / "s" / "store.json").write_text(json.dumps(about | {"source": "another"}))
+    with pytest.raises(StoreError, match="got one of 'another'; not overwritten"):
+        writer(tmp_path / "s", overwrite=True)
+
+
+def test_what_comes_to_the_place_while_a_store_is_written_stays(tmp_path):
+    with pytest.raises(StoreError, match="exists already"), writer(tmp_path / "s") as w:
+        w.write(0, *block())
+        (tmp_path / "s").mkdir()
+        (tmp_path / "s" / "thesis.txt").write_text("precious")
+    assert [path.name for path in tmp_path.rglob("*")] == ["s", "thesis.txt"]
 
 
 def test_a_missing_row_is_named_and_leaves_nothing(tmp_path):

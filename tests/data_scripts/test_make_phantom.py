@@ -19,6 +19,7 @@ from cxrtut.data.decode import decode_image
 from cxrtut.data.phantom import CLASSES, ChestPhantom, Confounder, storage
 from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.sample import check_batch, to_uint8
+from cxrtut.data.source_tables import read_lines
 from cxrtut.data.splits import patient_hash_split
 from cxrtut.data.store import ArrayStore, StoreError
 
@@ -137,8 +138,7 @@ def test_the_headers_are_those_of_the_official_tables():
         for name in ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv")
     ]
     for path, header in zip(tables, (module.NIH_HEADER, module.NIH_BOX_HEADER), strict=True):
-        with nih.open_text(path) as lines:
-            assert next(lines).strip() == header
+        assert next(read_lines(path)).strip() == header
 
 
 def test_the_prepared_nih_folder_equals_the_images(made, sample, tmp_path):
@@ -325,6 +325,7 @@ def test_what_exists_is_replaced_only_when_asked_for_and_only_whole(
     assert run("make_phantom", *arguments, "--seed", 1) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[-1].startswith(f"make_phantom: error: {out}: exists already")
+    assert "pass --overwrite" in told[-1]
     assert contents(out) == before
 
     def interrupt(phantom, index):

@@ -84,6 +84,12 @@ def test_typing_yes_on_a_terminal_accepts_the_terms(nih, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.stdin", Terminal())
     monkeypatch.setattr("builtins.input", lambda _: "no")
     assert run("prepare_nih", "--from", nih, "--out", tmp_path / "s") == 2
+
+    def ctrl_d(_):
+        raise EOFError
+
+    monkeypatch.setattr("builtins.input", ctrl_d)
+    assert run("prepare_nih", "--from", nih, "--out", tmp_path / "s") == 2
     monkeypatch.setattr("builtins.input", lambda _: "yes")
     assert run("prepare_nih", "--from", nih, "--out", tmp_path / "s", "--size", 16) == 0
 
@@ -95,6 +101,55 @@ def test_a_broken_image_is_named_and_the_exit_code_says_so(nih, tmp_path, capsys
     assert "b.png: the file is empty" in capsys.readouterr().out
     assert run("prepare_nih", *arguments) == 3
     assert len(ArrayStore.open(tmp_path / "s")) == 1
+
+
+def test_another_size_is_made_only_with_overwrite(nih, tmp_path, capsys):
+    arguments = ("--from", nih, "--out", tmp_path / "s", "--accept-licence", "--size")
+    assert run("prepare_nih", *arguments, 16) == 0
+    capsys.readouterr()
+    assert run("prepare_nih", *arguments, 32) == 1
+    told = capsys.readouterr().err
+    assert "size was 16, now is 32; pass --overwrite" in told and told.count("\n") == 1
+    assert ArrayStore.open(tmp_path / "s").size == 16
+    assert run("prepare_nih", *arguments, 32, "--overwrite", "--limit", 1) == 0
+    assert "missing  not counted with --limit" in capsys.readouterr().out
+    assert ArrayStore.open(tmp_path / "s").size == 32
+
+
+@pytest.mark.parametrize("source", ["rsna", "retina", "skin"])
+def test_every_script_overwrites_when_asked(source, tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in ("p1.png", "IDRiD_01.jpg", "ISIC_1.jpg"):
+        Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(folder / name)
+    (folder / "stage_2_train_labels.csv").write_text(
+        "patientId,x,y,width,height,Target\np1,,,,,0\n"
+    )
+    arguments = ("--from", folder, "--out", tmp_path / "s", "--accept-licence", "--size")
+    assert run(f"prepare_{source}", *arguments, 16) == 0
+    assert run(f"prepare_{source}", *arguments, 8) == 1
+    assert run(f"prepare_{source}", *arguments, 8, "--overwrite") == 0
+    assert ArrayStore.open(tmp_path / "s").size == 8
+
+
+def test_rsna_boxes_are_added_on_request(nih, tmp_path):
+    (nih / "stage_2_train_labels.csv").write_text(
+        "patientId,x,y,width,height,Target\np,1,2,512,512,1\n"
+    )
+    (nih / "rsna_nih_match.csv").write_text("patientId,nih_image_index\np,a.png\n")
+    arguments = ("--from", nih, "--accept-licence", "--size", 16, "--out")
+    assert run("prepare_nih", *arguments, tmp_path / "plain") == 0
+    assert len(ArrayStore.open(tmp_path / "plain").boxes) == 0
+    assert run("prepare_nih", *arguments, tmp_path / "both", "--rsna-boxes") == 0
+    assert ArrayStore.open(tmp_path / "both").boxes.origin.tolist() == ["rsna_2018"]
+
+
+def test_the_retina_script_has_the_size_of_the_library(tmp_path):
+    Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(tmp_path / "IDRiD_01.jpg")
+    assert (
+        run("prepare_retina", "--from", tmp_path, "--out", tmp_path / "s", "--accept-licence") == 0
+    )
+    assert ArrayStore.open(tmp_path / "s").size == 256
 
 
 @pytest.mark.parametrize("case", ["no folder", "no table", "patient on both sides", "no store"])

@@ -10,7 +10,7 @@ import torch
 
 from cxrtut.data.decode import decode_image
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom
-from cxrtut.data.store import ArrayStore
+from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.experiments import realism
 
 REAL = os.environ.get("CXRTUT_REAL_DATA")
@@ -126,7 +126,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_training(monkeypatch)
         ),
     ):
         monkeypatch.setattr(ArrayStore, "open", lambda path, store=store: store)
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(StoreError, match=message):
             realism.measure("anywhere", progress=lambda line: pytest.fail(line))
 
 

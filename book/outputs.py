@@ -1,0 +1,35 @@
+"""What the executed notebook of a page shows: the text that is compared, pictures without words."""
+
+from pathlib import Path
+
+CHECKED = "nbval-check-output"
+
+
+def printed(path: Path) -> list[dict[str, str]]:
+    """The text that the tagged cells of an executed notebook print, in order."""
+    import nbformat
+
+    cells = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "code" and CHECKED in cell.metadata.get("tags", []):
+            shown = (output for output in cell.outputs if output.get("name") != "stderr")
+            # A stream may arrive in pieces; a displayed value ends its line.
+            pieces = (
+                o.get("text") or o.get("data", {}).get("text/plain", "") + "\n" for o in shown
+            )
+            lines = [line.rstrip() for line in "".join(pieces).strip("\n").splitlines()]
+            cells.append({"cell": cell.source.splitlines()[-1], "prints": "\n".join(lines)})
+    return cells
+
+
+def pictures_without_words(path: Path) -> list[str]:
+    """First lines of the cells that show a picture but have no alternative text for it."""
+    import nbformat
+
+    cells = []
+    for cell in nbformat.read(path, as_version=4).cells:
+        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
+        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
+        if kinds & {"image/png", "image/jpeg", "image/svg+xml"} and not alt:
+            cells.append(cell.source.partition("\n")[0])
+    return cells

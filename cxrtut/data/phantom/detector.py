@@ -110,11 +110,11 @@ def signal(
     a: Draws,
     pixel: Float[Tensor, "B 1 1"],
 ) -> Plane:
-    """-log of the detected intensity I + sqrt(I / N) * noise, I = exp(-tau) + S.
+    """-log of the detected intensity I + sqrt(I / N) * noise.
 
-    `noise` is standard normal, `pixel` the width of a pixel in cm. The
+    I = exp(-tau) + scatter arrives; `noise` is standard normal, `pixel` the width of a pixel in cm. The
     detector's blur acts on tau, where it commutes with adding a lesion,
-    and only from 128 px on: smaller pixels are wider than the blur.
+    and only from 128 px on: larger pixels are wider than the blur.
     """
     size, tau = tau.shape[-1], tau.clamp_min(0.01)
     if size >= 128:

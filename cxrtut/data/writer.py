@@ -83,12 +83,16 @@ class StoreWriter:
 
     def __enter__(self) -> "StoreWriter":
         shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
-        self._files = {
-            name: open(self._partial / f"{name}.npy", "wb")  # noqa: SIM115 (closed in __exit__)
-            for name in self._shapes
-        }
-        self._offsets = {name: self._write_header(name) for name in self._shapes}
+        try:
+            self._partial.mkdir(parents=True)
+            self._files = {
+                name: open(self._partial / f"{name}.npy", "wb")  # noqa: SIM115 (closed in __exit__)
+                for name in self._shapes
+            }
+            self._offsets = {name: self._write_header(name) for name in self._shapes}
+        except BaseException:  # an interrupt before `with` has begun
+            shutil.rmtree(self._partial, ignore_errors=True)
+            raise
         return self
 
     def write(

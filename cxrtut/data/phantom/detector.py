@@ -112,9 +112,10 @@ def signal(
 ) -> Plane:
     """-log of the detected intensity I + sqrt(I / N) * noise.
 
-    I = exp(-tau) + scatter arrives; `noise` is standard normal, `pixel` the width of a pixel in cm. The
-    detector's blur acts on tau, where it commutes with adding a lesion,
-    and only from 128 px on: larger pixels are wider than the blur.
+    I = exp(-tau) + scatter arrives; `noise` is standard normal, `pixel`
+    the width of a pixel in cm. The detector's blur acts on tau, where it
+    commutes with adding a lesion, and only from 128 px on: larger pixels
+    are wider than the blur.
     """
     size, tau = tau.shape[-1], tau.clamp_min(0.01)
     if size >= 128:

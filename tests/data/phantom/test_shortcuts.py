@@ -1,4 +1,4 @@
-"""Nothing but the disease tells an abnormal image: from healthy twins a classifier learns nothing."""
+"""Nothing but the disease tells an abnormal image: healthy twins teach a classifier nothing."""
 
 import pytest
 import torch

@@ -23,7 +23,7 @@ def area_after_training(image: torch.Tensor, abnormal: torch.Tensor) -> float:
     torch.manual_seed(0)
     network = small_classifier(8)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
-    for rows in torch.randint(TRAINING, (120, 32)):
+    for rows in torch.randint(TRAINING, (240, 32)):
         loss = F.binary_cross_entropy_with_logits(network(x[rows])[:, 0], y[rows])
         optimizer.zero_grad()
         loss.backward()

@@ -114,6 +114,7 @@ def run_bench(options: argparse.Namespace) -> None:
 def run_realism(options: argparse.Namespace) -> None:
     """`python -m cxrtut realism`: measures, writes the record and prints its table."""
     from cxrtut.experiments import realism
+    from cxrtut.viz.tables import Table
 
     device = _device(options.device)
     _check_writable("--out", options.out)  # not after an hour in vain
@@ -129,28 +130,8 @@ def run_realism(options: argparse.Namespace) -> None:
         progress=_tell,
     )
     write_json(options.out, record)
-    print(realism_table(record))
+    print(Table(realism.transfer_table(record), digits=3))
     print(f"written: {options.out}")
-
-
-def realism_table(record: Mapping[str, Any]) -> str:
-    """The part `sim to real` of a realism record as aligned lines: AUROC with the number of
-    positive images, on all real images, on PA images alone, and on simulated ones. What could not
-    be measured (a class without images) is a dash.
-    """
-
-    def number(value: float | None, width: int) -> str:
-        known = value is not None and math.isfinite(value)
-        return f"{value:{width}.3f}" if known else "-".rjust(width)
-
-    lines = [f"{'class':<14}{'n':>7}{'AUROC':>8}{'s.e.':>7}{'n PA':>7}{'PA':>8}{'simulated':>11}"]
-    for row in record["sim to real"]:
-        lines.append(
-            f"{row['class']:<14}{row['n all']:>7}{number(row['auroc all'], 8)}"
-            f"{number(row['se all'], 7)}{row['n PA']:>7}{number(row['auroc PA'], 8)}"
-            f"{number(row['auroc simulated'], 11)}"
-        )
-    return "\n".join(lines)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -17,6 +17,7 @@ from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
 from cxrtut.experiments import realism
+from cxrtut.viz.tables import Table
 
 ROOT = Path(__file__).parents[1]
 ROW = {
@@ -41,9 +42,11 @@ REALISM = {
             "class": name,
             "n all": 40 + k,
             "auroc all": 0.6 + k / 100,
+            "auroc all by seed": [0.55, 0.65 + k / 50],
             "se all": 0.02,
             "n PA": 20,
             "auroc PA": 0.5,
+            "se PA": 0.03,
             "auroc simulated": 0.9,
         }
         for k, name in enumerate(CLASSES)
@@ -269,15 +272,19 @@ def test_a_place_that_cannot_be_written_is_told_before_the_measurement(
 
 def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_table(tmp_path):
     path, nan = tmp_path / "r.json", float("nan")
-    rows = [REALISM["sim to real"][0] | {"auroc PA": nan}, REALISM["sim to real"][1]]
+    rows = [
+        REALISM["sim to real"][0] | {"auroc PA": nan, "auroc all by seed": [nan, nan]},
+        REALISM["sim to real"][1],
+    ]
     record = {"sim to real": rows, "by seed": (0.5, nan, float("inf")), "n": 3}
     program.write_json(path, record)
     read = json.loads(path.read_text())
     assert read["sim to real"][0]["auroc PA"] is None and read["sim to real"][1] == rows[1]
     assert read["by seed"] == [0.5, None, None] and read["n"] == 3
     for given in (record, read):
-        lines = program.realism_table(given).splitlines()
-        assert " - " in lines[1] and " - " not in lines[2] and len(lines[1]) == len(lines[2])
+        lines = repr(Table(realism.transfer_table(given), digits=3)).splitlines()
+        assert " –" in lines[1] and len(lines[1]) == len(lines[2])
+        assert not any(word in lines[1] for word in ("nan", "None"))
 
 
 def test_a_record_that_cannot_be_written_leaves_the_former_one(tmp_path):

@@ -320,13 +320,19 @@ def _device_name(device: str) -> str:
     return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
 
 
-def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]:
+def _range(values: list[float | None]) -> str:
+    """Smallest and largest value; a dash where nothing was measured (null in a record's file)."""
+    known = [value for value in values if value is not None and np.isfinite(value)]
+    return f"{min(known):.2f}–{max(known):.2f}" if known else "–"
+
+
+def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float | None]]:
     """The sim-to-real part of a record of `measure` as rows for a page."""
     return [
         {
             "class": row["class"],
             "AUROC": row["auroc all"],
-            "seeds": f"{min(row['auroc all by seed']):.2f}–{max(row['auroc all by seed']):.2f}",
+            "seeds": _range(row["auroc all by seed"]),
             "s.e.": row["se all"],
             "n": row["n all"],
             "AUROC, PA": row["auroc PA"],

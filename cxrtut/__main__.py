@@ -9,15 +9,11 @@ What a command needs is imported when it runs.
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import os
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from cxrtut import __version__
 
@@ -101,6 +97,7 @@ def command_line() -> argparse.ArgumentParser:
 def run_bench(options: argparse.Namespace) -> None:
     """`python -m cxrtut bench`: prints the table, and keeps it if asked to."""
     from cxrtut.bench import FULL, QUICK, bench, table
+    from cxrtut.engine.records import write_json
 
     device = _device(options.device)
     if options.json is not None:
@@ -113,6 +110,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def run_realism(options: argparse.Namespace) -> None:
     """`python -m cxrtut realism`: measures, writes the record and prints its table."""
+    from cxrtut.engine.records import write_json
     from cxrtut.experiments import realism
     from cxrtut.viz.tables import Table
 
@@ -132,36 +130,6 @@ def run_realism(options: argparse.Namespace) -> None:
     write_json(options.out, record)
     print(Table(realism.transfer_table(record), digits=3))
     print(f"written: {options.out}")
-
-
-def write_json(path: Path, record: Mapping[str, Any]) -> None:
-    """Writes a record as JSON: the whole file, or the file that was there before.
-
-    Args:
-        path: the file.
-        record: what json can write. NaN and infinity, which JSON does not know, become null.
-
-    Raises:
-        TypeError: something that json cannot write.
-    """
-    text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(inside) for key, inside in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(inside) for inside in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:

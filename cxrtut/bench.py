@@ -10,7 +10,6 @@ moment, so no test depends on them.
 from __future__ import annotations
 
 import math
-import os
 import platform
 import statistics
 import tempfile
@@ -33,6 +32,7 @@ from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import ArrayStore
+from cxrtut.engine.records import hardware
 
 SIZES = (64, 128, 256)
 BATCH_SIZE = 32
@@ -185,17 +185,6 @@ def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_c
     return Row(work.name, work.device.type, statistics.median(rates), min(rates), max(rates), peak)
 
 
-def hardware(device: torch.device) -> dict[str, object]:
-    """What the rates depend on: processor, cores this process may use, torch's threads, the GPU."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return {
-        "cpu": _cpu_model(),
-        "cores": len(affinity(0)) if affinity else os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-    }
-
-
 def table(record: dict) -> str:
     """The record of `bench` as aligned lines, the hardware first."""
     about, versions = record["hardware"], record["versions"]
@@ -307,12 +296,3 @@ def _threads(number: int | None) -> Iterator[None]:
 def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()

@@ -16,6 +16,7 @@ from cxrtut import bench as bench_module
 from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
+from cxrtut.engine.records import write_json
 from cxrtut.experiments import realism
 from cxrtut.viz.tables import Table
 
@@ -277,7 +278,7 @@ def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_tabl
         REALISM["sim to real"][1],
     ]
     record = {"sim to real": rows, "by seed": (0.5, nan, float("inf")), "n": 3}
-    program.write_json(path, record)
+    write_json(path, record)
     read = json.loads(path.read_text())
     assert read["sim to real"][0]["auroc PA"] is None and read["sim to real"][1] == rows[1]
     assert read["by seed"] == [0.5, None, None] and read["n"] == 3
@@ -285,27 +286,3 @@ def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_tabl
         lines = repr(Table(realism.transfer_table(given), digits=3)).splitlines()
         assert " –" in lines[1] and len(lines[1]) == len(lines[2])
         assert not any(word in lines[1] for word in ("nan", "None"))
-
-
-def test_a_record_that_cannot_be_written_leaves_the_former_one(tmp_path):
-    path = tmp_path / "r.json"
-    program.write_json(path, {"x": 1})
-    with pytest.raises(TypeError, match="not JSON serializable"):
-        program.write_json(path, {"x": object()})
-    assert json.loads(path.read_text()) == {"x": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["r.json"]
-
-
-def test_a_full_disk_leaves_the_former_record_and_no_partial_file(tmp_path, monkeypatch):
-    path = tmp_path / "r.json"
-    program.write_json(path, {"x": 1})
-
-    def full(_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(program.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        program.write_json(path, {"x": 2})
-    assert json.loads(path.read_text()) == {"x": 1} and [p.name for p in tmp_path.iterdir()] == [
-        "r.json"
-    ]

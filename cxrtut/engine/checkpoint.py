@@ -1,0 +1,103 @@
+"""Checkpoints: written whole or not at all, the one before kept until the new one is whole.
+
+<folder>/checkpoint-00001200.pt
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FORMAT = 1
+KEPT = 2
+_NAME = re.compile(r"checkpoint-(\d{8,})\.pt")
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; says which, what was expected and what came."""
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    return folder / f"checkpoint-{step:08d}.pt"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the newest first."""
+    found = [path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: int(path.stem.partition("-")[2]), reverse=True)
+
+
+def save(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Writes a state, flushed to the disk before it gets its name; keeps the `KEPT` newest.
+
+    Args:
+        folder: made if it is not there.
+        state: tensors, numbers, strings, lists and mappings; has `step`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = checkpoint_path(folder, state["step"])
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        with open(partial, "wb") as file:
+            torch.save({"format": FORMAT, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    for old in checkpoints(folder)[KEPT:]:
+        old.unlink()
+    return path
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """The newest checkpoint that is whole, on the CPU. A broken one is passed over with a warning.
+
+    Raises:
+        CheckpointError: none is there, none is whole, or its format is newer.
+    """
+    found = checkpoints(folder)
+    if not found:
+        raise CheckpointError(f"expected a checkpoint-NNNNNNNN.pt in {folder}, found none")
+    for path in found:
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a broken file fails in many ways
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            warnings.warn(
+                f"{path.name} cannot be read ({reason}); the one before it is tried", stacklevel=2
+            )
+            continue
+        if not isinstance(state, dict) or state.get("format", 0) > FORMAT:
+            raise CheckpointError(
+                f"{path}: expected a checkpoint of format {FORMAT} or older, got "
+                f"{state.get('format') if isinstance(state, dict) else type(state).__name__}"
+            )
+        return state
+    raise CheckpointError(f"{folder}: none of {len(found)} checkpoints can be read")
+
+
+def check_configuration(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises CheckpointError naming the first field in which a run differs from its checkpoint.
+
+    `steps` may have grown: a run can be continued for longer.
+    """
+    for name in [*saved, *(name for name in wanted if name not in saved)]:
+        if name not in wanted or name not in saved:
+            side = "this run" if name not in wanted else "the checkpoint"
+            raise CheckpointError(f"configuration differs: {side} has no field {name!r}")
+        old, new = saved[name], wanted[name]
+        old, new = (list(v) if isinstance(v, tuple) else v for v in (old, new))
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            check_configuration(old, new)
+        elif old != new and not (name == "steps" and new > old):
+            raise CheckpointError(
+                f"configuration differs: {name} is {old!r} in the checkpoint and {new!r} in this "
+                "run; resume with the same value, or start in another folder"
+            )

@@ -1,0 +1,128 @@
+"""Several processes that train as one: each has its share of the batch, gradients are averaged.
+
+Started by `torchrun`. No wrapper around a network: one flat all-reduce for each phase, which also
+holds for a gradient penalty (a `DistributedDataParallel` raises there, since the last bias has no
+gradient).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among `size` of them. One process alone is rank 0 of 1, and nothing is sent."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that reports and writes."""
+        return self.rank == 0
+
+    def share(self, batch_size: int) -> slice:
+        """This rank's rows of a batch.
+
+        Raises:
+            ValueError: the batch cannot be cut into equal shares.
+        """
+        if batch_size % self.size:
+            raise ValueError(
+                f"batch_size: expected a multiple of {self.size} processes, got {batch_size}"
+            )
+        n = batch_size // self.size
+        return slice(self.rank * n, (self.rank + 1) * n)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replaces each gradient by its mean over the ranks.
+
+        A parameter without a gradient takes part with zeros, so that all ranks send the same number
+        of values even if one of them met no box in its share.
+        """
+        if self.size == 1:
+            return
+        chosen = [p for p in parameters if p.requires_grad]
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in chosen]
+        flat = torch.cat([g.flatten().float() for g in gradients])
+        dist.all_reduce(flat)
+        parts = (flat / self.size).split([p.numel() for p in chosen])
+        for parameter, part in zip(chosen, parts, strict=True):
+            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+
+    def average_buffers(self, networks: Iterable[nn.Module]) -> None:
+        """Replaces running statistics by their mean over the ranks."""
+        if self.size == 1:
+            return
+        chosen = [b for network in networks for b in network.buffers() if b.is_floating_point()]
+        if not chosen:
+            return
+        flat = torch.cat([b.flatten().float() for b in chosen])
+        dist.all_reduce(flat)
+        for buffer, part in zip(
+            chosen, (flat / self.size).split([b.numel() for b in chosen]), strict=True
+        ):
+            buffer.copy_(part.view_as(buffer))
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over the ranks."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether the flag is set on any rank."""
+        if self.size == 1:
+            return flag
+        return bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
+
+    def start_alike(self, networks: Iterable[nn.Module]) -> None:
+        """Every rank takes the weights and buffers of rank 0."""
+        if self.size == 1:
+            return
+        for network in networks:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, 0)
+
+    def gather(self, state: Any) -> list[Any]:
+        """What each rank has, on every rank."""
+        if self.size == 1:
+            return [state]
+        gathered: list[Any] = [None] * self.size
+        dist.all_gather_object(gathered, state)
+        return gathered
+
+    def wait(self) -> None:
+        """Until all ranks are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: torch.device | str) -> Iterator[tuple[Ranks, torch.device]]:
+    """This process among those of `torchrun`, and its device; alone where there is no `torchrun`.
+
+    On CUDA each process takes the GPU of its local rank and NCCL, on a CPU gloo.
+    """
+    device = torch.device(device)
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield Ranks(), device
+        return
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Ranks(dist.get_rank(), dist.get_world_size()), device
+    finally:
+        dist.destroy_process_group()

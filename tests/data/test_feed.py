@@ -1,0 +1,65 @@
+"""Batches for training as a pure function of seed and step."""
+
+from dataclasses import fields
+from itertools import islice
+
+import pytest
+import torch
+from engine.toy import toy_feed, toy_store
+
+from cxrtut.data.augment import Augmentation, augment
+from cxrtut.data.feed import Feed
+
+
+def same(one, other):
+    pairs = [(getattr(one, f.name), getattr(other, f.name)) for f in fields(one)]
+    return all((a is None and b is None) or torch.equal(a, b) for a, b in pairs)
+
+
+def by_index(seed, epoch):
+    return torch.arange(24).roll(epoch)
+
+
+def test_starting_at_a_step_gives_what_would_have_come():
+    feed = toy_feed()
+    whole = list(islice(feed.batches(batch_size=8, seed=1), 8))
+    for start in (0, 2, 3, 7):
+        later = next(feed.batches(batch_size=8, seed=1, start=start))
+        assert same(later, whole[start])
+
+
+def test_epochs_follow_each_other_and_short_batches_are_left_out():
+    feed = Feed(toy_store(), by_index)
+    assert feed.steps_per_epoch(10) == 2
+    rows = [batch.index.tolist() for batch in islice(feed.batches(batch_size=10, seed=0), 4)]
+    assert rows == [
+        list(range(10)), list(range(10, 20)), [23, *range(9)], list(range(9, 19))
+    ]  # fmt: skip
+
+
+def test_ranks_share_a_batch_and_its_augmentation():
+    feed = toy_feed()
+    whole = next(feed.batches(batch_size=8, seed=0, start=4))
+    parts = [next(feed.batches(batch_size=8, seed=0, start=4, rank=r, ranks=2)) for r in (0, 1)]
+    for name in ("image", "label_vector", "index"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(whole, name))
+
+
+def test_an_image_is_changed_as_the_augmentation_of_its_step_says():
+    augmentation = Augmentation(rotation=10, brightness=0.2)
+    plain, changed = Feed(toy_store(), by_index), Feed(toy_store(), by_index, augmentation)
+    before = next(plain.batches(batch_size=8, seed=5, start=3))
+    after = next(changed.batches(batch_size=8, seed=5, start=3))
+    assert same(after, augment(before, augmentation.draw(8, seed=5, step=3)))
+    assert not torch.equal(before.image, after.image)
+
+
+def test_what_cannot_be_shared_or_is_too_short_is_refused_at_once():
+    feed = toy_feed()
+    with pytest.raises(ValueError, match="expected an epoch of at least one batch of 32, got 24"):
+        feed.batches(batch_size=32, seed=0)
+    with pytest.raises(ValueError, match="got rank 0 and batch_size 9"):
+        feed.batches(batch_size=9, seed=0, ranks=2)
+    with pytest.raises(ValueError, match="got rank 2 and batch_size 8"):
+        feed.batches(batch_size=8, seed=0, rank=2, ranks=2)

@@ -1,0 +1,94 @@
+"""How well a lesion was taken out of an image, where the healthy twin is known (phantoms).
+
+Throughout, x is the image with the lesion, h its healthy twin, g what a method made of x, and m the
+mask of the lesion; x and h are equal outside m up to the threshold at which m was drawn. All
+measures are per image, in float64, averaged over channels.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+# Of a grey level: what the rounding of float32 images in [-1, 1] may add to a difference.
+_ROUNDING = 1e-3
+
+
+def removal_error(
+    image: Float[Tensor, "B C H W"],
+    healthy: Float[Tensor, "B C H W"],
+    output: Float[Tensor, "B C H W"],
+    mask: Bool[Tensor, "B H W"],
+) -> Float[Tensor, "B"]:
+    """What is left of the lesion: mean |g - h| over mean |x - h|, both inside m.
+
+    0 where the lesion is replaced by exactly what was behind it, 1 for an untouched image, above 1
+    where the change made it worse. NaN where m is empty or the lesion cannot be seen (x = h
+    inside m).
+
+    Raises:
+        TypeError: the mask is not of bools.
+        ValueError: shapes that do not agree, or values that are not finite.
+    """
+    _check(mask, image=image, healthy=healthy, output=output)
+    left = _mean_inside((output - healthy).abs(), mask)
+    lesion = _mean_inside((image - healthy).abs(), mask)
+    return torch.where(lesion > 0, left / lesion, torch.nan)
+
+
+def collateral_damage(
+    image: Float[Tensor, "B C H W"],
+    output: Float[Tensor, "B C H W"],
+    mask: Bool[Tensor, "B H W"],
+) -> Float[Tensor, "B"]:
+    """What was changed that had no reason to change: mean |g - x| outside m, in [0, 2] for images
+    in [-1, 1].
+
+    With an empty m (a normal image) all of the image is outside. NaN where nothing is outside.
+
+    Raises:
+        TypeError: the mask is not of bools.
+        ValueError: shapes that do not agree, or values that are not finite.
+    """
+    _check(mask, image=image, output=output)
+    return _mean_inside((output - image).abs(), ~mask)
+
+
+def image_change_rate(
+    image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"], *, grey_levels: float = 2.0
+) -> Float[Tensor, "B"]:
+    """The share of pixels changed by more than `grey_levels` of 255, in any channel.
+
+    Two levels are hardly visible. A change of exactly that many does not count, whatever the
+    rounding of float32.
+
+    Raises:
+        ValueError: shapes that do not agree, or values that are not finite.
+    """
+    _check(None, image=image, output=output)
+    change = (output - image).abs() * 127.5
+    changed = (change > grey_levels + _ROUNDING).any(dim=1)
+    return changed.double().mean(dim=(1, 2))
+
+
+def _mean_inside(
+    difference: Float[Tensor, "B C H W"], mask: Bool[Tensor, "B H W"]
+) -> Float[Tensor, "B"]:
+    """Mean over the channels and the pixels of the mask; 0 / 0 = NaN for an empty mask."""
+    total = (difference.double() * mask[:, None]).sum(dim=(1, 2, 3))
+    return total / (mask.sum(dim=(1, 2)) * difference.shape[1])
+
+
+def _check(mask: Tensor | None, *, image: Tensor, **others: Tensor) -> None:
+    for name, tensor in {"image": image, **others}.items():
+        if tensor.shape != image.shape:
+            expected = tuple(image.shape)
+            raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name}: expected finite values, got NaN or infinity")
+    if mask is None:
+        return
+    if mask.dtype != torch.bool:
+        raise TypeError(f"mask: expected torch.bool, got {mask.dtype}")
+    expected = (image.shape[0], *image.shape[2:])
+    if tuple(mask.shape) != expected:
+        raise ValueError(f"mask: expected shape {expected}, got {tuple(mask.shape)}")

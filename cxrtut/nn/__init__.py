@@ -1,0 +1,1 @@
+"""Networks and blocks that have a literature of their own."""

@@ -1,0 +1,141 @@
+"""Classifiers that one can look into: a residual network of ten layers, ResNet-18, VGG-19.
+
+Each has two parts, and a class activation map needs no more: `features` takes the image to the last
+feature map (B, c, h, w), `classifier` takes that map, pooled, to logits (B, K). Weights are random,
+drawn from torch's global generator; torchvision is imported when one of its networks is made.
+"""
+
+from collections import OrderedDict
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+_STRIDES = (2, 4, 8, 16)
+
+
+class ResNet10(nn.Module):
+    """A small residual network for small images: one convolution, four blocks of two, one linear
+    layer on the mean of the last feature map, which has 8 x `width` channels.
+
+    He et al. (CVPR 2016), made small. At 64 px and stride 8 a class activation map has 8 x 8 cells;
+    at stride 16 it has 4 x 4, too coarse for most findings.
+    """
+
+    def __init__(
+        self, channels: int = 1, width: int = 16, classes: int = 2, stride: int = 8
+    ) -> None:
+        """
+        Args:
+            channels: channels of the image.
+            width: channels of the first convolution.
+            classes: number of logits.
+            stride: pixels of the image for one pixel of the last feature map: 2, 4, 8 or 16.
+
+        Raises:
+            ValueError: another stride.
+        """
+        super().__init__()
+        if stride not in _STRIDES:
+            raise ValueError(f"expected a stride of 2, 4, 8 or 16, got {stride}")
+        widths = [width, width, 2 * width, 4 * width, 8 * width]
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        blocks["stem"] = nn.Conv2d(channels, width, 3, 2, 1)
+        for k, reached in enumerate(_STRIDES):
+            halving = 2 if 2 < reached <= stride else 1
+            blocks[f"block{k + 1}"] = _Block(widths[k], widths[k + 1], halving)
+        self.features = nn.Sequential(blocks)
+        self.classifier = nn.Linear(widths[-1], classes)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        return self.classifier(self.features(image).mean((2, 3)))
+
+
+class _Block(nn.Module):
+    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
+        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)])
+        self.skip = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
+
+    def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d p q"]:
+        h = F.relu(self.norms[0](self.first(x)))
+        return F.relu(self.norms[1](self.second(h)) + self.skip(x))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He et al., CVPR 2016), torchvision's layers under torchvision's names.
+
+    The last feature map has 512 channels at stride 32; `classifier` is linear on its mean.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 2) -> None:
+        """
+        Args:
+            channels: channels of the image; the first convolution is made for them, with the
+                initial weights of torchvision's.
+            classes: number of logits.
+        """
+        from torchvision.models import resnet18
+
+        super().__init__()
+        network = resnet18(weights=None, num_classes=classes)
+        first = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        layers = OrderedDict(network.named_children())
+        del layers["avgpool"], layers["fc"]
+        self.features = nn.Sequential(OrderedDict(layers, conv1=first))
+        self.classifier = network.fc
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        return self.classifier(self.features(image).mean((2, 3)))
+
+
+class VGG19(nn.Module):
+    """VGG-19 without batch norm (Simonyan and Zisserman, ICLR 2015), torchvision's layers.
+
+    Layers of `features` carry the paper's names: `features.conv5_4` is the last convolution, at
+    stride 16. The last feature map has 512 channels at stride 32. `classifier` is three linear
+    layers, not one, on that map pooled to 7 x 7: Grad-CAM applies to this network, CAM does not.
+
+    ReLUs are not in place, because a Grad-CAM keeps the convolution's own output.
+    """
+
+    def __init__(self, channels: int = 1, classes: int = 2) -> None:
+        """
+        Args:
+            channels: channels of the image; the first convolution is made for them, with the
+                initial weights of torchvision's.
+            classes: number of logits.
+        """
+        from torchvision.models import vgg19
+
+        super().__init__()
+        network = vgg19(weights=None, num_classes=classes)
+        first = nn.Conv2d(channels, 64, 3, padding=1)
+        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+        first.bias = nn.Parameter(torch.zeros(64))
+        self.features = nn.Sequential(OrderedDict(_named(network.features), conv1_1=first))
+        self.pool = network.avgpool
+        self.classifier = network.classifier
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        return self.classifier(self.pool(self.features(image)).flatten(1))
+
+
+def _named(layers: nn.Sequential) -> OrderedDict[str, nn.Module]:
+    """Convolutions and ReLUs as conv1_1, relu1_1, ...: stage, and number in it; pools as pool1."""
+    named: OrderedDict[str, nn.Module] = OrderedDict()
+    stage, number = 1, 0
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            number += 1
+            named[f"conv{stage}_{number}"] = layer
+        elif isinstance(layer, nn.ReLU):
+            named[f"relu{stage}_{number}"] = nn.ReLU()
+        else:
+            named[f"pool{stage}"] = layer
+            stage, number = stage + 1, 0
+    return named

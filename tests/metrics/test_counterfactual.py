@@ -1,0 +1,130 @@
+import inspect
+import math
+
+import pytest
+import torch
+
+from cxrtut.data.sample import from_uint8
+from cxrtut.metrics.counterfactual import collateral_damage, image_change_rate, removal_error
+
+
+def lesions(channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Images, their healthy twins and masks of 12 and 4 pixels of 48."""
+    generator = torch.Generator().manual_seed(0)
+    healthy = torch.rand(2, channels, 6, 8, generator=generator) - 0.5
+    mask = torch.zeros(2, 6, 8, dtype=torch.bool)
+    mask[0, 1:4, 2:6] = mask[1, 4:6, :2] = True
+    lesion = 0.1 + 0.3 * torch.rand(2, channels, 6, 8, generator=generator)
+    return torch.where(mask[:, None], healthy + lesion, healthy), healthy, mask
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_healthy_twin_itself_is_perfect_in_every_respect(channels):
+    image, healthy, mask = lesions(channels)
+    assert removal_error(image, healthy, healthy, mask).tolist() == [0, 0]
+    assert collateral_damage(image, healthy, mask).tolist() == [0, 0]
+    assert torch.allclose(image_change_rate(image, healthy), torch.tensor([12, 4]).double() / 48)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_untouched_image_removes_and_damages_nothing(channels):
+    image, healthy, mask = lesions(channels)
+    assert removal_error(image, healthy, image, mask).tolist() == [1, 1]
+    assert collateral_damage(image, image, mask).tolist() == [0, 0]
+    assert image_change_rate(image, image).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(("share", "error"), [(0.25, 0.75), (0.5, 0.5), (2.0, 1.0), (3.0, 2.0)])
+def test_the_error_is_the_share_of_the_lesion_that_is_left_or_overdone(share, error):
+    image, healthy, mask = lesions()
+    output = image + share * (healthy - image)
+    found = removal_error(image, healthy, output, mask)
+    assert torch.allclose(found, torch.full((2,), error).double(), atol=1e-5)
+    assert collateral_damage(image, output, mask).tolist() == [0, 0]
+
+
+def test_what_happens_outside_the_mask_is_damage_and_no_removal():
+    image, healthy, mask = lesions()
+    output = image.clone()
+    output[0, 0, 0, :6] += 0.5
+    assert removal_error(image, healthy, output, mask).tolist() == [1, 1]
+    expected = torch.tensor([6 * 0.5 / 36, 0.0]).double()
+    assert torch.allclose(collateral_damage(image, output, mask), expected, atol=1e-7)
+
+
+def test_the_measures_are_their_formulas_written_out():
+    image, healthy, mask = lesions(3)
+    output = torch.rand(2, 3, 6, 8, generator=torch.Generator().manual_seed(5)) - 0.5
+    for i in range(2):
+        x, h, g = (a[i].double().movedim(0, -1) for a in (image, healthy, output))
+        m = mask[i]
+        left = (g[m] - h[m]).abs().mean() / (x[m] - h[m]).abs().mean()
+        damage = (g[~m] - x[~m]).abs().mean()
+        assert math.isclose(removal_error(image, healthy, output, mask)[i], left, rel_tol=1e-6)
+        assert math.isclose(collateral_damage(image, output, mask)[i], damage, rel_tol=1e-6)
+
+
+def test_what_is_not_defined_is_nan():
+    image, healthy, mask = lesions()
+    mask[0] = False
+    assert removal_error(image, healthy, image, mask).isnan().tolist() == [True, False]
+    unseen = healthy.clone()
+    unseen[1] = image[1]
+    assert removal_error(image, unseen, healthy, mask).isnan().tolist() == [True, True]
+    mask[1] = True
+    assert collateral_damage(image, image + 0.5, mask).isnan().tolist() == [False, True]
+
+
+def test_without_a_lesion_every_change_is_damage():
+    image, _, mask = lesions()
+    damage = collateral_damage(image, image + 0.25, torch.zeros_like(mask))
+    assert torch.allclose(damage, torch.full((2,), 0.25).double(), atol=1e-6)
+
+
+def test_a_change_of_exactly_two_grey_levels_does_not_count_and_three_do():
+    level = torch.arange(3, 256, dtype=torch.uint8).view(1, 1, 1, 253)
+    for change, expected in ((1, 0.0), (2, 0.0), (3, 1.0)):
+        image, output = from_uint8(level), from_uint8(level - change)
+        assert image_change_rate(image, output).tolist() == [expected]
+        assert image_change_rate(output, image).tolist() == [expected]
+    assert image_change_rate(image, output, grey_levels=3.0).tolist() == [0.0]
+
+
+def test_a_pixel_is_changed_if_one_of_its_channels_is_and_counts_once():
+    image = torch.zeros(1, 3, 2, 2)
+    output = image.clone()
+    output[0, 1, 0, 0] = 0.5
+    output[0, :, 1, 1] = -0.5
+    assert image_change_rate(image, output).tolist() == [0.5]
+
+
+def test_an_output_that_is_not_finite_is_refused_and_not_left_out_of_the_mean():
+    image, healthy, mask = lesions()
+    output = healthy.clone()
+    output[1, 0, 0, 0] = torch.nan
+    for measure in (
+        lambda: removal_error(image, healthy, output, mask),
+        lambda: collateral_damage(image, output, mask),
+        lambda: image_change_rate(image, output),
+    ):
+        with pytest.raises(ValueError, match="output: expected finite values"):
+            measure()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"healthy": (2, 3, 6, 8)}, ValueError, r"healthy: expected shape \(2, 1, 6, 8\), got"),
+        ({"output": (1, 1, 6, 8)}, ValueError, r"output: expected .* got \(1, 1, 6, 8\)"),
+        ({"mask": (2, 1, 6, 8)}, ValueError, r"mask: expected shape \(2, 6, 8\), got \(2, 1"),
+        ({"mask": None}, TypeError, "mask: expected torch.bool, got torch.float32"),
+    ],
+)
+def test_what_does_not_fit_together_is_named(change, error, words):
+    image, healthy, mask = lesions()
+    arguments = {"image": image, "healthy": healthy, "output": image, "mask": mask}
+    for name, shape in change.items():
+        kind = torch.float32 if name != "mask" else torch.bool
+        arguments[name] = mask.float() if shape is None else torch.zeros(shape, dtype=kind)
+    with pytest.raises(error, match=words):
+        inspect.unwrap(removal_error)(**arguments)

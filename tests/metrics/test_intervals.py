@@ -1,0 +1,72 @@
+import math
+
+import pytest
+import torch
+
+from cxrtut.metrics.intervals import Interval, bootstrap_interval
+
+
+def test_two_values_have_the_interval_of_the_four_possible_resamples():
+    """Means 0, 1/2, 1 with chances 1/4, 1/2, 1/4."""
+    values = torch.tensor([0.0, 1.0])
+    assert bootstrap_interval(values, 0) == Interval(mean=0.5, low=0.0, high=1.0, n=2)
+    assert bootstrap_interval(values, 0, confidence=0.4) == Interval(0.5, 0.5, 0.5, 2)
+    assert bootstrap_interval(values, 0, confidence=0.6) == Interval(0.5, 0.0, 1.0, 2)
+
+
+def test_many_values_have_the_interval_of_the_normal_distribution():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0)).double() * 3 + 10
+    interval = bootstrap_interval(values, 1, n_resamples=4000)
+    half = 1.96 * float(values.std()) / math.sqrt(400)
+    assert math.isclose(interval.mean, float(values.mean()), rel_tol=1e-12)
+    assert interval.low == pytest.approx(interval.mean - half, abs=0.1 * half)
+    assert interval.high == pytest.approx(interval.mean + half, abs=0.1 * half)
+
+
+def test_the_ends_are_the_percentiles_of_a_skewed_distribution():
+    """One 1 among 10 values: a resample holds it Binomial(10, 1/10) times; P(0) = 0.35, P(<= 2) =
+    0.93, P(<= 3) = 0.987, so the percentiles 2.5 and 97.5 are 0 and 3 times.
+    """
+    values = torch.zeros(10)
+    values[3] = 1.0
+    interval = bootstrap_interval(values, 5, n_resamples=4000)
+    assert interval.low == 0.0 and interval.high == pytest.approx(0.3)
+    assert interval.mean == pytest.approx(0.1)
+
+
+def test_values_that_are_nan_are_left_out_and_the_rest_counted():
+    known = torch.tensor([0.25, 0.5, 1.0])
+    with_gaps = torch.tensor([torch.nan, 0.25, 0.5, torch.nan, 1.0])
+    assert bootstrap_interval(with_gaps, 3) == bootstrap_interval(known, 3)
+    assert bootstrap_interval(with_gaps, 3).n == 3
+
+
+def test_one_value_is_its_own_interval_and_none_has_none():
+    assert bootstrap_interval(torch.tensor([0.25, torch.nan]), 0) == Interval(0.25, 0.25, 0.25, 1)
+    for values in (torch.zeros(0), torch.full((2,), torch.nan)):
+        nothing = bootstrap_interval(values, 0)
+        assert nothing.n == 0
+        assert all(map(math.isnan, (nothing.mean, nothing.low, nothing.high)))
+
+
+def test_the_seed_alone_decides():
+    values = torch.rand(30, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    first = bootstrap_interval(values, 1, n_resamples=200)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.rand(1)
+    assert bootstrap_interval(values, 1, n_resamples=200) == first
+    assert bootstrap_interval(values, 2, n_resamples=200) != first
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95, float("nan")])
+def test_a_confidence_that_is_none_is_refused(confidence):
+    with pytest.raises(ValueError, match=rf"in \(0, 1\), got {confidence}"):
+        bootstrap_interval(torch.rand(3), 0, confidence=confidence)
+
+
+def test_no_resample_or_an_infinite_value_is_refused():
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        bootstrap_interval(torch.rand(3), 0, n_resamples=0)
+    with pytest.raises(ValueError, match="finite values or NaN, got -inf"):
+        bootstrap_interval(torch.tensor([1.0, -torch.inf]), 0)

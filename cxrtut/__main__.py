@@ -1,6 +1,8 @@
 """The command line: `python -m cxrtut COMMAND`, with `--help` for each command.
 
-bench     how fast images come on this machine
+train     trains a paper's method; under torchrun, on several devices
+reproduce trains every arm of a paper's comparisons and writes a run record
+bench     how fast this machine is
 realism   how a classifier trained on simulated radiographs does on real ones
 
 What a command needs is imported when it runs.
@@ -10,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from cxrtut import __version__
 
@@ -25,15 +29,18 @@ class CannotBeDone(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     parser = command_line()
-    options = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(given)
+    options.words = shlex.join(["python", "-m", "cxrtut", *given])
     command: Callable[[argparse.Namespace], None] | None = getattr(options, "run", None)
     if command is None:
         parser.print_help(sys.stderr)
         return 2
     try:
         command(options)
-    except KeyboardInterrupt:
-        print(f"\ncxrtut {options.command}: interrupted; nothing was written", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        told = str(stopped) or "interrupted; nothing was written"
+        print(f"\ncxrtut {options.command}: {told}", file=sys.stderr)
         return 130
     except Exception as error:
         if not _is_expected(error):
@@ -54,6 +61,7 @@ def command_line() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"cxrtut {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
+    _add_training(commands)
     bench = commands.add_parser("bench", help="how fast images come on this machine")
     bench.add_argument("--quick", action="store_true", help="only see that everything runs")
     _add_device(bench)
@@ -92,6 +100,101 @@ def command_line() -> argparse.ArgumentParser:
     )
     realism.set_defaults(run=run_realism)
     return parser
+
+
+def _add_training(commands: argparse._SubParsersAction) -> None:
+    """`train` and `reproduce`, which share what is trained and on what."""
+    train = commands.add_parser("train", help="trains a paper's method")
+    reproduce = commands.add_parser(
+        "reproduce", help="trains every arm of a paper's comparisons and writes a run record"
+    )
+    for parser in (train, reproduce):
+        parser.add_argument("paper", choices=("biomarker",))
+        parser.add_argument(
+            "--preset", choices=("smoke", "colab", "paper"), default="smoke",
+            help="smoke: two CPU cores; colab: a T4; paper: the paper's sizes (default: smoke)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
+            help="replaces a field of the paper's Config; may be given several times",
+        )  # fmt: skip
+        parser.add_argument(
+            "--data", choices=("phantom", "nih", "pasted"), default="phantom",
+            help="simulated, a prepared store, or pasted biomarkers (default: phantom)",
+        )  # fmt: skip
+        parser.add_argument("--data-root", type=Path, metavar="STORE", help="a prepared store")
+        parser.add_argument("--disease", default="Pneumonia", help="(default: %(default)s)")
+        parser.add_argument(
+            "--phantom-preset", type=_preset, default="easy", help="(default: %(default)s)"
+        )
+        parser.add_argument(
+            "--images", type=_positive, default=2048,
+            help="simulated images (default: %(default)s)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
+        )
+        parser.add_argument(
+            "--capture", action="store_true", help="record phases as CUDA graphs (one GPU)"
+        )
+        _add_device(parser)
+    train.add_argument(
+        "--arm", choices=("G-D-C", "G-D", "G-C", "ED"), default="G-D-C",
+        help="of Fig. 3 (default: %(default)s)",
+    )  # fmt: skip
+    train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
+    train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
+    train.set_defaults(run=run_train)
+    reproduce.add_argument("--seeds", type=_positive, default=3, help="(default: %(default)s)")
+    reproduce.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="the record to write"
+    )
+    reproduce.set_defaults(run=run_reproduce)
+
+
+def run_train(options: argparse.Namespace) -> None:
+    """`python -m cxrtut train`: trains into a folder and prints the scores."""
+    from cxrtut.experiments.training import train_paper
+
+    record = train_paper(
+        options.paper, preset=options.preset, settings=options.settings, source=_source(options),
+        arm=options.arm, out=options.out, resume=options.resume, seed=options.seed,
+        device=_device(options.device), precision=options.precision, capture=options.capture,
+        command=options.words,
+    )  # fmt: skip
+    for protocol, scores in record.get("results", {}).items():
+        told = [f"{k} {v:.3g}" for k, v in scores.items() if isinstance(v, float)]
+        print(f"{protocol}: {', '.join(told)}")
+    if record:
+        print(f"written: {options.out}")
+
+
+def run_reproduce(options: argparse.Namespace) -> None:
+    """`python -m cxrtut reproduce`: runs everything, writes the record and prints its table."""
+    from cxrtut.engine.records import write_json
+    from cxrtut.experiments.biomarker import comparison_table
+    from cxrtut.experiments.training import reproduce
+    from cxrtut.viz.tables import Table
+
+    _check_writable("--out", options.out)
+    record = reproduce(
+        options.paper, preset=options.preset, settings=options.settings, source=_source(options),
+        seeds=options.seeds, device=_device(options.device), precision=options.precision,
+        capture=options.capture, command=options.words,
+    )  # fmt: skip
+    write_json(options.out, record)
+    print(Table(comparison_table(record), digits=3))
+    print(f"written: {options.out}")
+
+
+def _source(options: argparse.Namespace) -> Any:
+    from cxrtut.experiments.training import Source
+
+    return Source(
+        data=options.data, root=options.data_root, disease=options.disease,
+        phantom_preset=options.phantom_preset, images=options.images,
+    )  # fmt: skip
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -181,9 +284,13 @@ def _check_writable(option: str, path: Path) -> None:
 def _is_expected(error: Exception) -> bool:
     """Whether an error speaks of what the user gave, rather than of a mistake in the program."""
     from cxrtut.data.manifest import StoreError
+    from cxrtut.engine.checkpoint import CheckpointError
+    from cxrtut.engine.phase_step import NonFiniteLoss
+    from cxrtut.experiments.configuration import ConfigurationError
 
+    told = (CannotBeDone, StoreError, CheckpointError, ConfigurationError, NonFiniteLoss)
     places = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-    return isinstance(error, (CannotBeDone, StoreError, *places))
+    return isinstance(error, (*told, *places))
 
 
 def _tell(line: str) -> None:

@@ -58,8 +58,8 @@ class Feed:
         """
         if batch_size % ranks or not 0 <= rank < ranks:
             raise ValueError(
-                f"expected a rank below {ranks} and a batch_size that is a multiple of it, got rank "
-                f"{rank} and batch_size {batch_size}"
+                f"expected a rank below {ranks} and a batch_size that is a multiple of it, "
+                f"got rank {rank} and batch_size {batch_size}"
             )
         per_epoch = self.steps_per_epoch(batch_size)
         if per_epoch < 1:

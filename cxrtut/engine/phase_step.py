@@ -87,7 +87,8 @@ class PhaseStep:
         tally.first_bad.copy_(torch.where(bad, self.step, tally.first_bad))
 
     def read(self) -> dict[str, float]:
-        """Means of all terms since the last call: the one place that waits for the device.
+        """Means since the last call, of all terms of the phases that have run: the one place that
+        waits for the device.
 
         Raises:
             NonFiniteLoss: on every rank, if a loss was not finite on any of them.
@@ -110,8 +111,9 @@ class PhaseStep:
                 "smaller learning rate, or precision float32"
             )
         means = {
-            f"{name}/{key}": flat[i] / (self.ranks.size * max(self.tallies[name].count, 1))
+            f"{name}/{key}": flat[i] / (self.ranks.size * self.tallies[name].count)
             for i, (name, key) in enumerate(names)
+            if self.tallies[name].count
         }
         for tally in self.tallies.values():
             tally.count = 0

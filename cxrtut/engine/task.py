@@ -43,8 +43,8 @@ class Task(Protocol):
         optimizers: `optimizers[k]` owns exactly the parameters of `networks[k]`.
     """
 
-    networks: Mapping[str, nn.Module]
-    optimizers: Mapping[str, Optimizer]
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, Optimizer]
 
     def phases(self, step: int, epoch: int) -> Iterable[Phase]:
         """The phases of one step, in order. The alternation of a paper is written here, in plain

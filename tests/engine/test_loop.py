@@ -125,6 +125,15 @@ def test_a_report_has_means_since_the_last_one():
     assert all(r.images_per_second > 0 and r.memory is None for r in reports)
 
 
+def test_a_phase_that_no_longer_runs_is_no_longer_reported():
+    task = ToyGAN()
+    d = Phase("D", ("critic",), task.critic_loss)
+    g = Phase("G", ("generator",), task.generator_loss)
+    task.phases = lambda step, epoch: [d] if step < 2 else [g]
+    reports = run(task, 4, report_every=2)
+    assert [sorted({name.split("/")[0] for name in r.terms}) for r in reports] == [["D"], ["G"]]
+
+
 @pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
 def test_a_request_to_stop_ends_the_step_saves_and_says_how_to_go_on(tmp_path, asked):
     whole, stopped, resumed = ToyGAN(dropout=0.3), ToyGAN(dropout=0.3), ToyGAN(dropout=0.3)

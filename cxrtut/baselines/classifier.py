@@ -1,0 +1,81 @@
+"""A classifier of images, to look into: the comparators CAM and Grad-CAM begin with one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.engine.task import Phase, Terms
+
+
+class NormalOrNot:
+    """Two logits, normal and abnormal, trained on cross-entropy: Section 3.3 of Zhang et al.
+    (MICCAI 2019).
+    """
+
+    def __init__(self, classifier: nn.Module, *, learning_rate: float = 2e-4) -> None:
+        """
+        Args:
+            classifier: images to logits (B, 2), on its device.
+            learning_rate: of Adam.
+        """
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("C", ("classifier",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """-mean log softmax(C(x))[label], label 1 where any disease is there."""
+        logits = self.networks["classifier"](batch.image).float()
+        label = batch.label_vector.amax(1).long()
+        right = (logits.argmax(1) == label).float().mean()
+        return F.cross_entropy(logits, label), {"accuracy": right}
+
+
+class DiseaseClassifier:
+    """A logit for each disease, trained on binary cross-entropy."""
+
+    def __init__(
+        self, classifier: nn.Module, *, learning_rate: float = 1e-3, weight_decay: float = 0.02
+    ) -> None:
+        """
+        Args:
+            classifier: images to logits (B, K), on its device.
+            learning_rate: of AdamW.
+            weight_decay: of AdamW.
+        """
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "classifier": torch.optim.AdamW(
+                classifier.parameters(), learning_rate, weight_decay=weight_decay
+            )
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("C", ("classifier",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Mean over images and diseases of -y log σ(z) - (1 - y) log(1 - σ(z))."""
+        logits = self.networks["classifier"](batch.image).float()
+        return F.binary_cross_entropy_with_logits(logits, batch.label_vector), {}
+
+
+@torch.no_grad()
+def predict(
+    classifier: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> Float[Tensor, "N K"]:
+    """Logits in evaluation mode; the mode is put back."""
+    training = classifier.training
+    classifier.eval()
+    try:
+        return torch.cat([classifier(part) for part in images.split(batch_size)]).float()
+    finally:
+        classifier.train(training)

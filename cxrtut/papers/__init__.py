@@ -1,0 +1,1 @@
+"""One readable file for each paper: its equations, sizes, tasks and inference."""

@@ -1,0 +1,310 @@
+"""Biomarker localisation by a CNN classifier and a GAN.
+
+R. Zhang, S. Tan, R. Wang et al., Biomarker Localization by Combining CNN Classifier and Generative
+Adversarial Network, MICCAI 2019.
+
+Equations
+    (1)  min_{G,C} max_D  L_GAN(D, G) + λ1 L_CE(C, G) + λ2 L_ED(G)    `Biomarker`
+    (2)  L1 = λ1 L_CE(C, G) + λ2 L_ED(G), over G and C                `Biomarker.loss_1`
+    (3)  L2 = L_GAN(D, G) + λ2 L_ED(G): max over D                    `Biomarker.critic_loss`
+                                        min over G                    `Biomarker.loss_2`
+    L_ED, L_CE                                                        `ed_loss`, `ce_loss`
+Steps
+    Section 2, "subtracting the output from the input"                `localise`
+    Section 3.1, "modified UNet ... Tanh"                             `Generator`
+    Section 3.1, "the UNet is pre-trained with all images"            `Pretraining`
+    Section 3.2 and Fig. 3, without C, without D, without both        `WithoutClassifier`,
+                                                                      `WithoutCritic`, `Pretraining`
+
+Reading: batches hold normal and abnormal images in turn (normal first), as the paper's sets are
+balanced (2,101 of each, 1,460 of each); `engine.order.balanced` gives that order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.engine.order import seeded
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.localize.residual import residual_heatmap
+from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from cxrtut.losses.gradient_penalty import gradient_penalty
+from cxrtut.nn.backbones import ResNet10, ResNet18
+from cxrtut.nn.critic import Critic
+from cxrtut.nn.unet import UNet
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The paper's values with their section; † where the paper is silent and we had to choose."""
+
+    size: int = 128  # 3.3: "image size (128 x 128)"
+    channels: int = 3  # 3.1: colour photographs; radiographs have 1
+    base: int = 64  # † channels of the U-Net's first level
+    depth: int = 4  # † halvings of the U-Net
+    stem: int = 1  # † pixels to channels before the U-Net; 2 on a CPU
+    critic_base: int = 64  # † channels of the critic's first layer
+    classifier_layers: int = 18  # 3.1: ResNet-18; 10 on a CPU
+    classifier_width: int = 16  # † of the classifier with 10 layers
+    residual: bool = False  # 3.1: the U-Net's Tanh is the output; True is not the paper's
+    input_scale: float = 0.9  # † see `Generator`
+    lambda_1: float = 0.4  # 3.1
+    lambda_2: float = 10.0  # 3.1
+    eta: float = 10.0  # 3.1
+    critic_steps: int = 5  # † as in Gulrajani et al. 2017
+    learning_rate: float = 2e-4  # 3.1
+    beta_1: float = 0.5  # †
+    beta_2: float = 0.999  # †
+    batch_size: int = 32  # 3.1
+    pretraining_steps: int = 2000  # †
+    warm_up_steps: int = 300  # † see `Biomarker`
+    steps: int = 26_000  # † 200 epochs of 2 x 2,101 images
+
+    def __post_init__(self) -> None:
+        if self.classifier_layers not in (10, 18):
+            raise ValueError(f"classifier_layers: expected 10 or 18, got {self.classifier_layers}")
+        if self.batch_size % 2:
+            raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
+        if not 0 < self.input_scale <= 1:
+            raise ValueError(f"input_scale: expected one in (0, 1], got {self.input_scale}")
+
+
+PAPER = Config()
+# One T4, about half an hour: the paper's networks, fewer steps.
+COLAB = replace(PAPER, channels=1, critic_steps=2, pretraining_steps=500, steps=3000)
+# Two CPU cores, about two minutes, on the `easy` simulated radiographs. Small networks, and a
+# generator that gives the difference rather than the image: the paper's direct one first has to
+# learn to copy, for which this is too short.
+SMOKE = Config(
+    size=64, channels=1, base=24, depth=2, stem=2, critic_base=16, classifier_layers=10,
+    residual=True, critic_steps=1, learning_rate=1e-3, batch_size=16, pretraining_steps=0,
+    warm_up_steps=100, steps=700,
+)  # fmt: skip
+
+
+class Generator(nn.Module):
+    """The encoder-decoder G of Fig. 1: "a modified UNet with Tanh activation function".
+
+    Reading: Tanh reaches -1 and 1 only at infinity, so that black borders would keep a residual for
+    ever. We train on images scaled to [-0.9, 0.9] (`Config.input_scale`) and undo it at the end;
+    outputs lie in [-1 / 0.9, 1 / 0.9].
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.scale = config.input_scale
+        self.unet = UNet(config.channels, config.base, config.depth, stem=config.stem)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return torch.tanh(self.unet(self.scale * image)) / self.scale
+
+
+class ResidualGenerator(nn.Module):
+    """x + U(x): not the paper's generator, but one that a CPU can train in minutes.
+
+    Its last convolution starts near zero, so that it begins as the identity. Exactly zero would be
+    a trap: without a difference, C and D send no gradient that says where one should be.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.unet = UNet(config.channels, config.base, config.depth, stem=config.stem)
+        nn.init.normal_(self.unet.output.weight, std=0.02)
+        assert self.unet.output.bias is not None
+        nn.init.zeros_(self.unet.output.bias)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        return image + self.unet(image)
+
+
+def make_generator(config: Config) -> nn.Module:
+    """The paper's generator, or with `Config.residual` the residual one."""
+    return ResidualGenerator(config) if config.residual else Generator(config)
+
+
+def make_classifier(config: Config) -> nn.Module:
+    """C: ResNet-18 with two logits (Section 3.1), or ten layers at the CPU's size; it sees
+    differences, of the images' channels.
+    """
+    if config.classifier_layers == 18:
+        return ResNet18(config.channels)
+    return ResNet10(config.channels, config.classifier_width)
+
+
+def ed_loss(image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"]) -> Tensor:
+    """L_ED(G) = mean |x - G(x)|, over all images, channels and pixels (Section 2: "L1 loss")."""
+    return (image - output).abs().mean()
+
+
+def ce_loss(
+    classifier: nn.Module,
+    difference: Float[Tensor, "B C H W"],
+    label_vector: Float[Tensor, "B K"],
+) -> Tensor:
+    """L_CE(C, G) = -mean log softmax(C(x - G(x)))[label], label 1 where any disease is there.
+
+    Reading: "the subtraction of the encoder-decoder's output from its input" is x - G(x), with its
+    sign.
+    """
+    return F.cross_entropy(classifier(difference).float(), label_vector.amax(1).long())
+
+
+def normal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
+    """The normal half of a batch: every other image, from the first."""
+    return images[0::2]
+
+
+def abnormal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
+    """The abnormal half of a batch: every other image, from the second."""
+    return images[1::2]
+
+
+class Biomarker:
+    """G, C and D of Fig. 1, trained by turns on Eqs. (2) and (3).
+
+    Reading: "an alternating strategy" leaves the order and the numbers open. In each step D moves
+    `critic_steps` times, then G and C on Eq. (2), then G on Eq. (3). G keeps one Adam state across
+    both equations. λ2 L_ED stands in both, so G feels it twice in a step.
+
+    Reading: after the pre-training x - G(x) is nearly nothing, and L_ED would make it nothing
+    before C has learnt to read it. So for the first `warm_up_steps` only C (and D) move. The paper
+    does not speak of this.
+
+    Reading: the paper cites WGAN and gives a gradient-penalty coefficient; that is WGAN-GP.
+    """
+
+    def __init__(
+        self, config: Config, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """
+        Args:
+            config: sizes and coefficients.
+            seed: of the initial weights.
+            device: where the networks are made.
+        """
+        self.config = config
+        with seeded("biomarker", seed):
+            self.networks: dict[str, nn.Module] = {
+                "generator": make_generator(config),
+                "classifier": make_classifier(config),
+                "discriminator": Critic(config.channels, config.critic_base, config.size),
+            }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        for name, network in self.networks.items():
+            network.to(device)
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), config.learning_rate, betas=(config.beta_1, config.beta_2)
+            )
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        for _ in range(self.config.critic_steps):
+            yield Phase("D", ("discriminator",), self.critic_loss)
+        if step < self.config.warm_up_steps:
+            yield Phase("C", ("classifier",), self.loss_1)
+            return
+        yield Phase("GC", ("generator", "classifier"), self.loss_1)
+        yield Phase("G", ("generator",), self.loss_2)
+
+    def loss_1(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Eq. (2): L1 = λ1 L_CE(C, G) + λ2 L_ED(G)."""
+        G, C = self.networks["generator"], self.networks["classifier"]
+        x, c = batch.image, self.config
+        output = G(x)
+        ce, ed = ce_loss(C, x - output, batch.label_vector), ed_loss(x, output)
+        return c.lambda_1 * ce + c.lambda_2 * ed, {"CE": ce, "ED": ed}
+
+    def critic_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """max_D of Eq. (3), as a loss: E[D(G(x))] - E[D(y)] + η E[(||∇D|| - 1)^2].
+
+        y are normal images, x abnormal ones; D is high for what looks normal.
+
+        Reading: the paper has "real and generated normal images". A generated one is G's output for
+        an abnormal image (as in VA-GAN), not for any image. G sees the whole batch all the same,
+        because batch norm would treat abnormal images alone otherwise than in Eq. (2).
+        """
+        G, D = self.networks["generator"], self.networks["discriminator"]
+        with torch.no_grad():
+            fake = abnormal(G(batch.image))
+        real = normal(batch.image)
+        distance = wasserstein_critic_loss(D(real), D(fake))
+        assert batch.draws is not None, "a batch for training has draws"
+        penalty = gradient_penalty(D, real, fake, normal_draws(batch.draws))
+        loss = distance + self.config.eta * penalty
+        return loss, {"distance": -distance, "penalty": penalty}
+
+    def loss_2(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """min_G of Eq. (3): L2 = -E[D(G(x))] + λ2 L_ED(G), the L1 over all images."""
+        G, D = self.networks["generator"], self.networks["discriminator"]
+        output = G(batch.image)
+        adversarial = wasserstein_generator_loss(D(abnormal(output)))
+        ed = ed_loss(batch.image, output)
+        return adversarial + self.config.lambda_2 * ed, {"adversarial": adversarial, "ED": ed}
+
+
+def normal_draws(draws: Float[Tensor, "B D"]) -> Float[Tensor, " b"]:
+    """One uniform number for each pair of a normal and a generated image."""
+    return draws[0::2, 0]
+
+
+class WithoutClassifier(Biomarker):
+    """G-D of Fig. 3: Eq. (3) alone."""
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        for _ in range(self.config.critic_steps):
+            yield Phase("D", ("discriminator",), self.critic_loss)
+        yield Phase("G", ("generator",), self.loss_2)
+
+
+class WithoutCritic(Biomarker):
+    """G-C of Fig. 3: Eq. (2) alone."""
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        updates = (
+            ("classifier",) if step < self.config.warm_up_steps else ("generator", "classifier")
+        )
+        yield Phase("C" if len(updates) == 1 else "GC", updates, self.loss_1)
+
+
+class Pretraining(Biomarker):
+    """G alone on L_ED: the pre-training of Section 3.1, and the arm "only encoder-decoder" of
+    Section 3.2.
+
+    Reading: "pre-trained with all images" does not say on what; we take L_ED. With a U-Net's skips
+    that is learning to copy, so the arm can only show what a copy leaves behind.
+    """
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("ED", ("generator",), self.reconstruction_loss)
+
+    def reconstruction_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """λ2 L_ED(G)."""
+        ed = ed_loss(batch.image, self.networks["generator"](batch.image))
+        return self.config.lambda_2 * ed, {"ED": ed}
+
+
+@torch.no_grad()
+def heal(
+    generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> Float[Tensor, "N C H W"]:
+    """G(x), clipped to the range of images, in evaluation mode; the mode is put back."""
+    training = generator.training
+    generator.eval()
+    try:
+        outputs = [generator(part).clamp(-1, 1) for part in images.split(batch_size)]
+    finally:
+        generator.train(training)
+    return torch.cat(outputs) if outputs else images.clone()
+
+
+def localise(
+    generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> Float[Tensor, "N H W"]:
+    """|x - G(x)|: "any biomarkers can be easily localized by subtracting" (Section 2)."""
+    return residual_heatmap(images, heal(generator, images, batch_size))

@@ -1,0 +1,272 @@
+"""The Biomarker paper, equation by equation."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.papers import biomarker
+from cxrtut.papers.biomarker import (
+    COLAB,
+    PAPER,
+    SMOKE,
+    Biomarker,
+    Config,
+    Generator,
+    Pretraining,
+    ResidualGenerator,
+    WithoutClassifier,
+    WithoutCritic,
+    ce_loss,
+    ed_loss,
+    heal,
+    localise,
+    make_classifier,
+    make_generator,
+)
+
+TINY = replace(SMOKE, size=16, base=4, depth=1, stem=1, critic_base=4, classifier_width=4)
+
+
+def make_batch(n=4, size=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return Batch(
+        image=torch.rand(n, 1, size, size, generator=generator) * 1.6 - 0.8,
+        label_vector=(torch.arange(n) % 2).float()[:, None],
+        boxes=torch.zeros(n, 1, 4), box_label=torch.full((n, 1), -1), index=torch.arange(n),
+        draws=torch.rand(n, 4, generator=generator),
+    )  # fmt: skip
+
+
+class Subtract(nn.Module):
+    """G(x) = x - d."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.d = nn.Parameter(torch.tensor(d))
+
+    def forward(self, x):
+        return x - self.d
+
+
+class Linear(nn.Module):
+    """A critic or classifier whose every score is a weighted mean of the image."""
+
+    def __init__(self, weight, outputs=None):
+        super().__init__()
+        self.weight, self.outputs = nn.Parameter(torch.tensor(weight)), outputs
+
+    def forward(self, x):
+        score = self.weight * x.mean((1, 2, 3))
+        return score if self.outputs is None else torch.stack([-score, score], 1)
+
+
+def stub(d=0.25, critic=2.0, classifier=3.0, config=TINY):
+    task = Biomarker(config)
+    task.networks = {
+        "generator": Subtract(d), "discriminator": Linear(critic),
+        "classifier": Linear(classifier, 2),
+    }  # fmt: skip
+    return task
+
+
+def gradients(task):
+    return {
+        name: any(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+        for name, network in task.networks.items()
+    }
+
+
+def test_the_papers_networks_have_the_sheets_parameter_counts():
+    with torch.device("meta"):
+        generator, classifier = make_generator(PAPER), make_classifier(PAPER)
+        small = make_generator(replace(PAPER, base=16))
+    count = [sum(p.numel() for p in n.parameters()) for n in (generator, classifier, small)]
+    assert count == [31_043_651, 11_177_538, 1_944_083]
+    assert isinstance(generator, Generator) and isinstance(make_generator(SMOKE), ResidualGenerator)
+
+
+def test_the_papers_numbers_are_the_defaults():
+    c = Config()
+    assert (c.lambda_1, c.lambda_2, c.eta) == (0.4, 10.0, 10.0)
+    assert (c.learning_rate, c.batch_size, c.size) == (2e-4, 32, 128)
+    same = {"lambda_1", "lambda_2", "eta", "input_scale", "beta_1", "beta_2"}
+    for preset in (COLAB, SMOKE):
+        assert all(getattr(preset, name) == getattr(PAPER, name) for name in same)
+    assert not COLAB.residual and SMOKE.residual
+
+
+def test_l_ed_is_the_mean_absolute_difference_over_everything():
+    x = torch.zeros(2, 3, 4, 5)
+    y = x.clone()
+    y[0, 1] = -1.5
+    assert ed_loss(x, y) == pytest.approx(1.5 / 6)
+    assert ed_loss(x, x) == 0
+
+
+def test_l_ce_is_log_2_for_a_blind_classifier_and_falls_when_it_sees_the_label():
+    batch = make_batch()
+    blind = Linear(0.0, 2)
+    assert float(ce_loss(blind, batch.image, batch.label_vector)) == pytest.approx(
+        0.693147, abs=1e-5
+    )
+    lesion = batch.label_vector[:, :, None, None].expand_as(batch.image)
+    sure = ce_loss(Linear(20.0, 2), lesion - 0.5, batch.label_vector)
+    wrong = ce_loss(Linear(-20.0, 2), lesion - 0.5, batch.label_vector)
+    assert sure < 1e-6 and wrong > 15
+
+
+def test_any_disease_makes_an_image_abnormal():
+    labels = torch.tensor([[0.0, 0, 0], [0, 0, 1], [1, 1, 0]])
+    image = torch.ones(3, 1, 2, 2)
+    classifier = Linear(2.0, 2)
+    expected = F.cross_entropy(classifier(image), torch.tensor([0, 1, 1]))
+    assert ce_loss(classifier, image, labels) == expected
+
+
+def test_equation_2_is_lambda_1_ce_plus_lambda_2_ed_on_the_signed_difference():
+    task, batch = stub(d=0.25), make_batch()
+    loss, terms = task.loss_1(batch)
+    seen = torch.full_like(batch.image, 0.25)  # x - G(x), not G(x) - x
+    ce = F.cross_entropy(task.networks["classifier"](seen), torch.tensor([0, 1, 0, 1]))
+    assert float(loss) == pytest.approx(0.4 * float(ce) + 10 * 0.25, rel=1e-5)
+    assert float(terms["CE"]) == pytest.approx(float(ce)) and float(terms["ED"]) == pytest.approx(
+        0.25
+    )
+
+
+def test_equation_3_for_the_critic_in_closed_form():
+    task, batch = stub(d=0.25, critic=2.0), make_batch()
+    loss, terms = task.critic_loss(batch)
+    means = batch.image.mean((1, 2, 3))
+    distance = 2.0 * (means[0::2].mean() - (means[1::2] - 0.25).mean())
+    slope = 2.0 / 16  # of the mean of 16 x 16 pixels, its norm: w / sqrt(n)
+    assert float(terms["distance"]) == pytest.approx(float(distance), abs=1e-5)
+    assert float(terms["penalty"]) == pytest.approx((slope - 1) ** 2, abs=1e-5)
+    assert float(loss) == pytest.approx(-float(distance) + 10 * (slope - 1) ** 2, abs=1e-4)
+
+
+def test_equation_3_for_the_generator_in_closed_form():
+    task, batch = stub(d=0.25, critic=2.0), make_batch()
+    loss, _ = task.loss_2(batch)
+    fake = batch.image[1::2].mean((1, 2, 3)) - 0.25
+    assert float(loss) == pytest.approx(-2 * float(fake.mean()) + 10 * 0.25, rel=1e-4)
+
+
+def test_the_critic_sees_normal_images_as_real_and_healed_abnormal_ones_as_fake():
+    task, batch = stub(critic=1.0), make_batch()
+    brighter = replace(batch, image=batch.image.clone())
+    brighter.image[0::2] += 0.1  # normal ones: more real
+    assert task.critic_loss(brighter)[0] < task.critic_loss(batch)[0]
+    assert torch.equal(
+        task.loss_2(brighter)[1]["adversarial"], task.loss_2(batch)[1]["adversarial"]
+    )
+
+
+def test_looking_ill_costs_the_generator_more():
+    batch = make_batch()
+    healthy, ill = stub(d=0.0), stub(d=0.0)
+    ill.networks["discriminator"] = Linear(-2.0)
+    bright = replace(batch, image=batch.image.abs())
+    assert ill.loss_2(bright)[0] > healthy.loss_2(bright)[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "reached"),
+    [
+        ("loss_1", {"generator", "classifier"}),
+        ("loss_2", {"generator", "discriminator"}),
+        ("critic_loss", {"discriminator"}),
+    ],
+)
+def test_gradients_go_where_the_equations_say(name, reached):
+    task = stub()
+    loss, _ = getattr(task, name)(make_batch())
+    loss.backward()
+    assert {k for k, there in gradients(task).items() if there} == reached
+
+
+def test_the_arms_leave_out_their_part():
+    config = replace(TINY, critic_steps=2, warm_up_steps=1)
+
+    def names(task, step):
+        return [(p.name, p.updates) for p in task.phases(step, 0)]
+
+    d, g = ("D", ("discriminator",)), ("G", ("generator",))
+    gc = ("GC", ("generator", "classifier"))
+    assert names(Biomarker(config), 5) == [d, d, gc, g]
+    assert names(Biomarker(config), 0) == [d, d, ("C", ("classifier",))]
+    assert names(WithoutClassifier(config), 0) == [d, d, g]
+    assert names(WithoutCritic(config), 5) == [gc]
+    assert names(WithoutCritic(config), 0) == [("C", ("classifier",))]
+    assert names(Pretraining(config), 0) == [("ED", ("generator",))]
+
+
+def test_the_tanh_generator_can_reach_black_and_white():
+    class Inverse(nn.Module):
+        def forward(self, x):
+            return torch.atanh(x)
+
+    generator = Generator(replace(PAPER, base=4, depth=1, channels=1))
+    generator.unet = Inverse()
+    x = torch.tensor([-1.0, -0.5, 0.0, 1.0]).view(1, 1, 2, 2)
+    assert torch.allclose(generator(x), x, atol=1e-6)
+    generator.unet = nn.Identity()
+    assert torch.allclose(generator(x), torch.tanh(0.9 * x) / 0.9)
+
+
+def test_the_residual_generator_begins_close_to_the_identity_but_not_at_it():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        generator = ResidualGenerator(SMOKE)
+    image = make_batch(4, 64).image
+    difference = (generator(image) - image).abs().mean()
+    assert 1e-4 < difference < 0.1
+
+
+def test_the_same_seed_gives_the_same_networks():
+    def flat(seed):
+        task = Biomarker(TINY, seed=seed)
+        return torch.cat([p.flatten() for n in task.networks.values() for p in n.parameters()])
+
+    assert torch.equal(flat(0), flat(0)) and not torch.equal(flat(0), flat(1))
+
+
+def test_healing_runs_in_evaluation_mode_clips_and_puts_the_mode_back():
+    task = Biomarker(TINY)
+    generator = task.networks["generator"].train()
+    images = make_batch(5).image
+    healed = heal(generator, images, batch_size=2)
+    assert generator.training and torch.allclose(healed, heal(generator, images), atol=1e-6)
+    assert torch.equal(localise(generator, images), (images - heal(generator, images)).abs()[:, 0])
+    assert heal(Subtract(-5.0), images).max() == 1 and heal(Subtract(5.0), images).min() == -1
+    assert heal(generator, images[:0]).shape == (0, 1, 16, 16)
+
+
+def test_a_step_without_draws_says_so():
+    with pytest.raises(AssertionError, match="a batch for training has draws"):
+        stub().critic_loss(replace(make_batch(), draws=None))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"classifier_layers": 50}, "classifier_layers: expected 10 or 18, got 50"),
+        ({"batch_size": 15}, "batch_size: expected an even number, got 15"),
+        ({"input_scale": 0.0}, r"input_scale: expected one in \(0, 1\], got 0.0"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(PAPER, **change)
+
+
+def test_every_equation_of_the_map_names_something_that_exists():
+    text = biomarker.__doc__
+    for name in ("Biomarker", "loss_1", "critic_loss", "loss_2", "ed_loss", "ce_loss", "localise",
+                 "Generator", "Pretraining", "WithoutClassifier", "WithoutCritic"):  # fmt: skip
+        assert f"`{name}`" in text or f"Biomarker.{name}`" in text
+        assert hasattr(biomarker, name) or hasattr(Biomarker, name)

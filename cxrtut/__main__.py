@@ -150,6 +150,9 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     reproduce.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the record to write"
     )
+    reproduce.add_argument(
+        "--weights", type=Path, metavar="DIR", help="keeps the networks of the first seed"
+    )
     reproduce.set_defaults(run=run_reproduce)
 
 
@@ -181,7 +184,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
     record = reproduce(
         options.paper, preset=options.preset, settings=options.settings, source=_source(options),
         seeds=options.seeds, device=_device(options.device), precision=options.precision,
-        capture=options.capture, command=options.words,
+        capture=options.capture, weights=options.weights, command=options.words,
     )  # fmt: skip
     write_json(options.out, record)
     print(Table(comparison_table(record), digits=3))

@@ -267,6 +267,7 @@ def compare(
     device: torch.device | str = "cpu",
     command: str = "",
     progress: Callable[[str], Tell] | None = None,
+    keep: Callable[[str, nn.Module], None] | None = None,
     **settings: Any,
 ) -> dict[str, Any]:
     """Figs. 3 to 5 as numbers: every arm and comparator, each seed with its own data and weights.
@@ -280,6 +281,7 @@ def compare(
         device: where.
         command: what makes the record again.
         progress: a name to a callback for its reports.
+        keep: told the name and the network of each method, of the first seed.
         **settings: further arguments of `engine.loop.train`.
 
     Returns:
@@ -300,9 +302,13 @@ def compare(
             scores = score_generator(task, study, device)
             scores["seconds"] = round(time.perf_counter() - began, 1)
             results.setdefault(arm, []).append(scores)
+            if keep and seed == 0:
+                keep(arm, task.networks["generator"])
         networks = train_comparators(
             config, study, seed=seed, device=device, steps=comparator_steps
         )
+        if keep and seed == 0:
+            keep("CAM", networks.for_cam)
         for name, scores in score_comparators(networks, study, device).items():
             results.setdefault(name, []).append(scores)
     return run_record(

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
@@ -27,6 +27,7 @@ from cxrtut.engine.distributed import joined
 from cxrtut.engine.progress import JsonLines, SampleGrid, progress
 from cxrtut.engine.records import run_record, write_json
 from cxrtut.engine.task import Report
+from cxrtut.engine.weights import save_weights
 from cxrtut.experiments import biomarker
 from cxrtut.experiments.configuration import override
 from cxrtut.experiments.studies import Study, disease_study, pasted_study, phantom_study
@@ -150,16 +151,32 @@ def reproduce(
     device: str,
     precision: str = "auto",
     capture: bool = False,
+    weights: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
-    """All arms and comparators of a paper's figures, as a run record."""
-    module = PAPERS[paper]
+    """All arms and comparators of a paper's figures, as a run record.
+
+    With a folder for `weights`, the networks of the first seed are kept there, and the record has
+    their names and SHA-256.
+    """
+    module, kept = PAPERS[paper], {}
+
+    def keep(method: str, network: nn.Module) -> None:
+        if weights is not None:
+            name = f"{paper}-{preset}-{method}.safetensors"
+            kept[method] = {"file": name, "sha256": save_weights(network, weights / name)}
+
     config: Config = override(module.PRESETS[preset], settings)
     record: dict[str, Any] = module.compare(
         config, lambda seed: source.study(config.size, seed), seeds=seeds, device=device,
-        command=command, progress=progress, precision=precision, capture=capture,
+        command=command, progress=progress, keep=keep, precision=precision,
+        capture=capture,
     )  # fmt: skip
-    return record | {"preset": preset, "source": {k: str(v) for k, v in asdict(source).items()}}
+    return record | {
+        "weights": kept,
+        "preset": preset,
+        "source": {k: str(v) for k, v in asdict(source).items()},
+    }
 
 
 def _samples(

@@ -1,5 +1,6 @@
 """`python -m cxrtut train` and `reproduce`."""
 
+import hashlib
 import json
 
 import cv2
@@ -73,8 +74,13 @@ def test_pasted_biomarkers_need_no_store(tmp_path):
 def test_reproduce_writes_a_record_and_prints_its_table(tmp_path, capsys):
     out = tmp_path / "record.json"
     words = ["reproduce", "biomarker", "--device", "cpu", "--images", "60", "--seeds", "1"]
-    assert program.main([*words, *SMALL, "--out", str(out)]) == 0
+    folder = tmp_path / "weights"
+    assert program.main([*words, *SMALL, "--out", str(out), "--weights", str(folder)]) == 0
     record = json.loads(out.read_text())
+    assert set(record["weights"]) == {"G-D-C", "G-D", "G-C", "ED", "CAM"}
+    for kept in record["weights"].values():
+        data = (folder / kept["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == kept["sha256"]
     assert record["preset"] == "smoke" and record["source"]["data"] == "phantom"
     table = capsys.readouterr().out
     assert "G-D-C" in table and "Grad-CAM-2" in table and f"written: {out}" in table

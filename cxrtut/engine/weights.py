@@ -16,7 +16,7 @@ class WeightsError(Exception):
 
 
 def save_weights(network: nn.Module, path: Path) -> str:
-    """Writes the parameters and buffers of a network, all or nothing; returns the file's SHA-256."""
+    """Writes parameters and buffers, all or nothing; returns the SHA-256 of the file."""
     from safetensors.torch import save
 
     state = {

@@ -1,13 +1,23 @@
-"""The run records behind the numbers that the book prints, one JSON file each in `book/results`."""
+"""The run records behind the numbers that the book prints, one JSON file each in `book/results`,
+and the small networks that some of them left in `book/weights`.
+"""
 
 import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 from urllib.request import urlopen
 
-RESULTS = Path(__file__).resolve().parents[2] / "book" / "results"
-PUBLISHED = "https://raw.githubusercontent.com/cxrtut/cxrtut/main/book/results"
+from torch import nn
+
+from cxrtut.engine.weights import load_weights
+
+BOOK = Path(__file__).resolve().parents[2] / "book"
+RESULTS = BOOK / "results"
+WEIGHTS = BOOK / "weights"
+PUBLISHED = "https://raw.githubusercontent.com/cxrtut/cxrtut/main/book"
 
 
 def read_record(name: str, folder: Path = RESULTS) -> dict[str, Any]:
@@ -28,7 +38,50 @@ def read_record(name: str, folder: Path = RESULTS) -> dict[str, Any]:
         known = sorted(path.stem for path in folder.glob("*.json"))
         raise FileNotFoundError(f"no record {name!r} in {folder}; there are {known}")
     try:
-        with urlopen(f"{PUBLISHED}/{name}.json", timeout=30) as answer:
+        with urlopen(f"{PUBLISHED}/results/{name}.json", timeout=30) as answer:
             return dict(json.load(answer))
     except URLError as error:
         raise FileNotFoundError(f"record {name!r} is neither here nor online: {error}") from error
+
+
+def load_recorded(
+    network: nn.Module, record: Mapping[str, Any], method: str, folder: Path = WEIGHTS
+) -> None:
+    """Loads the network that a run left, of the size the record says, and makes it ready for use.
+
+    Args:
+        network: of the same shape; changed in place, set to evaluation.
+        record: of the run, with `weights`.
+        method: such as "G-D-C".
+        folder: where the files are; what is not there is fetched as it was published, once.
+
+    Raises:
+        FileNotFoundError: the record has no such network, or it is neither here nor online.
+        WeightsError: the file is not the one of the record.
+    """
+    kept = record.get("weights", {})
+    if method not in kept:
+        raise FileNotFoundError(f"the record has no network {method!r}; it has {sorted(kept)}")
+    path = folder / kept[method]["file"]
+    if not path.exists():
+        path = _fetched(kept[method]["file"])
+    load_weights(network, path, kept[method]["sha256"])
+    network.eval()
+
+
+def _fetched(name: str) -> Path:
+    """The published file in the user's cache."""
+    home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    path = Path(home) / "cxrtut" / name
+    if path.exists():
+        return path
+    try:
+        with urlopen(f"{PUBLISHED}/weights/{name}", timeout=60) as answer:
+            data = answer.read()
+    except URLError as error:
+        raise FileNotFoundError(f"weights {name!r} are neither here nor online: {error}") from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{name}.partial-{os.getpid()}")
+    partial.write_bytes(data)
+    partial.replace(path)
+    return path

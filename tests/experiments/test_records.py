@@ -1,7 +1,11 @@
+import io
 import json
 
 import pytest
+import torch
+from torch import nn
 
+from cxrtut.engine.weights import WeightsError, save_weights
 from cxrtut.experiments import records
 
 
@@ -26,4 +30,44 @@ def test_without_a_checkout_the_published_record_is_asked_for(tmp_path, monkeypa
     monkeypatch.setattr(records, "urlopen", offline)
     with pytest.raises(FileNotFoundError, match="neither here nor online"):
         records.read_record("one", tmp_path / "absent")
-    assert asked == [f"{records.PUBLISHED}/one.json"]
+    assert asked == [f"{records.PUBLISHED}/results/one.json"]
+
+
+def recorded(tmp_path):
+    network = nn.Linear(2, 1)
+    sha256 = save_weights(network, tmp_path / "a.safetensors")
+    return network, {"weights": {"A": {"file": "a.safetensors", "sha256": sha256}}}
+
+
+def test_a_recorded_network_is_loaded_and_ready(tmp_path):
+    network, record = recorded(tmp_path)
+    other = nn.Linear(2, 1)
+    records.load_recorded(other, record, "A", tmp_path)
+    assert torch.equal(other.weight, network.weight) and not other.training
+
+
+def test_a_network_that_was_not_kept_or_is_another_is_refused(tmp_path):
+    _, record = recorded(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"the record has no network 'B'; it has \['A'\]"):
+        records.load_recorded(nn.Linear(2, 1), record, "B", tmp_path)
+    save_weights(nn.Linear(2, 1), tmp_path / "a.safetensors")
+    with pytest.raises(WeightsError, match="expected SHA-256"):
+        records.load_recorded(nn.Linear(2, 1), record, "A", tmp_path)
+
+
+def test_without_a_checkout_weights_are_fetched_once_and_checked(tmp_path, monkeypatch):
+    network, record = recorded(tmp_path)
+    data, asked = (tmp_path / "a.safetensors").read_bytes(), []
+
+    def online(address, timeout):
+        asked.append(address)
+        return io.BytesIO(data)
+
+    monkeypatch.setattr(records, "urlopen", online)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        other = nn.Linear(2, 1)
+        records.load_recorded(other, record, "A", tmp_path / "absent")
+        assert torch.equal(other.weight, network.weight)
+    assert asked == [f"{records.PUBLISHED}/weights/a.safetensors"]
+    assert [path.name for path in (tmp_path / "cache" / "cxrtut").iterdir()] == ["a.safetensors"]

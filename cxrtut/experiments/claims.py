@@ -1,0 +1,138 @@
+"""A paper's claims, tested on run records: the status is computed, never typed.
+
+A claims file is YAML, a list of
+
+    - claim: what the paper says
+      where: its place in the paper
+      paper: what it prints, in words
+      record: name of the run record
+      measure: AP
+      protocol: same images
+      better: G-D-C
+      worse: CAM
+
+or, where nothing here could test it, with `untested: why` instead of the last five.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ENOUGH_SEEDS = 3
+# Two-sided 95 % points of Student's t with n - 1 degrees of freedom, by n.
+_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
+_FIELDS = {"claim", "where", "paper"}
+_TESTED = {"record", "measure", "protocol", "better", "worse"}
+
+
+class ClaimError(Exception):
+    """A claims file that cannot be read; says which entry, what was expected and what came."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two methods over seeds, each pair on the same data.
+
+    Attributes:
+        mean: better minus worse.
+        margin: half the 95 % interval of the mean; infinite for one seed.
+        n: seeds.
+    """
+
+    mean: float
+    margin: float
+    n: int
+
+    @property
+    def status(self) -> str:
+        """`reproduced` when the whole interval is above zero and there are three seeds or more,
+        `opposite` when it is below, `weaker` when the mean is above zero only, else `no difference
+        seen`.
+        """
+        if self.n >= ENOUGH_SEEDS and self.mean - self.margin > 0:
+            return "reproduced"
+        if self.n >= ENOUGH_SEEDS and self.mean + self.margin < 0:
+            return "opposite"
+        return "weaker" if self.mean > 0 else "no difference seen"
+
+
+def difference(
+    record: Mapping[str, Any], *, measure: str, protocol: str, better: str, worse: str
+) -> Difference:
+    """Of a record of `experiments.biomarker.compare`.
+
+    Raises:
+        ClaimError: the record lacks a method, a protocol or a measure.
+    """
+    values = {}
+    for method in (better, worse):
+        try:
+            runs = record["results"][method]
+            values[method] = [float(run[protocol][measure]) for run in runs]
+        except KeyError as error:
+            raise ClaimError(f"the record has no {error} for {method!r}") from error
+    gains = [a - b for a, b in zip(values[better], values[worse], strict=True)]
+    n, mean = len(gains), sum(gains) / len(gains)
+    if n < 2:
+        return Difference(mean, math.inf, n)
+    spread = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1))
+    return Difference(mean, _STUDENT.get(n, 2.262) * spread / math.sqrt(n), n)
+
+
+def read_claims(path: Path) -> list[dict[str, str]]:
+    """The entries of a claims file.
+
+    Raises:
+        ClaimError: an entry lacks a field, or has one that is not known.
+    """
+    import yaml
+
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(entries, list) or not entries:
+        raise ClaimError(f"{path}: expected a list of claims, got {type(entries).__name__}")
+    for i, entry in enumerate(entries, 1):
+        kind = {"untested"} if "untested" in entry else _TESTED
+        if set(entry) != _FIELDS | kind:
+            wrong = sorted(set(entry) ^ (_FIELDS | kind))
+            raise ClaimError(f"{path}, claim {i}: missing or not known: {', '.join(wrong)}")
+    return [{key: str(value) for key, value in entry.items()} for entry in entries]
+
+
+def claims_table(
+    path: Path, read: Callable[[str], Mapping[str, Any]]
+) -> list[dict[str, str | int | float | None]]:
+    """The claims with what our records say of them, as rows for a page.
+
+    A record made with networks that are not the paper's shows a direction, and settles nothing: the
+    status is then "not tested".
+
+    Args:
+        path: the claims file.
+        read: the name of a record to the record; FileNotFoundError where there is none.
+    """
+    rows: list[dict[str, str | int | float | None]] = []
+    for entry in read_claims(path):
+        row: dict[str, str | int | float | None] = {
+            "claim": entry["claim"], "where": entry["where"], "paper": entry["paper"],
+        }  # fmt: skip
+        ours, status = "–", ""
+        if "untested" in entry:
+            status = f"not tested: {entry['untested']}"
+        else:
+            try:
+                record = read(entry["record"])
+            except FileNotFoundError:
+                status = "not tested: no record"
+            else:
+                tested = {k: entry[k] for k in ("measure", "protocol", "better", "worse")}
+                gain = difference(record, **tested)
+                margin = f" ± {gain.margin:.3f}" if math.isfinite(gain.margin) else ""
+                ours = f"{gain.mean:+.3f}{margin} ({gain.n} seeds)"
+                small = record["configuration"].get("residual", False)
+                status = f"not tested, small networks: {gain.status}" if small else gain.status
+        rows.append(row | {"ours": ours, "status": status})
+    return rows

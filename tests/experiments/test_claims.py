@@ -1,0 +1,92 @@
+"""Claims whose status is computed."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cxrtut.experiments.claims import (
+    ClaimError,
+    claims_table,
+    difference,
+    read_claims,
+)
+
+ROOT = Path(__file__).resolve().parents[2]
+TESTED = "record: r\n  measure: AP\n  protocol: p\n  better: A\n  worse: B"
+ENTRY = f"- claim: A beats B\n  where: Fig. 1\n  paper: .5 against .4\n  {TESTED}\n"
+
+
+def record(a, b, residual=False):
+    return {
+        "configuration": {"residual": residual},
+        "results": {k: [{"p": {"AP": v}} for v in values] for k, values in (("A", a), ("B", b))},
+    }
+
+
+def gain(a, b):
+    return difference(record(a, b), measure="AP", protocol="p", better="A", worse="B")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "status"),
+    [
+        ([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], "reproduced"),
+        ([0.30, 0.31, 0.31], [0.50, 0.51, 0.52], "opposite"),
+        ([0.5, 0.3, 0.6], [0.3, 0.4, 0.3], "weaker"),
+        ([0.3, 0.4], [0.1, 0.2], "weaker"),  # two seeds settle nothing
+        ([0.9], [0.1], "weaker"),
+        ([0.3, 0.3, 0.3], [0.3, 0.31, 0.3], "no difference seen"),
+    ],
+)
+def test_the_status_follows_from_the_interval_over_seeds(a, b, status):
+    assert gain(a, b).status == status
+
+
+def test_the_interval_is_students_of_the_paired_differences():
+    d = gain([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences .1, .2, .3
+    assert d.mean == pytest.approx(0.2)
+    assert d.margin == pytest.approx(4.303 * 0.1 / 3**0.5)
+    one = gain([0.9], [0.1])
+    assert one.mean == pytest.approx(0.8) and one.margin == float("inf") and one.n == 1
+
+
+def write(tmp_path, text):
+    path = tmp_path / "x.claims.yml"
+    path.write_text(text)
+    return path
+
+
+def test_the_table_says_what_our_records_say(tmp_path):
+    path = write(tmp_path, ENTRY + "- {claim: C, where: w, paper: p, untested: no data}\n")
+    good = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31])
+    rows = claims_table(path, lambda name: {"r": good}[name])
+    assert [row["status"] for row in rows] == ["reproduced", "not tested: no data"]
+    assert re.fullmatch(r"\+0\.203 ± 0\.014 \(3 seeds\)", rows[0]["ours"])
+    assert rows[1]["ours"] == "–"
+
+
+def test_small_networks_and_missing_records_settle_nothing(tmp_path):
+    path = write(tmp_path, ENTRY)
+    small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], residual=True)
+    (row,) = claims_table(path, lambda name: small)
+    assert row["status"] == "not tested, small networks: reproduced"
+
+    def missing(name):
+        raise FileNotFoundError(name)
+
+    assert claims_table(path, missing)[0]["status"] == "not tested: no record"
+
+
+def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
+    with pytest.raises(ClaimError, match=r"claim 1: missing or not known: worse"):
+        read_claims(write(tmp_path, ENTRY.replace("  worse: B\n", "")))
+    with pytest.raises(ClaimError, match="expected a list of claims, got dict"):
+        read_claims(write(tmp_path, "claim: x\n"))
+    with pytest.raises(ClaimError, match=r"the record has no 'A'"):
+        difference({"results": {}}, measure="AP", protocol="p", better="A", worse="B")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "book").rglob("*.claims.yml")), ids=str)
+def test_the_claims_of_the_book_are_whole(path):
+    assert read_claims(path)

@@ -1,0 +1,48 @@
+"""Curves and the pictures of healed images."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from cxrtut.viz.curves import precision_over_recall, terms_over_steps
+from cxrtut.viz.healing import healed
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def test_each_term_has_its_plot_and_empty_places_have_no_axes():
+    terms = {"D/loss": [1.0, 2.0], "G/loss": [3.0, 4.0], "G/ED": [0.1, 0.2], "GC/CE": [0.7, 0.6]}
+    figure = terms_over_steps([10, 20], terms)
+    shown = [axis for axis in figure.axes if axis.axison]
+    assert [axis.get_title() for axis in shown] == list(terms) and len(figure.axes) == 6
+    for axis, values in zip(shown, terms.values(), strict=True):
+        assert axis.lines[0].get_xdata().tolist() == [10, 20]
+        assert axis.lines[0].get_ydata().tolist() == values
+
+
+def test_precision_recall_curves_are_named_and_chance_is_drawn():
+    curve = torch.tensor([0.0, 0.5, 1.0]), torch.tensor([1.0, 0.8, 0.1])
+    figure = precision_over_recall({"G-D-C": curve, "CAM": curve}, chance=0.05)
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["G-D-C", "CAM", "chance"]
+    assert axis.lines[-1].get_ydata() == [0.05, 0.05]
+    assert len({line.get_color() for line in axis.lines}) == 3
+
+
+def test_healed_images_stand_in_rows_with_signed_differences():
+    x = torch.zeros(2, 1, 8, 8)
+    darker = x - 0.2
+    figure = healed(x, {"A": darker, "B": x}, torch.ones(2, 8, 8, dtype=torch.bool))
+    assert len(figure.axes) == 2 * 5
+    titles = [axis.get_title() for axis in figure.axes[:5]]
+    assert titles == ["x", "A", "difference", "B", "difference"]
+    difference = figure.axes[2].images[0].get_array()
+    assert difference.min() == pytest.approx(0.1)  # x - G(x), in units of the full range
+    assert abs(figure.axes[4].images[0].get_array()).max() == 0

@@ -1,4 +1,4 @@
-"""How fast images come: rendering, batches, augmentation and decoding, measured here and now.
+"""How fast it is: rendering, batches, augmentation, decoding, training steps, here and now.
 
     python -m cxrtut bench [--quick] [--json FILE]
 
@@ -33,6 +33,7 @@ from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.records import hardware
+from cxrtut.experiments.step_time import training_steps
 
 SIZES = (64, 128, 256)
 BATCH_SIZE = 32
@@ -70,7 +71,7 @@ QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
 @dataclass(frozen=True)
 class Work:
     """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
-    set.
+    set. A training step has the `parameters` of its networks.
     """
 
     name: str
@@ -78,12 +79,14 @@ class Work:
     images: int
     run: Callable[[], object]
     threads: int | None = None
+    parameters: int | None = None
 
 
 @dataclass(frozen=True)
 class Row:
     """What was measured: images per second (median, smallest, largest), and on CUDA the peak of
-    allocated memory in MiB, of this work alone.
+    allocated memory in MiB, of this work alone; for a training step its milliseconds and
+    parameters.
     """
 
     name: str
@@ -92,6 +95,8 @@ class Row:
     slowest: float
     fastest: float
     peak_mib: float | None
+    step_ms: float | None = None
+    parameters: int | None = None
 
 
 def bench(
@@ -155,6 +160,9 @@ def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
         yield _streamed(store, place, effort)
         yield _augmentation(store, place)
     yield _decoding(folder)
+    for place in (cpu, *accelerated):
+        for step in training_steps(place):
+            yield Work(step.name, place, step.images, step.run, parameters=step.parameters)
 
 
 def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Row:
@@ -182,18 +190,24 @@ def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_c
         calls = math.ceil(effort.seconds / seconds(1))
         rates = [calls * work.images / seconds(calls) for _ in range(effort.repeats)]
     peak = torch.cuda.max_memory_allocated(work.device) / 2**20 if on_cuda else None
-    return Row(work.name, work.device.type, statistics.median(rates), min(rates), max(rates), peak)
+    rate = statistics.median(rates)
+    step = None if work.parameters is None else 1000 * work.images / rate
+    return Row(
+        work.name, work.device.type, rate, min(rates), max(rates), peak, step, work.parameters
+    )  # fmt: skip
 
 
 def table(record: dict) -> str:
     """The record of `bench` as aligned lines, the hardware first."""
     about, versions = record["hardware"], record["versions"]
     quick = record["effort"] == asdict(QUICK)
-    lines = [("", "on", "images/s", "range", "peak MiB")]
+    lines = [("", "on", "images/s", "range", "peak MiB", "ms a step", "parameters")]
     for row in record["rows"]:
         peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
         spread = f"{row['slowest']:.4g} - {row['fastest']:.4g}"
-        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, peak))
+        step = "" if row["step_ms"] is None else f"{row['step_ms']:.4g}"
+        size = "" if row["parameters"] is None else f"{row['parameters']:,}"
+        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, peak, step, size))
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     left = widths[0], widths[1]
     return "\n".join(

@@ -11,6 +11,7 @@ import torch
 
 from cxrtut import bench as module
 from cxrtut.bench import BATCH_SIZE, FULL, QUICK, Effort, Work, bench, hardware, measure, table
+from cxrtut.experiments.step_time import TrainingStep
 
 CPU = torch.device("cpu")
 NAMED = [
@@ -19,6 +20,8 @@ NAMED = [
     "batches, streamed, 256 px",
     "augmentation, 256 px",
     "PNG, 1024 to 256 px, one thread",
+    "classifier (ResNet-10), 64 px",
+    "Biomarker smoke, 64 px",
 ]
 
 
@@ -55,6 +58,10 @@ def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record)
     for row in record["rows"]:
         assert row["device"] == "cpu" and row["peak_mib"] is None
         assert 0 < row["slowest"] <= row["rate"] <= row["fastest"] < math.inf
+        assert (row["step_ms"] is None) == (row["parameters"] is None)
+        if row["step_ms"] is not None:
+            images = {"classifier (ResNet-10), 64 px": 32, "Biomarker smoke, 64 px": 16}
+            assert row["step_ms"] == pytest.approx(1000 * images[row["name"]] / row["rate"])
 
 
 def test_the_record_survives_json_and_names_the_hardware(record):
@@ -76,6 +83,8 @@ def test_the_table_is_aligned_and_has_a_line_for_every_row(record):
         assert line.startswith(name + " ") and line[column:].startswith("cpu ")
     ends = body[0].index("images/s") + len("images/s")
     assert all(line[ends - 1] != " " and line[ends] == " " for line in body)
+    last = record["rows"][-1]
+    assert body[-1].split()[-2:] == [f"{last['step_ms']:.4g}", f"{last['parameters']:,}"]
 
 
 def test_the_rate_is_the_median_of_the_repeats_and_leaves_out_the_warm_up():
@@ -141,10 +150,13 @@ def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     for name in ("_resident", "_streamed"):
         monkeypatch.setattr(module, name, lambda _, place, __: Work("b", CPU, 1, list))
     monkeypatch.setattr(module, "_augmentation", lambda _, place: Work("a", place, 1, list))
+    step = TrainingStep("s", 7, 2, list)
+    monkeypatch.setattr(module, "training_steps", lambda _: [step])
     found = list(module.works(QUICK, gpu, tmp_path))
     rows = [work.name for work in found if work.device == gpu]
-    *sizes, large, augmented = rows
+    *sizes, large, augmented, trained = rows
     assert sizes == [f"phantom, {size} px" for size in (64, 128, 256)] and augmented == "a"
+    assert trained == "s" and found[-1].parameters == 7
     images = {work.name: work.images for work in found if work.device == gpu}
     assert large == f"phantom, 256 px, {images[large]} at once"
     assert images[large] >= 4 * images["phantom, 256 px"]

@@ -28,6 +28,8 @@ ROW = {
     "slowest": 4.0,
     "fastest": 6.0,
     "peak_mib": None,
+    "step_ms": None,
+    "parameters": None,
 }
 BENCH = {
     "what": "images per second",

@@ -13,7 +13,6 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,12 @@ from cxrtut import __version__
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Preset
 from cxrtut.data.sample import from_uint8
 from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.engine.order import generator
 from cxrtut.metrics.classification import auroc, hanley_standard_error
+from cxrtut.nn.backbones import ResNet10
 
-TRAINING_SEVERITY = 1.8  # real images of a label include severe disease, not only subtle
+SEVERITIES = (1.0, 2.2)  # real images of a label show anything from subtle to severe disease
+STRIDE = 16  # of the classifier's last feature map
 MAX_SLOPE = 110  # cycles per image up to which the spectrum is fitted
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 
@@ -82,29 +84,6 @@ def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[
     }
 
 
-class _Block(nn.Module):
-    def __init__(self, channels_in: int, channels: int, stride: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels_in, channels, 3, stride, 1, bias=False)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(channels), nn.BatchNorm2d(channels)])
-        self.skip = nn.Conv2d(channels_in, channels, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.relu(self.norms[0](self.first(x)))
-        return F.relu(self.norms[1](self.second(h)) + self.skip(x))
-
-
-def small_classifier(width: int = 16) -> nn.Sequential:
-    """A residual network of ten layers; image (B, 1, H, W) to logits (B, 8)."""
-    widths = [width, width, 2 * width, 4 * width, 8 * width]
-    stem = nn.Conv2d(1, width, 3, 2, 1)
-    blocks = [_Block(a, b, s) for a, b, s in zip(widths, widths[1:], (1, 2, 2, 2), strict=False)]
-    return nn.Sequential(
-        stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(widths[-1], len(CLASSES))
-    )
-
-
 def train_on_phantoms(
     *,
     n: int,
@@ -116,27 +95,21 @@ def train_on_phantoms(
     device: str,
     progress: Callable[[str], None],
 ) -> nn.Module:
-    """Trains the small classifier on n simulated images only (rendered at twice the size and
-    averaged).
+    """Trains a residual network of ten layers on n simulated images only (rendered at twice the
+    size and averaged), each with a severity of its own.
     """
     phantom = ChestPhantom(2 * size, preset, seed=seed, device=device)
-    images, labels = [], []
-    for start in range(0, n, 256):
-        sample = phantom.sample(torch.arange(start, min(n, start + 256)))
-        images.append(rank_equalise(shrink(sample.image, size)).half())
-        labels.append(sample.label_vector)
-        progress(f"rendered {min(n, start + 256)} of {n} simulated images")
-    image, label = torch.cat(images), torch.cat(labels)
-    generator = torch.Generator().manual_seed(seed)
+    image, label = _simulated(phantom, n, size, seed, progress)
+    draw = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        network = small_classifier().to(device)
+        network = ResNet10(classes=len(CLASSES), stride=STRIDE).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     network.train()
     for step in range(steps):
-        rows = torch.randint(len(image), (batch_size,), generator=generator).to(device)
-        x = jitter(image[rows].float(), generator)
+        rows = torch.randint(len(image), (batch_size,), generator=draw).to(device)
+        x = jitter(image[rows].float(), draw)
         loss = F.binary_cross_entropy_with_logits(network(x), label[rows])
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -145,6 +118,23 @@ def train_on_phantoms(
         if (step + 1) % 200 == 0:
             progress(f"step {step + 1} of {steps}, loss {float(loss.detach()):.3f}")
     return network.eval()
+
+
+def _simulated(
+    phantom: ChestPhantom, n: int, size: int, seed: int, progress: Callable[[str], None]
+) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 8"]]:
+    """Rank-equalised images (in half precision, to save memory) and labels of images 0 ... n - 1,
+    with severities uniform in `SEVERITIES`.
+    """
+    low, high = SEVERITIES
+    severity = low + (high - low) * torch.rand(n, generator=generator("severity", seed))
+    images, labels = [], []
+    for index in torch.arange(n).split(256):
+        sample = phantom.sample(index, severity=severity[index])
+        images.append(rank_equalise(shrink(sample.image, size)).half())
+        labels.append(sample.label_vector)
+        progress(f"rendered {int(index[-1]) + 1} of {n} simulated images")
+    return torch.cat(images), torch.cat(labels)
 
 
 def jitter(image: Float[Tensor, "B 1 H W"], generator: torch.Generator) -> Float[Tensor, "B 1 H W"]:
@@ -200,12 +190,9 @@ def evaluate_on_phantoms(
 ) -> dict[str, float]:
     """AUROC of each class on simulated patients of another population, for comparison."""
     phantom = ChestPhantom(2 * size, preset, seed=seed + 1_000_003, device=device)
-    logits, labels = [], []
-    for block in torch.arange(n).split(256):
-        sample = phantom.sample(block)
-        logits.append(network(rank_equalise(shrink(sample.image, size))))
-        labels.append(sample.label_vector > 0)
-    logit, label = torch.cat(logits), torch.cat(labels)
+    image, labels = _simulated(phantom, n, size, seed, lambda _: None)
+    logit = torch.cat([network(block.float()) for block in image.split(256)])
+    label = labels > 0
     healthy = ~label.any(1)
     return {
         name: auroc(logit[label[:, k] | healthy, k], label[label[:, k] | healthy, k])
@@ -271,11 +258,11 @@ def measure(
         "real": real_statistics(store, rows),
         "simulated": phantom_statistics(200, size=store.size, seed=11, preset=preset),
     }
-    shown = replace(PRESETS[preset], severity=TRAINING_SEVERITY)
+    shown = PRESETS[preset]
     tables, simulated = [], []
     settings = {
         "size": size, "n": n, "steps": steps, "batch_size": batch_size, "seeds": seeds,
-        "preset": preset, "severity": TRAINING_SEVERITY,
+        "preset": preset, "severity": f"{SEVERITIES[0]} to {SEVERITIES[1]}",
     }  # fmt: skip
     for seed in range(seeds):
         progress(f"seed {seed} of {seeds}")

@@ -11,6 +11,7 @@ What a command needs is imported when it runs.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shlex
 import sys
@@ -29,6 +30,7 @@ class CannotBeDone(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit code: 0 done, 1 an error, 2 wrong usage, 130 interrupted."""
     parser = command_line()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not burn a busy core
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(given)
     options.words = shlex.join(["python", "-m", "cxrtut", *given])

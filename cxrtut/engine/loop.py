@@ -13,6 +13,7 @@ from torch import Tensor
 
 from cxrtut.engine import checkpoint
 from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.kernels import fast_kernels
 from cxrtut.engine.order import generator, uniforms
 from cxrtut.engine.phase_step import Captured, PhaseStep, not_captured
 from cxrtut.engine.precision import Precision
@@ -83,7 +84,11 @@ def train(
     }  # fmt: skip
     # The numbers of torch's own generators (dropout) belong to the run, and the caller keeps his.
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), stop_request() as stop:
+    with (
+        torch.random.fork_rng(devices=gpus),
+        fast_kernels(device, task.networks.values()),
+        stop_request() as stop,
+    ):
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
         run = _Run(task, device, ranks, chosen, settings)
         start = 0

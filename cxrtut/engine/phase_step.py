@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.precision import Precision
@@ -131,6 +131,12 @@ class Captured:
     """
 
     def __init__(self, steps: PhaseStep) -> None:
+        """
+        Raises:
+            ValueError: in float16, whose scaled gradients are read back from the device.
+        """
+        if steps.precision.dtype is torch.float16:
+            raise ValueError("capture: expected float32 or bfloat16, got float16")
         self.steps = steps
         self.stream = torch.cuda.Stream(steps.device)
         self.batch: Batch = None
@@ -187,9 +193,3 @@ def not_captured(optimizer: torch.optim.Optimizer) -> None:
     for state in optimizer.state.values():
         if isinstance(state.get("step"), Tensor):
             state["step"] = state["step"].cpu()
-
-
-def to_channels_last(networks: dict[str, nn.Module]) -> None:
-    """The memory layout that convolutions on a GPU are fastest in."""
-    for network in networks.values():
-        network.to(memory_format=torch.channels_last)

@@ -122,10 +122,13 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         )  # fmt: skip
         parser.add_argument(
             "--data", choices=("phantom", "nih", "pasted"), default="phantom",
-            help="simulated, a prepared store, or pasted biomarkers (default: phantom)",
+            help="simulated, any prepared store, or pasted biomarkers (default: phantom)",
         )  # fmt: skip
         parser.add_argument("--data-root", type=Path, metavar="STORE", help="a prepared store")
-        parser.add_argument("--disease", default="Pneumonia", help="(default: %(default)s)")
+        parser.add_argument(
+            "--disease", default="Pneumonia",
+            help="a class of the images, or, of a store, any (default: Pneumonia)",
+        )  # fmt: skip
         parser.add_argument(
             "--phantom-preset", type=_preset, default="easy", help="(default: %(default)s)"
         )

@@ -157,14 +157,21 @@ def disease_study(path: Path | str, size: int, *, disease: str = "Pneumonia") ->
     """One disease of a prepared store against its normal images; the boxes (or masks) are the
     ground truth.
 
+    Args:
+        path: the store, of any source.
+        size: of the images, pixels.
+        disease: one of its classes, or `any` of them.
+
     Raises:
-        StoreError: no such store or class.
+        StoreError: no such store or class, or no normal images in it.
     """
     store = ArrayStore.open(path)
-    rows = np.union1d(store.rows(label=disease), np.flatnonzero(~store.labels.any(axis=1)))
-    return Study.of(
-        f"{disease} ({store.source})", select(store, rows, size=size, classes=(disease,))
-    )
+    normal = np.flatnonzero(~store.labels.any(axis=1))
+    any_of_them = disease == "any" and disease not in store.classes
+    classes = store.classes if any_of_them else (disease,)
+    ill = np.flatnonzero(store.labels.any(axis=1)) if any_of_them else store.rows(label=disease)
+    chosen = select(store, np.union1d(ill, normal), size=size, classes=classes)
+    return Study.of(f"{disease} ({store.source})", chosen)
 
 
 def ground_truth(batch: Batch) -> Bool[Tensor, "B H W"]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.phantom.storage import in_memory
+from cxrtut.data.phantom.storage import in_memory, write_store
 from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.experiments import studies
 from cxrtut.experiments.studies import (
@@ -80,6 +80,19 @@ def test_without_a_test_split_a_fifth_of_the_patients_is_held_out():
     study = Study.of("toy", ArrayStore.from_arrays(images, labels, ("A",)))
     assert 10 <= len(study.held_out_normal) <= 30 and len(study.held_out) == 0
     assert 140 < len(study.normal) + len(study.abnormal) < 180 and len(study.same) == 0
+
+
+def test_a_disease_of_a_store_or_any_of_them_against_the_normal_images(tmp_path):
+    write_store(ChestPhantom(32), tmp_path / "store", 60)
+    store = ArrayStore.open(tmp_path / "store")
+    one = disease_study(tmp_path / "store", 32, disease="Effusion")
+    assert one.store.classes == ("Effusion",)
+    assert len(one.abnormal) + len(one.held_out) == len(store.rows(label="Effusion"))
+    whole = disease_study(tmp_path / "store", 16, disease="any")
+    assert len(whole.store) == 60 and whole.store.classes == store.classes
+    assert whole.store.size == 16
+    with pytest.raises(StoreError, match="got 'Gout'"):
+        disease_study(tmp_path / "store", 32, disease="Gout")
 
 
 def test_at_most_so_many_images_are_scored_evenly(monkeypatch):

@@ -41,7 +41,7 @@ def progress(name: str, stream: Stream | None = None) -> Callable[[Report], None
 
 
 class Bar:
-    """A progress bar with the terms beside it."""
+    """A progress bar with the loss of each phase beside it."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -53,7 +53,8 @@ class Bar:
 
             self.bar = tqdm(total=report.steps, desc=self.name, unit="step", leave=True)
         self.bar.update(report.step - self.bar.n)
-        self.bar.set_postfix_str(terms_text(report))
+        losses = {k.removesuffix("/loss"): v for k, v in report.terms.items() if "/loss" in k}
+        self.bar.set_postfix_str(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
         if report.step == report.steps:
             self.bar.close()
 

@@ -40,7 +40,7 @@ def test_the_bar_shows_steps_and_terms(capsys):
     for step in (4, 10):
         bar(report(step))
     told = capsys.readouterr().err
-    assert "biomarker" in told and "10/10" in told and "D/loss 0.5" in told
+    assert "biomarker" in told and "10/10" in told and "D 0.5" in told
 
 
 def test_in_a_notebook_it_is_a_bar(monkeypatch):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cxrtut.data.phantom.devices import lay_wires
 from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.fusion import Fuse, as_written
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import (
     Plane,
@@ -22,8 +23,11 @@ from cxrtut.data.phantom.shapes import (
     bump,
     chord,
     edge,
+    exp,
     heights,
+    positive,
     profile,
+    root,
     smoothstep,
     texture,
 )
@@ -146,19 +150,19 @@ def mediastinum_profiles(patient: Draws, acquisition: Draws, ctr: Tensor) -> Flo
 
 
 def mediastinum(
-    patient: Draws, acquisition: Draws, profiles: Float[Tensor, "B 3 H W"], frame: Frame
+    p: Draws, a: Draws, profiles: Float[Tensor, "B 3 H W"], x: Plane, y: Plane
 ) -> tuple[Plane, Plane]:
     """Path through heart and mediastinum (cm) and the heart's silhouette (0..1).
 
     `profiles` are those of `mediastinum_profiles`, read at the height of each pixel.
     """
-    p, a = patient.planes(), acquisition.planes()
     right, left, depth = profiles.unbind(1)
-    x = frame.x - 2.5 * a.yaw
-    s = (x / blend(left, right, (x < 0).float())).abs()
+    x = x - 2.5 * a.yaw
+    s = (x / blend(left, right, positive(-x))).abs()
     dome = p.dome_right_y - a.expiration
-    path = depth * chord(s * s * s) * edge(dome + 5 - frame.y, 0.6)
-    heart = ((s < 1) & (frame.y > p.knob_y + 3.2) & (frame.y < dome + 1.2)).float()
+    path = depth * chord(s * s * s) * edge(dome + 5 - y, 0.6)
+    above, below = positive(dome + 1.2 - y), positive(y - p.knob_y - 3.2)
+    heart = positive(1 - s) * above * below
     return path, heart
 
 
@@ -205,18 +209,53 @@ class Plan:
         return Plan(patient, acquisition, profiles, trunk, vessels, bronchi, wires)
 
 
-def build_anatomy(plan: Plan, size: int) -> Anatomy:
+def build_anatomy(plan: Plan, size: int, fuse: Fuse = as_written) -> Anatomy:
     """Evaluates the healthy chest of each planned image on size x size pixels."""
     patient, acquisition = plan.patient, plan.acquisition
     frame = Frame.of(patient, acquisition, size)
-    p, a, x, y = patient.planes(), acquisition.planes(), frame.x, frame.y
-    right, side_x = (x < 0).float(), x.abs()
-    trunk = build_trunk(patient, acquisition, plan.trunk_profiles, size)
-    fine, coarse = texture(patient.fine, x, y), trunk.coarse
-    soft_edge = 0.6 * frame.pixel + 0.03
+    trunk = build_trunk(patient, acquisition, plan.trunk_profiles, size, fuse)
+    fine = texture(patient.fine, frame.x, frame.y)
+    planes = fuse(_chest)(
+        patient.planes(), acquisition.planes(), frame.x, frame.y, frame.pixel,
+        at_height(plan.profiles, frame.y), trunk.coarse, fine,
+        trunk.tissue, trunk.body, trunk.bone, trunk.hilum,
+        project_tree(plan.vessels, frame), project_tree(plan.bronchi, frame),
+    )  # fmt: skip
+    return Anatomy(
+        frame=frame, patient=patient, acquisition=acquisition, coarse=trunk.coarse, fine=fine,
+        body=trunk.body, **dict(zip(_CHEST, planes, strict=True)),
+    )  # fmt: skip
+
+
+_CHEST = (
+    "right", "side_x", "level", "lateral", "dome", "lung_field", "lung_full", "lung", "depth",
+    "open_share", "heart", "vessels", "bronchi", "lung_texture", "tau",
+)  # fmt: skip
+
+
+def _chest(
+    p: Draws,
+    a: Draws,
+    x: Plane,
+    y: Plane,
+    pixel: Float[Tensor, "B 1 1"],
+    profiles: Float[Tensor, "B 5 H W"],
+    coarse: Float[Tensor, "B 3 H W"],
+    fine: Float[Tensor, "B 3 H W"],
+    tissue: Plane,
+    body: Plane,
+    trunk_bone: Plane,
+    hilum: Plane,
+    vessels: Plane,
+    bronchi: Plane,
+) -> tuple[Plane, ...]:
+    """The planes of `Anatomy` that `_CHEST` names, in that order: arithmetic alone, pixel by
+    pixel, on what was read from textures, profiles and trees before.
+    """
+    right, side_x = positive(-x), x.abs()
+    soft_edge = 0.6 * pixel + 0.03
 
     # lungs
-    profiles = at_height(plan.profiles, y)
     width = blend(profiles[:, 4], profiles[:, 3], right)
     dome = blend(p.dome_left_y, p.dome_right_y, right) - a.expiration
     bottom = dome + p.angle_depth
@@ -224,7 +263,7 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
     half_width = p.cage_half_width * (1 + 0.02 * p.cage_asymmetry * (2 * right - 1))
     lateral = p.apex_x + (half_width - p.apex_x) * width + 0.10 * coarse[:, 0]
     rise = (1 - level / 0.15).clamp(0, 1)
-    medial = p.apex_x - (p.apex_x - 0.9) * torch.sqrt(1 - rise * rise)
+    medial = p.apex_x - (p.apex_x - 0.9) * chord(rise * rise)
     outwards = side_x - p.dome_peak_x
     inner = (outwards / p.dome_peak_x).clamp(-1.2, 0)
     dome_shape = dome_fall(p, outwards, half_width) + 1.5 * inner * inner
@@ -233,34 +272,30 @@ def build_anatomy(plan: Plan, size: int) -> Anatomy:
     field = field * edge(side_x - medial, soft_edge + 0.5 * smoothstep((level - 0.06) / 0.12))
     q = (side_x / (lateral + 0.3).clamp_min(0.5)).clamp(0, 1)
     top = (1 - level / 0.55).clamp(0, 1)
-    depth = p.cage_depth * torch.sqrt((1 - top * top) * (1 - q * q * q))
+    depth = p.cage_depth * root((1 - top * top) * (1 - q * q * q))
     full = depth * field
     above = diaphragm - y
     over = edge(above, 1.2 * soft_edge)
-    recess = 0.32 * torch.exp((above / 3.2).clamp(max=0)) * edge(above + p.angle_depth + 0.2, 0.35)
+    recess = 0.32 * exp((above / 3.2).clamp(max=0)) * edge(above + p.angle_depth + 0.2, 0.35)
     open_share = over + (1 - over) * recess
-    heart_path, heart = mediastinum(patient, acquisition, profiles[:, :3], frame)
+    heart_path, heart = mediastinum(p, a, profiles[:, :3], x, y)
     lung = lung_behind(full, depth, open_share, heart_path)
 
     # vessels
     aerated = edge(full * over - 0.4, 0.15) * (lung / (full + 1e-3))
-    vessels = project_tree(plan.vessels, frame).clamp(max=2.5) * aerated
-    bronchi = project_tree(plan.bronchi, frame).clamp(max=1.5) * aerated
+    vessels, bronchi = vessels.clamp(max=2.5) * aerated, bronchi.clamp(max=1.5) * aerated
     ridges = bump(2.5 * fine[:, 2])  # vessels too fine to be drawn one by one
     grain = 1 + 0.05 * coarse[:, 1] + 0.05 * fine[:, 0] + 0.03 * fine[:, 1] + 0.09 * ridges
     lung_texture = p.lung_density * grain
 
     # optical depth
-    bone = trunk.bone + ribs(p, y, side_x, right, lateral, fine[:, 2]) * trunk.body
-    soft = (trunk.tissue - lung).clamp_min(0) + p.hilum_density * trunk.hilum * field * over
+    bone = trunk_bone + ribs(p, y, side_x, right, lateral, fine[:, 2]) * body
+    soft = (tissue - lung).clamp_min(0) + p.hilum_density * hilum * field * over
     tau = MU_SOFT * soft + MU_LUNG * lung * lung_texture + MU_BONE * bone
     tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels
-    return Anatomy(
-        frame=frame, patient=patient, acquisition=acquisition, right=right, side_x=side_x,
-        level=level, lateral=lateral, dome=dome,
-        lung_field=field * over, lung_full=full, lung=lung, depth=depth, open_share=open_share,
-        heart=heart, vessels=vessels, bronchi=bronchi, lung_texture=lung_texture, coarse=coarse,
-        fine=fine, body=trunk.body, tau=tau,
+    return (
+        right, side_x, level, lateral, dome, field * over, full, lung, depth, open_share,
+        heart, vessels, bronchi, lung_texture, tau,
     )  # fmt: skip
 
 

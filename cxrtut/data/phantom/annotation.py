@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from cxrtut.data.phantom.anatomy import Anatomy, cage_level, dome_fall
+from cxrtut.data.phantom.anatomy import cage_level, dome_fall
 from cxrtut.data.phantom.randomness import Draws
 
 MAX_BOXES = 6  # three findings, one box a lung side
@@ -69,9 +69,10 @@ def _costophrenic_angle(p: Draws, dome: Tensor, side: int) -> tuple[Tensor, Tens
     return side * border.float(), y.float()
 
 
-def landmarks(anatomy: Anatomy) -> Float[Tensor, "B 9 2"]:
-    """Pixel coordinates of the nine `LANDMARKS` of the healthy chest."""
-    p, a = anatomy.patient, anatomy.acquisition
+def landmarks(p: Draws, a: Draws) -> Float[Tensor, "B 9 2"]:
+    """Patient coordinates (cm) of the nine `LANDMARKS` of the healthy chest of patients `p` in
+    visits `a`.
+    """
     right_dome, left_dome = p.dome_right_y - a.expiration, p.dome_left_y - a.expiration
     points = [
         (-p.apex_x, p.apex_y),
@@ -88,7 +89,7 @@ def landmarks(anatomy: Anatomy) -> Float[Tensor, "B 9 2"]:
         (width * (0.67 - p.heart_share) + 2.5 * a.yaw, right_dome - 1.6),
     ]
     x, y = torch.stack([x for x, _ in points], 1), torch.stack([y for _, y in points], 1)
-    return torch.stack(anatomy.frame.to_pixels(x, y), dim=-1)
+    return torch.stack([x, y], dim=-1)
 
 
 def cardiothoracic_ratio(

@@ -14,7 +14,7 @@ from torch import Tensor
 from cxrtut.data.phantom.acquisition import SMALLEST_FOV, detector_noise
 from cxrtut.data.phantom.anatomy import Anatomy
 from cxrtut.data.phantom.randomness import Draws
-from cxrtut.data.phantom.shapes import Plane, blur, cos_sin, smooth_coarse
+from cxrtut.data.phantom.shapes import Plane, blur, cos_sin, exp, grid, smooth_coarse
 
 WIDEST_BLUR = 0.07  # cm, of any detector
 REFERENCE_PIXEL = 0.15  # cm; the dose is given in photons per pixel of this size
@@ -62,8 +62,7 @@ class Exposure:
             soft = blur(noise, torch.full_like(frame.pixel, NOISE_CORRELATION), NOISE_CORRELATION)
             noise = (0.55 / 0.47) * soft + 0.45 * noise
         scatter = (
-            smooth_coarse(torch.exp(-tau), 32, 3.0).clamp(max=SCATTER_CEILING)
-            * a.scatter[:, None, None]
+            smooth_coarse(exp(-tau), 32, 3.0).clamp(max=SCATTER_CEILING) * a.scatter[:, None, None]
         )
         measured = signal(tau, noise, scatter, a, frame.pixel)
         window = _window(measured, anatomy.body, a)
@@ -121,7 +120,7 @@ def signal(
     if size >= 128:
         widest = WIDEST_BLUR / SMALLEST_FOV * size
         tau = blur(tau, a.blur[:, None, None] / pixel, widest)
-    intensity = torch.exp(-tau) + scatter
+    intensity = exp(-tau) + scatter
     area = (pixel / REFERENCE_PIXEL) ** 2
     photons = a.dose[:, None, None] * area
     intensity = intensity + torch.sqrt(intensity / photons) * noise
@@ -173,31 +172,43 @@ def _glyphs(words: Sequence[str], device: torch.device) -> Float[Tensor, "W 5 n"
 
 
 def _stamp(
-    glyph: Float[Tensor, "B h w"], x: Tensor, y: Tensor, tilt: Tensor, a: Draws, size: int
+    glyph: Float[Tensor, "B h w"],
+    x: Tensor,
+    y: Tensor,
+    tilt: Tensor,
+    a: Draws,
+    rows: Float[Tensor, " H"],
+    columns: Float[Tensor, " W"],
 ) -> Plane:
-    """Draws one glyph image per picture with its centre at (x, y), fractions of the image."""
-    t = (torch.arange(size, device=glyph.device) + 0.5) / size
-    dx, dy = t.view(1, 1, size) - x[:, None, None], t.view(1, size, 1) - y[:, None, None]
+    """Draws one glyph image per picture with its centre at (x, y), fractions of the image, on the
+    pixels of the given rows and columns.
+    """
+    dx, dy = columns[None, None] - x[:, None, None], rows[:, None] - y[:, None, None]
     cos, sin = (part[:, None, None] for part in cos_sin(tilt))
     half = 0.5 * a.marker_size[:, None, None]
     across = (cos * dx + sin * dy) / (half * glyph.shape[2] / glyph.shape[1])
-    grid = torch.stack([across, (cos * dy - sin * dx) / half], dim=-1)
-    return F.grid_sample(glyph[:, None], grid, align_corners=False)[:, 0]
+    places = grid(across, (cos * dy - sin * dx) / half)
+    return F.grid_sample(glyph[:, None], places, align_corners=False)[:, 0]
 
 
 def _overlay(a: Draws, tag: Float[Tensor, " B"] | None, size: int) -> Plane:
     """Side markers and, where `tag` is 1, the word that may betray the disease (the planted
     confounder).
     """
+    t = (torch.arange(size, device=a.fov.device) + 0.5) / size
+    rows = size // 4  # what is written stays in the upper or the lower quarter
     says_ap = a.ap * a.marker_ap
     on_right = (1 - says_ap) * a.marker_right
     letters = _glyphs(("L ", "R ", "AP"), a.fov.device)
     choice = torch.stack([(1 - says_ap) * (1 - a.marker_right), on_right, says_ap], 1)
     glyph = (choice * a.marker[:, None]) @ letters.flatten(1)
     x = a.marker_x + on_right * (1 - 2 * a.marker_x)
-    overlay = _stamp(glyph.view(-1, *letters.shape[1:]), x, a.marker_y, a.marker_tilt, a, size)
+    glyph = glyph.view(-1, *letters.shape[1:])
+    marker = _stamp(glyph, x, a.marker_y, a.marker_tilt, a, t[:rows], t)
+    overlay = F.pad(marker, (0, 0, 0, size - rows))
     if tag is not None:
         word = _glyphs(("PORT",), a.fov.device) * tag[:, None, None]
         x, y = torch.full_like(tag, 0.16), torch.full_like(tag, 0.93)
-        overlay = overlay + _stamp(word, x, y, torch.zeros_like(tag), a, size)
+        word = _stamp(word, x, y, torch.zeros_like(tag), a, t[-rows:], t)
+        overlay = overlay + F.pad(word, (0, 0, size - rows, 0))
     return overlay.clamp(0, 1)

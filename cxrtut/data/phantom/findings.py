@@ -352,7 +352,8 @@ def _cardiomegaly(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
     """
     ctr = c.patient.ctr + (d.ctr - c.patient.ctr) * extent[:, 0, 0]
     profiles = at_height(mediastinum_profiles(c.patient, c.acquisition, ctr), c.frame.y)
-    path, heart = mediastinum(c.patient, c.acquisition, profiles, c.frame)
+    p, a = c.patient.planes(), c.acquisition.planes()
+    path, heart = mediastinum(p, a, profiles, c.frame.x, c.frame.y)
     lost = (c.lung - lung_behind(c.lung_full, c.depth, c.open_share, path)).clamp_min(0)
     hidden = c.patient.planes().vessel_density * c.vessels * (c.lung - lost < 0.3) * (c.lung >= 0.3)
     return FLUID_FOR_AIR * (lost - hidden), heart > 0.5

@@ -136,6 +136,10 @@ class Draws:
         """The quantities of some of the images."""
         return Draws(source=self, view=lambda value: value[rows])
 
+    def names(self) -> tuple[str, ...]:
+        """The quantities that it was given, or that were asked of it so far."""
+        return tuple(sorted(self._values))
+
     def planes(self) -> Draws:
         """(B, *shape) -> (B, *shape, 1, 1), ready to broadcast against pixels (B, H, W)."""
         return Draws(source=self, view=lambda value: value[..., None, None])

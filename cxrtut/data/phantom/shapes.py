@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Plane = Float[Tensor, "B H W"]
+_LOG2_E = 1 / math.log(2)
 PROFILE_TOP, PROFILE_BOTTOM, PROFILE_POINTS = -26.0, 26.0, 261  # cm, cm, one point every 2 mm
 
 
@@ -29,14 +30,31 @@ def cos_sin(angle: Tensor) -> tuple[Tensor, Tensor]:
     return angle.double().cos().float(), angle.double().sin().float()
 
 
+def exp(x: Tensor) -> Tensor:
+    """e^x by way of 2^x: torch's own takes up to thirty times as long where it underflows."""
+    return (x * _LOG2_E).exp2_()
+
+
 def bump(z: Tensor) -> Tensor:
     """exp(-z^2)."""
-    return (z * z).neg_().exp_()
+    return (z * z).mul_(-_LOG2_E).exp2_()
+
+
+def root(x: Tensor) -> Tensor:
+    """Square root of x; 1e-15 where x is not positive, because the root of 0 takes five times as
+    long as that of any other number.
+    """
+    return x.clamp_min(1e-30).sqrt_()
+
+
+def positive(x: Tensor) -> Tensor:
+    """1 where x > 0, else 0 (several times faster than comparing and converting on a CPU)."""
+    return x.sign().clamp_min_(0)
 
 
 def chord(q: Tensor) -> Tensor:
     """Half chord of the unit circle at squared distance q from its centre."""
-    return (1 - q).clamp_min_(0).sqrt_()
+    return (1 - q).clamp_min_(1e-30).sqrt_()
 
 
 def shell(q: Tensor, hollow: float) -> Tensor:
@@ -70,8 +88,13 @@ def texture(
     """Value noise: a random lattice over [-extent, extent] cm, read at (x, y) in patient
     coordinates.
     """
-    grid = torch.stack([x, y], dim=-1) / extent
-    return F.grid_sample(values, grid, padding_mode="reflection", align_corners=True)
+    places = grid(x / extent, y / extent)
+    return F.grid_sample(values, places, padding_mode="reflection", align_corners=True)
+
+
+def grid(x: Plane, y: Plane) -> Float[Tensor, "B H W 2"]:
+    """Where `grid_sample` reads. x and y stay planes in memory, far quicker to make than pairs."""
+    return torch.stack([x, y], dim=1).permute(0, 2, 3, 1)
 
 
 def heights(device: torch.device) -> Float[Tensor, " P"]:
@@ -98,8 +121,8 @@ def profile(
 def at_height(profiles: Float[Tensor, "B C P"], y: Plane) -> Float[Tensor, "B C H W"]:
     """Reads profiles at the height of each pixel; beyond the ends the last value holds."""
     middle, half = (PROFILE_TOP + PROFILE_BOTTOM) / 2, (PROFILE_BOTTOM - PROFILE_TOP) / 2
-    grid = torch.stack([torch.zeros_like(y), (y - middle) / half], dim=-1)
-    return F.grid_sample(profiles[..., None], grid, padding_mode="border", align_corners=True)
+    places = grid(torch.zeros_like(y), (y - middle) / half)
+    return F.grid_sample(profiles[..., None], places, padding_mode="border", align_corners=True)
 
 
 def _weights(width: Float[Tensor, "B 1 1"], radius: int) -> Float[Tensor, "B 1 R"]:
@@ -140,14 +163,27 @@ def blur(image: Plane, width: Float[Tensor, "B 1 1"], widest: float) -> Plane:
     return blurred
 
 
+def enlarge(images: Float[Tensor, "*S h w"], size: int) -> Float[Tensor, "*S H W"]:
+    """Bilinear interpolation to size x size pixels; on a CPU by OpenCV, several times faster."""
+    if images.device.type != "cpu":
+        planes = images.flatten(0, -3)[:, None]
+        planes = F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
+        return planes.view(*images.shape[:-2], size, size)
+    import cv2
+
+    out = images.new_empty(*images.shape[:-2], size, size)
+    sources, targets = images.contiguous().flatten(0, -3).numpy(), out.flatten(0, -3).numpy()
+    for source, target in zip(sources, targets, strict=True):
+        cv2.resize(source, (size, size), dst=target, interpolation=cv2.INTER_LINEAR)
+    return out
+
+
 def smooth_coarse(image: Plane, cells: int, width: float) -> Plane:
     """A very wide blur: average to cells x cells, blur there by `width` cells, interpolate back."""
     size = image.shape[-1]
     coarse = F.avg_pool2d(image[:, None], max(1, size // cells))[:, 0]
     coarse = blur(coarse, coarse.new_full((len(coarse), 1, 1), width), width)
-    return F.interpolate(coarse[:, None], size=(size, size), mode="bilinear", align_corners=False)[
-        :, 0
-    ]
+    return enlarge(coarse, size)
 
 
 def splat(

@@ -6,9 +6,8 @@ import math
 
 import torch
 
-from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.randomness import Draws
-from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, shell
+from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, exp, positive, shell
 
 LAST_POSTERIOR_RIB, LAST_ANTERIOR_RIB = 11, 9  # counted from 0
 
@@ -25,7 +24,7 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
     wide = lateral + 0.30
     s = side_x / wide.clamp_min(0.5)
     s2 = s * s
-    cosine = torch.sqrt((1 - s2 * s2).clamp_min(0))
+    cosine = chord(s2 * s2)
     half_depth = 0.5 * p.cage_depth + 0.4
     rise = p.rib_tilt * half_depth
     along, across = (cosine * wide).square(), (rise * s2).square()
@@ -49,9 +48,9 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
         half = p.rib_half_width * (1.0 if posterior else 1.08)
         rib = shell((distance / half).square(), 0.56) + 0.14 * bump((distance + 0.8 * half) / 0.14)
         last = LAST_POSTERIOR_RIB if posterior else LAST_ANTERIOR_RIB
-        exists = ((k >= 0) & (k <= last)).float() * (1 - 0.45 * (k > 9).float())
+        exists = positive(1 - (k - k.clamp(0, last)).abs())
         if posterior:
-            seen = edge(side_x - 2.0, 0.3)
+            seen = edge(side_x - 2.0, 0.3) * (1 - 0.45 * (k - 9).clamp(0, 1))
         else:
             bony = edge(side_x - (6.0 + 0.28 * (k - 3)), 0.35)
             cartilage = edge(side_x - 3.0, 0.5) - bony
@@ -60,9 +59,8 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
     return bone * p.rib_density
 
 
-def shoulder_girdle(p: Draws, a: Draws, frame: Frame, side_x: Plane, right: Plane) -> Plane:
+def shoulder_girdle(p: Draws, a: Draws, y: Plane, side_x: Plane, right: Plane) -> Plane:
     """Clavicle, scapula with its spine, and humerus; both sides in one evaluation on |x|."""
-    y = frame.y
 
     def side(name: str) -> Plane:
         return blend(p[name][:, 1], p[name][:, 0], right)
@@ -96,10 +94,9 @@ def shoulder_girdle(p: Draws, a: Draws, frame: Frame, side_x: Plane, right: Plan
     return clavicle + blade + ridge + 1.7 * humerus
 
 
-def spine(p: Draws, a: Draws, frame: Frame) -> Plane:
+def spine(p: Draws, a: Draws, x: Plane, y: Plane) -> Plane:
     """A row of vertebrae: body, end plates, cortex, pedicles, spinous and transverse processes."""
-    y = frame.y
-    x = frame.x - p.spine_x - 0.3 * p.spine_bend * y * y + 5 * a.yaw
+    x = x - p.spine_x - 0.3 * p.spine_bend * y * y + 5 * a.yaw
     count = (y + 20) / (2.05 + 0.018 * (y + 20)) + p.spine_phase
     f = count - count.floor() - 0.5  # -1/2 .. 1/2 within a vertebra
     half, side_x = 1.40 + 0.020 * (y + 14).clamp_min(0), x.abs()
@@ -111,8 +108,8 @@ def spine(p: Draws, a: Draws, frame: Frame) -> Plane:
         + 0.30 * body * bump((f.abs() - 0.40) / 0.035)
         + 0.30 * bump((side_x - half + 0.08) / 0.09) * filled
     )
-    pedicles = torch.exp(-((side_x - 0.72 * half) / 0.28).square() - ((f + 0.18) / 0.17).square())
-    spinous = torch.exp(-(x / 0.2).square() - ((f - 0.1) / 0.26).square())
+    pedicles = exp(-((side_x - 0.72 * half) / 0.28).square() - ((f + 0.18) / 0.17).square())
+    spinous = exp(-(x / 0.2).square() - ((f - 0.1) / 0.26).square())
     transverse = (
         bump((f + 0.2) / 0.12) * edge(half + 1.3 - side_x, 0.2) * edge(side_x - half + 0.2, 0.2)
     )

@@ -30,6 +30,7 @@ def _keep_freed_memory() -> None:
     if sys.platform == "linux" and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         libc.mallopt(-1, 2**28)  # M_TRIM_THRESHOLD
+        libc.mallopt(-2, 2**26)  # M_TOP_PAD, a whole heap of a worker: none is handed back
         libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD
 
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.fusion import Fuse, as_written
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import (
     Plane,
@@ -22,6 +22,9 @@ from cxrtut.data.phantom.shapes import (
     blend,
     chord,
     edge,
+    enlarge,
+    exp,
+    positive,
     profile,
     rounded,
     smoothstep,
@@ -59,25 +62,40 @@ def trunk_profiles(patient: Draws) -> Float[Tensor, "B 3 P"]:
 
 
 def build_trunk(
-    patient: Draws, acquisition: Draws, profiles: Float[Tensor, "B 3 P"], size: int
+    patient: Draws,
+    acquisition: Draws,
+    profiles: Float[Tensor, "B 3 P"],
+    size: int,
+    fuse: Fuse = as_written,
 ) -> Trunk:
     """Evaluates the trunk on size x size pixels; `profiles` are those of `trunk_profiles`."""
     coarse_size = size // 2 if size >= FULL_BELOW else size
     frame = Frame.of(patient, acquisition, coarse_size)
-    p, a, x, y = patient.planes(), acquisition.planes(), frame.x, frame.y
-    side_x, right = x.abs(), (x < 0).float()
-    grain = texture(patient.coarse, x, y)
-    thickness, body = _body(p, a, at_height(profiles, y), y, side_x)
-    bone = (shoulder_girdle(p, a, frame, side_x, right) + spine(p, a, frame)) * body
-    surface = _surface(p, y, side_x, right) - _air(p, a, frame, side_x)
-    tissue = thickness * (1 + 0.012 * grain[:, 2]) + surface * body
-    hilum = torch.exp(-((x + 3.9 - a.yaw).square() + ((y + 2.2) / 1.7).square()))
-    hilum = hilum + torch.exp(-((x - 4.1 - a.yaw).square() + ((y + 3.0) / 1.7).square()))
-    planes = torch.cat([torch.stack([tissue, body, bone, hilum], 1), grain], 1)
+    x, y, grain = frame.x, frame.y, texture(patient.coarse, frame.x, frame.y)
+    p, a, profiles = patient.planes(), acquisition.planes(), at_height(profiles, y)
+    planes = (*fuse(_trunk)(p, a, x, y, profiles, grain), grain)
     if coarse_size != size:
-        planes = F.interpolate(planes, size=(size, size), mode="bilinear", align_corners=False)
-    tissue, body, bone, hilum = planes[:, :4].unbind(1)
-    return Trunk(tissue, body, bone, hilum, planes[:, 4:])
+        planes = tuple(enlarge(plane, size) for plane in planes)
+    return Trunk(*planes)
+
+
+def _trunk(
+    p: Draws,
+    a: Draws,
+    x: Plane,
+    y: Plane,
+    profiles: Float[Tensor, "B 3 H W"],
+    grain: Float[Tensor, "B 3 H W"],
+) -> tuple[Plane, ...]:
+    """Soft tissue, silhouette, bone and hilum of `Trunk` at the pixels' x and y."""
+    side_x, right = x.abs(), positive(-x)
+    thickness, body = _body(p, a, profiles, y, side_x)
+    bone = (shoulder_girdle(p, a, y, side_x, right) + spine(p, a, x, y)) * body
+    surface = _surface(p, y, side_x, right) - _air(p, a, x, y, side_x)
+    tissue = thickness * (1 + 0.012 * grain[:, 2]) + surface * body
+    hilum = exp(-(x + 3.9 - a.yaw).square() - ((y + 2.2) / 1.7).square())
+    hilum = hilum + exp(-(x - 4.1 - a.yaw).square() - ((y + 3.0) / 1.7).square())
+    return tissue, body, bone, hilum
 
 
 def _body(
@@ -110,9 +128,9 @@ def _surface(p: Draws, y: Plane, side_x: Plane, right: Plane) -> Plane:
     return p.female * breast + (1 - p.female) * pectoral + 0.9 * present * fold
 
 
-def _air(p: Draws, a: Draws, frame: Frame, side_x: Plane) -> Plane:
+def _air(p: Draws, a: Draws, x: Plane, y: Plane, side_x: Plane) -> Plane:
     """Trachea, main bronchi and the gas under the left dome, cm."""
-    x, y, carina = frame.x, frame.y, p.knob_y + 1.6
+    carina = p.knob_y + 1.6
     trachea = chord(((x - 0.5 * p.spine_x + 0.15 - 0.5 * a.yaw) / 0.9).square())
     bronchi = chord(((y - carina - 0.15 - 0.5 * side_x) / 0.7).square())
     bronchi = bronchi * edge(3.6 - side_x, 0.3) * edge(y - carina + 0.5, 0.2)

@@ -1,6 +1,7 @@
 """What is drawn, not only what was planned: ribs, vessels, signal, markers."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -49,9 +50,17 @@ def test_a_vessel_tree_keeps_its_volume_at_every_resolution(size):
 
 def test_branches_fork_at_every_level_and_get_thinner():
     tree = grow_tree(keys(0, torch.arange(2)), "x", roots=4, levels=5, radius=0.4)
-    assert [level.start.shape[2] for level in tree] == [4, 8, 16, 32, 64]
+    assert [level.start.shape[3] for level in tree] == [4, 8, 16, 32, 64]
     end = tree[0].start + tree[0].step + tree[0].bend
-    assert torch.equal(tree[1].start[:, :, :4], end) and torch.equal(tree[1].start[:, :, 4:], end)
+    assert torch.equal(tree[1].start[..., :4], end) and torch.equal(tree[1].start[..., 4:], end)
+
+
+def test_a_branch_is_a_little_shorter_than_the_one_it_leaves():
+    """By a factor of .72 to .94, whichever way it turns: directions are unit vectors."""
+    tree = grow_tree(keys(0, torch.arange(8)), "x", roots=4, levels=4, radius=0.4)
+    for parent, child in pairwise(tree):
+        ratio = child.step.norm(dim=1) / parent.step.norm(dim=1).repeat(1, 1, 2)
+        assert ratio.min() > 0.72 - 1e-4 and ratio.max() < 0.94 + 1e-4
 
 
 def test_the_signal_is_the_optical_depth_of_what_arrives():

@@ -3,7 +3,17 @@ import math
 import torch
 import torch.nn.functional as F
 
-from cxrtut.data.phantom.shapes import at_height, blur, heights, profile, splat
+from cxrtut.data.phantom.shapes import (
+    at_height,
+    blur,
+    enlarge,
+    exp,
+    heights,
+    positive,
+    profile,
+    root,
+    splat,
+)
 
 
 def test_splat_keeps_the_sum_and_puts_a_whole_point_on_its_pixel():
@@ -54,3 +64,16 @@ def test_the_blur_of_an_accelerator_is_the_blur_of_a_cpu():
     weights = _weights(width, 4)
     by_taps = _blur_along(_blur_along(image, 1, weights), 2, weights)
     assert torch.allclose(blur(image, width, 4 / 2.2), by_taps, atol=1e-6)
+
+
+def test_quick_functions_are_those_of_torch():
+    x = torch.tensor([-300.0, -5.0, -0.1, -0.0, 0.0, 0.1, 5.0])
+    assert torch.allclose(exp(x), torch.exp(x), rtol=3e-6, atol=0)
+    assert torch.allclose(root(x), torch.sqrt(x.clamp_min(0)), rtol=1e-6, atol=2e-15)
+    assert positive(x).tolist() == [0, 0, 0, 0, 0, 1, 1]
+
+
+def test_enlarging_is_bilinear_interpolation_between_pixel_centres():
+    images = torch.rand(2, 3, 8, 8)
+    expected = F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
+    assert torch.allclose(enlarge(images, 20), expected, atol=1e-6)

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from cxrtut.data.phantom import ChestPhantom, PhantomSample
-from cxrtut.experiments.realism import rank_equalise, shrink, small_classifier
+from cxrtut.experiments.realism import rank_equalise, shrink
 from cxrtut.metrics.classification import auroc, hanley_standard_error
+from cxrtut.nn.backbones import ResNet10
 
 TRAINING, TEST = 800, 500
 
@@ -21,7 +22,7 @@ def area_after_training(image: torch.Tensor, abnormal: torch.Tensor) -> float:
     """AUROC on held-out patients of a small network trained to tell abnormal from normal."""
     x, y = rank_equalise(shrink(image, 32)), abnormal.float()
     torch.manual_seed(0)
-    network = small_classifier(8)
+    network = ResNet10(width=8, classes=8, stride=16)
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     for rows in torch.randint(TRAINING, (240, 32)):
         loss = F.binary_cross_entropy_with_logits(network(x[rows])[:, 0], y[rows])

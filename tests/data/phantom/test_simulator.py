@@ -263,6 +263,7 @@ def test_an_empty_request_gives_an_empty_sample(phantom):
         ({"prevalence": 1.5}, r"\[0, 1\]"),
         ({"severity": 3.0}, "2.2"),
         ({"confounder": Confounder(disease="Hernia")}, "Hernia"),
+        ({"compiled": True, "device": "meta"}, "for the CPU"),
     ],
 )
 def test_wrong_settings_are_named(arguments, message):

@@ -1,0 +1,78 @@
+"""Compiled arithmetic. torch keeps what it compiled on the disk: only the first run takes long.
+
+The phantom is compiled at its smallest size; half a minute, and a few seconds in later runs.
+"""
+
+import os
+import shutil
+
+import pytest
+import torch
+from torch._inductor import config
+
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.fusion import as_written, fused
+from cxrtut.data.phantom.randomness import Draws
+
+COMPILERS = (os.environ.get("CXX", "g++"), "g++", "clang++")
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, COMPILERS)), reason="no C++ compiler is installed"
+)
+
+
+def rings(p: Draws, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    distance = x * x / p.radius
+    return distance.sigmoid(), (1 - distance).clamp_min(0).sqrt_() * p.depth[:, 1]
+
+
+def drawn(n: int) -> tuple[Draws, torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    quantities = {
+        "radius": torch.rand(n, 1, 1, generator=generator) + 1,
+        "depth": torch.rand(n, 2, 1, 1, generator=generator),
+        "unused": torch.rand(n, generator=generator),
+    }
+    return Draws(quantities), torch.randn(n, 32, 32, generator=generator)
+
+
+@needs_compiler
+def test_fused_arithmetic_is_the_arithmetic_for_any_number_of_images():
+    draws, x = drawn(4)
+    compiled = fused(4)(rings)
+    together = compiled(draws, x)
+    for plane, expected in zip(together, as_written(rings)(draws, x), strict=True):
+        assert torch.allclose(plane, expected, atol=1e-5)
+    for i in range(4):
+        alone = compiled(draws.take(slice(i, i + 1)), x[i : i + 1])
+        for plane, expected in zip(alone, together, strict=True):
+            assert plane.shape == (1, 32, 32) and torch.equal(plane[0], expected[i])
+
+
+@needs_compiler
+def test_a_missing_compiler_is_named():
+    with (
+        config.patch({"cpp.cxx": (None, "/nowhere/c++")}),
+        pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler .* compiling rings failed"),
+    ):
+        fused(3)(rings)(*drawn(3))
+
+
+@needs_compiler
+def test_a_compiled_phantom_draws_the_images_of_the_written_one():
+    """Within 2e-3 grey levels of 1, and each the same bit for bit in any batch and order."""
+    phantom = ChestPhantom(32, chunk=8, compiled=True)
+    index = torch.tensor([37, 4, 11, 5, 90, 12, 13, 2, 7, 8, 9])
+    together, written = phantom.sample(index), ChestPhantom(32).sample(index)
+    for name in ("image", "healthy"):
+        difference = (getattr(together, name) - getattr(written, name)).abs() / 2
+        assert float(difference.max()) < 2e-3
+    assert torch.equal(together.landmarks, written.landmarks)
+    assert float((together.region != written.region).float().mean()) < 1e-3
+    turned = phantom.sample(index.flip(0))
+    for i, number in enumerate(index[:4]):
+        alone = phantom.sample(number[None])
+        for name in ("image", "healthy", "mask", "region", "boxes", "lung", "heart"):
+            value = getattr(together, name)[i]
+            assert torch.equal(value, getattr(alone, name)[0]), f"{name} of image {number} alone"
+            flipped = getattr(turned, name)[len(index) - 1 - i]
+            assert torch.equal(value, flipped), f"{name} of image {number} in another order"

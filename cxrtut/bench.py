@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import platform
+import shutil
 import statistics
 import tempfile
 import time
@@ -54,6 +55,7 @@ class Effort:
         chunks: chunks rendered at once for each thread (below 1: a part of one).
         stored: images of the store that batches are taken from.
         batches: batches taken from the store in one call.
+        compiled: rendering with fused arithmetic too, which is compiled first, a minute in all.
     """
 
     repeats: int
@@ -61,9 +63,10 @@ class Effort:
     chunks: float
     stored: int
     batches: int
+    compiled: bool = False
 
 
-FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256, batches=16)
+FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256, batches=16, compiled=True)
 # A few images and short repeats: it shows that everything runs, not how fast.
 QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
 
@@ -149,6 +152,8 @@ def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
         yield replace(
             _rendering(size, cpu, effort, 1), name=f"phantom, {size} px, one thread", threads=1
         )
+        if effort.compiled and shutil.which(os.environ.get("CXX", "g++")):
+            yield _rendering(size, cpu, effort, torch.get_num_threads(), compiled=True)
         for other in accelerated:
             yield _rendering(size, other, effort, 1)
     for other in accelerated:
@@ -228,11 +233,14 @@ def table(record: dict) -> str:
     )
 
 
-def _rendering(size: int, device: torch.device, effort: Effort, threads: int) -> Work:
+def _rendering(
+    size: int, device: torch.device, effort: Effort, threads: int, compiled: bool = False
+) -> Work:
     """Images with healthy twin, masks, regions and boxes."""
-    phantom = ChestPhantom(size, device=device)
+    phantom = ChestPhantom(size, device=device, compiled=compiled)
     index = torch.arange(max(1, int(phantom.chunk * effort.chunks * threads)))
-    return Work(f"phantom, {size} px", device, len(index), lambda: phantom.sample(index))
+    name = f"phantom, {size} px{', compiled' if compiled else ''}"
+    return Work(name, device, len(index), lambda: phantom.sample(index))
 
 
 def _rendering_many(device: torch.device, effort: Effort) -> Work:

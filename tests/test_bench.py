@@ -162,6 +162,19 @@ def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     assert images[large] >= 4 * images["phantom, 256 px"]
 
 
+@pytest.mark.parametrize(("compiler", "there"), [("/bin/c++", True), (None, False)])
+def test_compiled_rendering_is_measured_where_there_is_a_compiler(
+    compiler, there, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module.shutil, "which", lambda _: compiler)
+    monkeypatch.setattr(module, "write_store", lambda *_: None)
+    for name in ("_resident", "_streamed", "_augmentation"):
+        monkeypatch.setattr(module, name, lambda *_: Work("other", CPU, 1, list))
+    names = [work.name for work in module.works(replace(QUICK, compiled=True), CPU, tmp_path)]
+    assert ("phantom, 256 px, compiled" in names) == there
+    assert not any("compiled" in w.name for w in module.works(QUICK, CPU, tmp_path))
+
+
 def test_what_a_row_holds_is_free_before_the_next_one_is_measured(monkeypatch):
     # On CUDA a resident store that lived on would count in the peaks of the rows after it.
     held, resident = weakref.WeakSet(), {}

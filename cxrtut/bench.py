@@ -10,6 +10,7 @@ moment, so no test depends on them.
 from __future__ import annotations
 
 import math
+import os
 import platform
 import shutil
 import statistics

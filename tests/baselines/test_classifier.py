@@ -1,0 +1,132 @@
+"""The classifiers: their losses in closed form, where gradients go, and that they learn."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cxrtut.baselines.classifier import DiseaseClassifier, NormalOrNot, predict
+from cxrtut.data.feed import Feed
+from cxrtut.data.sample import Batch
+from cxrtut.data.store import ArrayStore
+from cxrtut.engine.loop import train
+from cxrtut.engine.order import generator, seeded, shuffled
+from cxrtut.engine.task import Task, check_task
+
+
+class Looked(nn.Module):
+    """A classifier whose logits are the image's first pixels, times a weight that can learn."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes, self.weight = classes, nn.Parameter(torch.ones(1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.weight * image.flatten(1)[:, : self.classes]
+
+
+def batch_of(pixels: list[list[float]], labels: list[list[float]]) -> Batch:
+    """Images (B, 1, 2, 2), the first pixels given, the others black."""
+    image = torch.full((len(pixels), 4), -1.0)
+    image[:, : len(pixels[0])] = torch.tensor(pixels)
+    n = len(pixels)
+    return Batch(
+        image=image.view(n, 1, 2, 2),
+        label_vector=torch.tensor(labels),
+        boxes=torch.zeros(n, 0, 4),
+        box_label=torch.zeros(n, 0, dtype=torch.int64),
+        index=torch.arange(n),
+    )
+
+
+def test_the_loss_of_normal_or_not_is_the_cross_entropy_written_out():
+    batch = batch_of([[0.2, 0.9], [0.5, -0.5]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
+    loss, terms = NormalOrNot(Looked(2)).loss(batch)
+    # Softmax of two logits is the sigmoid of their difference: 0.7 for the ill, 1 for the normal.
+    expected = (math.log(1 + math.exp(-0.7)) + math.log(1 + math.exp(-1.0))) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert float(terms["accuracy"]) == 1.0
+
+
+def test_any_disease_is_abnormal_and_two_are_no_more_than_one():
+    pixels = [[0.0, 1.0]] * 3
+    labels = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
+    _, terms = NormalOrNot(Looked(2)).loss(batch_of(pixels, labels))
+    assert float(terms["accuracy"]) == pytest.approx(2 / 3)
+
+
+def test_the_loss_of_diseases_is_the_mean_of_binary_cross_entropies():
+    batch = batch_of([[0.5, -1.0, 0.0], [1.0, 0.25, -0.5]], [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    loss, terms = DiseaseClassifier(Looked(3)).loss(batch)
+    signs = ((0.5, 1), (-1.0, -1), (0.0, 1), (1.0, -1), (0.25, 1), (-0.5, -1))
+    expected = sum(math.log(1 + math.exp(-sign * z)) for z, sign in signs) / 6
+    assert loss.item() == pytest.approx(expected, rel=1e-6)
+    assert terms == {}
+
+
+@pytest.mark.parametrize("make", [NormalOrNot, DiseaseClassifier])
+def test_a_classifier_is_a_task_of_one_network_with_its_optimiser(make):
+    task = make(nn.Linear(2, 2), learning_rate=3e-4)
+    assert isinstance(task, Task)
+    check_task(task)
+    (phase,) = task.phases(7, 1)
+    assert (phase.name, phase.updates) == ("C", ("classifier",))
+    assert phase.loss == task.loss
+    assert task.optimizers["classifier"].param_groups[0]["lr"] == 3e-4
+
+
+def test_the_gradient_raises_the_logit_of_the_label_and_lowers_the_other():
+    logits = nn.Linear(4, 2)
+    task = NormalOrNot(nn.Sequential(nn.Flatten(), logits))
+    task.loss(batch_of([[0.3, 0.1]], [[1.0]]))[0].backward()
+    assert logits.bias.grad is not None
+    down, up = logits.bias.grad.tolist()
+    assert down > 0 > up and down == pytest.approx(-up)
+
+
+@pytest.mark.parametrize("make", [NormalOrNot, DiseaseClassifier])
+def test_training_tells_bright_images_from_dark_ones(make):
+    draw = generator("bright or dark", 0)
+    label = torch.arange(64) % 2
+    level = 90 + 60 * label[:, None, None, None]
+    images = (level + 20 * torch.randn(64, 1, 8, 8, generator=draw)).clamp(0, 255).to(torch.uint8)
+    labels = torch.stack([label, 1 - label] if make is DiseaseClassifier else [label], 1)
+    store = ArrayStore.from_arrays(
+        images.numpy(), labels.to(torch.uint8).numpy(), ("a", "b")[: labels.shape[1]]
+    )
+    with seeded("bright or dark", 1):
+        network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 2))
+    task = make(network, learning_rate=0.05)
+    reports = train(task, Feed(store, shuffled(torch.arange(64))), steps=80, batch_size=16)
+    assert reports[-1].terms["C/loss"] < 0.1
+    z = predict(network, images / 127.5 - 1)
+    called = z[:, 0] > 0 if make is DiseaseClassifier else z[:, 1] > z[:, 0]
+    assert torch.equal(called, label > 0)
+
+
+def test_predict_is_in_evaluation_mode_and_puts_the_mode_back():
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
+    images = torch.rand(5, 1, 2, 2)
+    for mode in (True, False):
+        network.train(mode)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        once, twice = predict(network, images), predict(network, images)
+        assert torch.equal(once, twice) and not once.requires_grad
+        assert network.training is mode
+        after = network.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def test_the_mode_is_put_back_when_the_network_fails():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        predict(network, torch.rand(2, 1, 2, 2))
+    assert network.training
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
+def test_the_size_of_a_batch_does_not_change_the_logits(batch_size):
+    images = torch.rand(5, 1, 2, 2)
+    logits = predict(Looked(2), images, batch_size)
+    assert torch.equal(logits, images.flatten(1)[:, :2])

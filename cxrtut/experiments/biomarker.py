@@ -45,6 +45,7 @@ from cxrtut.papers.biomarker import (
     Biomarker,
     Config,
     Pretraining,
+    WarmUp,
     WithoutClassifier,
     WithoutCritic,
     heal,
@@ -73,7 +74,7 @@ def train_arm(
     prepare: Callable[[Biomarker], Sequence[Tell]] | None = None,
     **settings: Any,
 ) -> Biomarker:
-    """Pre-trains G on all images and trains an arm of Fig. 3.
+    """Pre-trains G on all images, warms C up where the arm has one, and trains an arm of Fig. 3.
 
     Args:
         arm: one of `ARMS`.
@@ -88,23 +89,22 @@ def train_arm(
         **settings: further arguments of `engine.loop.train`.
     """
     task = ARMS[arm](config, seed=seed, device=device)
-    ranks = settings.get("ranks", Ranks())
     common = {
         "batch_size": config.batch_size, "seed": seed, "device": device, "resume": resume,
+        "ranks": settings.pop("ranks", Ranks()),
         "configuration": {
             "arm": arm, "config": asdict(config), "data": study.store.fingerprint,
         },
     }  # fmt: skip
     feed = study.feed()
-    if config.pretraining_steps and arm != "ED":
-        before = Pretraining(config, seed=seed, device=device)
-        before.networks["generator"].load_state_dict(task.networks["generator"].state_dict())
-        folder = None if out is None else out / "pretraining"
-        train(
-            before, feed, steps=config.pretraining_steps, checkpoint_dir=folder,
-            **(common | {"ranks": ranks}),
-        )  # fmt: skip
-        task.networks["generator"].load_state_dict(before.networks["generator"].state_dict())
+    for name, stage, steps in (
+        ("pretraining", Pretraining, config.pretraining_steps if arm != "ED" else 0),
+        ("warm-up", WarmUp, config.warm_up_steps if arm in ("G-D-C", "G-C") else 0),
+    ):
+        if steps:
+            before = stage(config, device=device, networks=task.networks)
+            folder = None if out is None else out / name
+            train(before, feed, steps=steps, checkpoint_dir=folder, **common)
     told = [*callbacks, *(prepare(task) if prepare else ())]
     folder = None if out is None else out / "checkpoints"
     train(

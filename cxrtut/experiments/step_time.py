@@ -18,8 +18,6 @@ from cxrtut.engine.task import Task
 from cxrtut.nn.backbones import ResNet10
 from cxrtut.papers import biomarker
 
-LATE = 10**9  # a step after every warm-up, when all phases run
-
 
 @dataclass(frozen=True)
 class TrainingStep:
@@ -85,7 +83,7 @@ def _step(
     runner = Captured(phase_step) if capture else phase_step
 
     def run() -> None:
-        for phase in task.phases(LATE, 0):
+        for phase in task.phases(0, 0):
             runner.run(phase, batch)
 
     parameters = sum(p.numel() for n in task.networks.values() for p in n.parameters())

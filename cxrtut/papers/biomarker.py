@@ -13,6 +13,7 @@ Steps
     Section 2, "subtracting the output from the input"                `localise`
     Section 3.1, "modified UNet ... Tanh"                             `Generator`
     Section 3.1, "the UNet is pre-trained with all images"            `Pretraining`
+    (not in the paper) C before the rest                              `WarmUp`
     Section 3.2 and Fig. 3, without C, without D, without both        `WithoutClassifier`,
                                                                       `WithoutCritic`, `Pretraining`
 
@@ -64,7 +65,7 @@ class Config:
     beta_2: float = 0.999  # †
     batch_size: int = 32  # 3.1
     pretraining_steps: int = 2000  # †
-    warm_up_steps: int = 300  # † see `Biomarker`
+    warm_up_steps: int = 300  # † see `WarmUp`
     steps: int = 26_000  # † 200 epochs of 2 x 2,101 images
 
     def __post_init__(self) -> None:
@@ -79,13 +80,13 @@ class Config:
 PAPER = Config()
 # One T4, about half an hour: the paper's networks, fewer steps.
 COLAB = replace(PAPER, channels=1, critic_steps=2, pretraining_steps=500, steps=3000)
-# Two CPU cores, about two minutes, on the `easy` simulated radiographs. Small networks, and a
+# Two CPU cores, about three minutes, on the `easy` simulated radiographs. Small networks, and a
 # generator that gives the difference rather than the image: the paper's direct one first has to
 # learn to copy, for which this is too short.
 SMOKE = Config(
     size=64, channels=1, base=24, depth=2, stem=2, critic_base=16, classifier_layers=10,
     residual=True, critic_steps=1, learning_rate=1e-3, batch_size=16, pretraining_steps=0,
-    warm_up_steps=100, steps=700,
+    warm_up_steps=200, steps=700,
 )  # fmt: skip
 
 
@@ -138,6 +139,16 @@ def make_classifier(config: Config) -> nn.Module:
     return ResNet10(config.channels, config.classifier_width)
 
 
+def make_networks(config: Config, seed: int) -> dict[str, nn.Module]:
+    """G, C and D with the initial weights of a seed."""
+    with seeded("biomarker", seed):
+        return {
+            "generator": make_generator(config),
+            "classifier": make_classifier(config),
+            "discriminator": Critic(config.channels, config.critic_base, config.size),
+        }
+
+
 def ed_loss(image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"]) -> Tensor:
     """L_ED(G) = mean |x - G(x)|, over all images, channels and pixels (Section 2: "L1 loss")."""
     return (image - output).abs().mean()
@@ -173,29 +184,26 @@ class Biomarker:
     `critic_steps` times, then G and C on Eq. (2), then G on Eq. (3). G keeps one Adam state across
     both equations. λ2 L_ED stands in both, so G feels it twice in a step.
 
-    Reading: after the pre-training x - G(x) is nearly nothing, and L_ED would make it nothing
-    before C has learnt to read it. So for the first `warm_up_steps` only C (and D) move. The paper
-    does not speak of this.
-
     Reading: the paper cites WGAN and gives a gradient-penalty coefficient; that is WGAN-GP.
     """
 
     def __init__(
-        self, config: Config, *, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        config: Config,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        networks: dict[str, nn.Module] | None = None,
     ) -> None:
         """
         Args:
             config: sizes and coefficients.
             seed: of the initial weights.
-            device: where the networks are made.
+            device: where the networks are.
+            networks: those of a stage before, to go on with; new ones by default.
         """
         self.config = config
-        with seeded("biomarker", seed):
-            self.networks: dict[str, nn.Module] = {
-                "generator": make_generator(config),
-                "classifier": make_classifier(config),
-                "discriminator": Critic(config.channels, config.critic_base, config.size),
-            }
+        self.networks = make_networks(config, seed) if networks is None else networks
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, network in self.networks.items():
             network.to(device)
@@ -206,9 +214,6 @@ class Biomarker:
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         for _ in range(self.config.critic_steps):
             yield Phase("D", ("discriminator",), self.critic_loss)
-        if step < self.config.warm_up_steps:
-            yield Phase("C", ("classifier",), self.loss_1)
-            return
         yield Phase("GC", ("generator", "classifier"), self.loss_1)
         yield Phase("G", ("generator",), self.loss_2)
 
@@ -266,10 +271,7 @@ class WithoutCritic(Biomarker):
     """G-C of Fig. 3: Eq. (2) alone."""
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
-        updates = (
-            ("classifier",) if step < self.config.warm_up_steps else ("generator", "classifier")
-        )
-        yield Phase("C" if len(updates) == 1 else "GC", updates, self.loss_1)
+        yield Phase("GC", ("generator", "classifier"), self.loss_1)
 
 
 class Pretraining(Biomarker):
@@ -287,6 +289,18 @@ class Pretraining(Biomarker):
         """λ2 L_ED(G)."""
         ed = ed_loss(batch.image, self.networks["generator"](batch.image))
         return self.config.lambda_2 * ed, {"ED": ed}
+
+
+class WarmUp(Biomarker):
+    """C alone on Eq. (2), between the pre-training and the arms that have C.
+
+    Reading: after the pre-training x - G(x) is nearly nothing, and L_ED would make it nothing
+    before C has learnt to read it; G-C is then stuck at no difference for ever. The paper does not
+    speak of this. A few hundred steps in which only C moves are enough.
+    """
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("C", ("classifier",), self.loss_1)
 
 
 @torch.no_grad()

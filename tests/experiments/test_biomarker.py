@@ -61,25 +61,32 @@ def test_removal_is_judged_by_the_healthy_twin(study):
     assert score_removal(replace(batch, healthy=None), batch.image) == {}
 
 
-def test_the_pre_trained_generator_is_what_the_arm_begins_with(study):
-    moved = replace(TINY, warm_up_steps=100)  # G does not move in the main training
-    seen = []
+def test_stages_before_the_main_training_move_what_they_should(study):
+    def begins_with(arm, **change):
+        seen = {}
 
-    def prepare(task):
-        seen.append(task.networks["generator"].state_dict()["unet.output.weight"].clone())
-        return []
+        def prepare(task):
+            for name in ("generator", "classifier"):
+                weights = task.networks[name].parameters()
+                seen[name] = torch.cat([w.detach().flatten() for w in weights])
+            return []
 
-    with_it = train_arm("G-C", moved, study, prepare=prepare)
-    without = train_arm("G-C", replace(moved, pretraining_steps=0), study)
-    weight = with_it.networks["generator"].state_dict()["unet.output.weight"]
-    assert torch.equal(weight, seen[0])
-    assert not torch.equal(weight, without.networks["generator"].unet.output.weight)
+        train_arm(arm, replace(TINY, **change), study, prepare=prepare)
+        return seen["generator"], seen["classifier"]
+
+    g, c = begins_with("G-C", pretraining_steps=0, warm_up_steps=0)
+    pretrained, same_c = begins_with("G-C", pretraining_steps=2, warm_up_steps=0)
+    assert not torch.equal(g, pretrained) and torch.equal(c, same_c)
+    same_g, warm = begins_with("G-C", pretraining_steps=0, warm_up_steps=2)
+    assert not torch.equal(c, warm) and torch.equal(g, same_g)
+    _, cold = begins_with("G-D", pretraining_steps=0, warm_up_steps=2)
+    assert torch.equal(c, cold)
 
 
 def test_an_arm_resumes_where_it_was(study, tmp_path):
     whole = train_arm("G-D-C", TINY, study)
     train_arm("G-D-C", replace(TINY, steps=2), study, out=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"pretraining", "checkpoints"}
+    assert {path.name for path in tmp_path.iterdir()} == {"pretraining", "warm-up", "checkpoints"}
     resumed = train_arm("G-D-C", TINY, study, out=tmp_path, resume=True)
     for name in whole.networks:
         pairs = zip(

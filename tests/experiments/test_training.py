@@ -24,7 +24,9 @@ def test_a_run_leaves_log_samples_checkpoint_network_and_record(tmp_path, capsys
     out = tmp_path / "run"
     assert program.main([*TRAIN, "--out", str(out)]) == 0
     names = {path.name for path in out.iterdir()}
-    assert names == {"log.jsonl", "samples", "checkpoints", "generator.pt", "record.json"}
+    assert names == {
+        "log.jsonl", "samples", "warm-up", "checkpoints", "generator.pt", "record.json"
+    }  # fmt: skip
     record = json.loads((out / "record.json").read_text())
     assert record["command"].startswith("python -m cxrtut train biomarker --device cpu")
     assert record["configuration"]["steps"] == 4 and record["configuration"]["arm"] == "G-D-C"

@@ -18,6 +18,7 @@ from cxrtut.papers.biomarker import (
     Generator,
     Pretraining,
     ResidualGenerator,
+    WarmUp,
     WithoutClassifier,
     WithoutCritic,
     ce_loss,
@@ -193,19 +194,25 @@ def test_gradients_go_where_the_equations_say(name, reached):
 
 
 def test_the_arms_leave_out_their_part():
-    config = replace(TINY, critic_steps=2, warm_up_steps=1)
+    config = replace(TINY, critic_steps=2)
 
-    def names(task, step):
-        return [(p.name, p.updates) for p in task.phases(step, 0)]
+    def names(task):
+        return [(p.name, p.updates) for p in task(config).phases(0, 0)]
 
     d, g = ("D", ("discriminator",)), ("G", ("generator",))
     gc = ("GC", ("generator", "classifier"))
-    assert names(Biomarker(config), 5) == [d, d, gc, g]
-    assert names(Biomarker(config), 0) == [d, d, ("C", ("classifier",))]
-    assert names(WithoutClassifier(config), 0) == [d, d, g]
-    assert names(WithoutCritic(config), 5) == [gc]
-    assert names(WithoutCritic(config), 0) == [("C", ("classifier",))]
-    assert names(Pretraining(config), 0) == [("ED", ("generator",))]
+    assert names(Biomarker) == [d, d, gc, g]
+    assert names(WithoutClassifier) == [d, d, g]
+    assert names(WithoutCritic) == [gc]
+    assert names(Pretraining) == [("ED", ("generator",))]
+    assert names(WarmUp) == [("C", ("classifier",))]
+
+
+def test_a_stage_goes_on_with_the_networks_of_the_one_before():
+    task = Biomarker(TINY)
+    stage = WarmUp(TINY, networks=task.networks)
+    assert stage.networks is task.networks
+    assert stage.optimizers["classifier"] is not task.optimizers["classifier"]
 
 
 def test_the_tanh_generator_can_reach_black_and_white():
@@ -270,6 +277,7 @@ def test_a_configuration_that_cannot_work_is_refused(change, words):
 def test_every_equation_of_the_map_names_something_that_exists():
     text = biomarker.__doc__
     for name in ("Biomarker", "loss_1", "critic_loss", "loss_2", "ed_loss", "ce_loss", "localise",
-                 "Generator", "Pretraining", "WithoutClassifier", "WithoutCritic"):  # fmt: skip
+                 "Generator", "Pretraining", "WarmUp",
+                 "WithoutClassifier", "WithoutCritic"):  # fmt: skip
         assert f"`{name}`" in text or f"Biomarker.{name}`" in text
         assert hasattr(biomarker, name) or hasattr(Biomarker, name)

@@ -15,7 +15,7 @@ from cxrtut.engine import checkpoint
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.kernels import fast_kernels
 from cxrtut.engine.order import generator, uniforms
-from cxrtut.engine.phase_step import Captured, PhaseStep, not_captured
+from cxrtut.engine.phase_step import Captured, PhaseStep, as_before, not_captured
 from cxrtut.engine.precision import Precision
 from cxrtut.engine.stopping import Interrupted, StopRequest, stop_request
 from cxrtut.engine.task import Data, Report, Task, check_task
@@ -87,6 +87,7 @@ def train(
     with (
         torch.random.fork_rng(devices=gpus),
         fast_kernels(device, task.networks.values()),
+        as_before(task),
         stop_request() as stop,
     ):
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())

@@ -6,6 +6,8 @@ eager `PhaseStep.run` is the reference, and both give the same losses.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -32,6 +34,18 @@ class Tally:
     sums: dict[str, Tensor]
     first_bad: Tensor
     count: int = 0
+
+
+@contextmanager
+def as_before(task: Task) -> Iterator[None]:
+    """Afterwards every parameter is as frozen or free as it was."""
+    parameters = [p for network in task.networks.values() for p in network.parameters()]
+    free = [p.requires_grad for p in parameters]
+    try:
+        yield
+    finally:
+        for parameter, was_free in zip(parameters, free, strict=True):
+            parameter.requires_grad_(was_free)
 
 
 class PhaseStep:

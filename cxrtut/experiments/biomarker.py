@@ -70,6 +70,7 @@ def train_arm(
     device: torch.device | str = "cpu",
     out: Path | None = None,
     resume: bool = False,
+    watch: Callable[[str], Tell] | None = None,
     callbacks: Sequence[Tell] = (),
     prepare: Callable[[Biomarker], Sequence[Tell]] | None = None,
     **settings: Any,
@@ -84,6 +85,7 @@ def train_arm(
         device: where.
         out: folder of checkpoints; none are kept without.
         resume: go on from what is in `out`.
+        watch: the name of a stage to a callback for its reports: `engine.progress.progress`.
         callbacks: told the reports of the main training.
         prepare: given the task, more callbacks (for pictures of what it makes of fixed images).
         **settings: further arguments of `engine.loop.train`.
@@ -104,8 +106,12 @@ def train_arm(
         if steps:
             before = stage(config, device=device, networks=task.networks)
             folder = None if out is None else out / name
-            train(before, feed, steps=steps, checkpoint_dir=folder, **common)
+            told = [watch(f"{arm}, {name}")] if watch else []
+            train(
+                before, feed, steps=steps, checkpoint_dir=folder, callbacks=told, **common
+            )  # fmt: skip
     told = [*callbacks, *(prepare(task) if prepare else ())]
+    told = [*([watch(arm)] if watch else []), *told]
     folder = None if out is None else out / "checkpoints"
     train(
         task, feed, steps=config.steps, checkpoint_dir=folder, callbacks=told,
@@ -294,11 +300,11 @@ def compare(
         study = make_study(seed)
         data = {"name": study.name, f"fingerprint, seed {seed}": study.store.fingerprint} | data
         for arm in arms:
-            told = [progress(f"{arm}, seed {seed}")] if progress else []
             began = time.perf_counter()
             task = train_arm(
-                arm, config, study, seed=seed, device=device, callbacks=told, **settings
-            )
+                arm, config, study, seed=seed, device=device, watch=_of_seed(progress, seed),
+                **settings,
+            )  # fmt: skip
             scores = score_generator(task, study, device)
             scores["seconds"] = round(time.perf_counter() - began, 1)
             results.setdefault(arm, []).append(scores)
@@ -317,6 +323,12 @@ def compare(
         seeds=list(range(seeds)), device=device, seconds=time.perf_counter() - start,
         results=results,
     )  # fmt: skip
+
+
+def _of_seed(progress: Callable[[str], Tell] | None, seed: int) -> Callable[[str], Tell] | None:
+    if progress is None:
+        return None
+    return lambda stage: progress(f"{stage}, seed {seed}")
 
 
 def comparison_table(

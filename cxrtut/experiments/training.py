@@ -116,16 +116,15 @@ def train_paper(
                 f"expected images of {config.channels} channels, got {study.store.channels}: "
                 f"add --set channels={study.store.channels}"
             )
-        told: list[Callable[[Report], None]] = []
-        if ranks.first:
-            told = [progress(f"{paper} {arm}"), JsonLines(out / "log.jsonl")]
+        watch = (lambda stage: progress(f"{paper} {stage}")) if ranks.first else None
+        told = [JsonLines(out / "log.jsonl")] if ranks.first else []
 
         def prepare(task: Biomarker) -> list[Callable[[Report], None]]:
             return [_samples(task, study, place, out / "samples")] if ranks.first else []
 
         task = module.train_arm(
-            arm, config, study, seed=seed, device=place, out=out, resume=resume, callbacks=told,
-            prepare=prepare, ranks=ranks, precision=precision, capture=capture,
+            arm, config, study, seed=seed, device=place, out=out, resume=resume, watch=watch,
+            callbacks=told, prepare=prepare, ranks=ranks, precision=precision, capture=capture,
         )  # fmt: skip
         if not ranks.first:
             return {}

@@ -78,6 +78,15 @@ def test_a_phase_moves_its_own_networks_and_leaves_the_others_without_gradients(
     assert all(p.grad is None for p in task.networks["critic"].parameters())
 
 
+def test_networks_are_as_free_afterwards_as_they_were():
+    task = ToyGAN()
+    task.networks["generator"][0].bias.requires_grad_(False)
+    free = [p.requires_grad for n in task.networks.values() for p in n.parameters()]
+    task.phases = lambda step, epoch: [Phase("D", ("critic",), task.critic_loss)]
+    run(task, 1)
+    assert [p.requires_grad for n in task.networks.values() for p in n.parameters()] == free
+
+
 def test_a_step_equals_the_same_step_written_by_hand():
     task, by_hand = ToyGAN(), ToyGAN()
     feed = toy_feed()

@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not burn a busy core
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(given)
-    options.words = shlex.join(["python", "-m", "cxrtut", *given])
+    # A record says how it was made; where somebody keeps his data is his own affair.
+    told = ["STORE" if _is_store(options, word) else word for word in given]
+    options.words = shlex.join(["python", "-m", "cxrtut", *told])
     command: Callable[[argparse.Namespace], None] | None = getattr(options, "run", None)
     if command is None:
         parser.print_help(sys.stderr)
@@ -51,6 +53,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"cxrtut {options.command}: error: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_store(options: argparse.Namespace, word: str) -> bool:
+    """Whether a word of the command line is the path of a store."""
+    root = getattr(options, "data_root", None)
+    return root is not None and Path(word) == root
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -174,7 +174,7 @@ def reproduce(
     return record | {
         "weights": kept,
         "preset": preset,
-        "source": {k: str(v) for k, v in asdict(source).items()},
+        "source": {k: v for k, v in asdict(source).items() if k != "root"},
     }
 
 

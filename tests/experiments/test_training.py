@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from cxrtut import __main__ as program
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.storage import write_store
 
 SMALL = [
     word
@@ -71,6 +73,16 @@ def test_pasted_biomarkers_need_no_store(tmp_path):
     assert program.main([*TRAIN, "--data", "pasted", "--out", str(out)]) == 0
     record = json.loads((out / "record.json").read_text())
     assert record["data"]["name"].startswith("pasted biomarkers (cxrtut simulated")
+
+
+def test_a_record_does_not_say_where_somebody_keeps_his_data(tmp_path):
+    root, out = tmp_path / "private" / "store", tmp_path / "record.json"
+    write_store(ChestPhantom(32), root, 60)
+    words = ["reproduce", "biomarker", "--device", "cpu", "--seeds", "1", *SMALL]
+    words += ["--data", "nih", "--data-root", str(root), "--disease", "any", "--out", str(out)]
+    assert program.main(words) == 0
+    text = out.read_text()
+    assert "private" not in text and "--data-root STORE --disease any" in text
 
 
 def test_reproduce_writes_a_record_and_prints_its_table(tmp_path, capsys):

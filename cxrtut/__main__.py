@@ -34,8 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(given)
     # A record says how it was made; where somebody keeps his data is his own affair.
-    told = ["STORE" if _is_store(options, word) else word for word in given]
-    options.words = shlex.join(["python", "-m", "cxrtut", *told])
+    words = ["STORE" if _is_store(options, word) else word for word in given]
+    options.words = shlex.join(["python", "-m", "cxrtut", *words])
     command: Callable[[argparse.Namespace], None] | None = getattr(options, "run", None)
     if command is None:
         parser.print_help(sys.stderr)

@@ -17,7 +17,7 @@ import cxrtut
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
-IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL"}
+IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 # What Google Colab ships (autumn 2026); a requirement above it would move the reader's numpy.
 COLAB = {
     "torch": "2.11.0",

@@ -27,13 +27,14 @@ class StopRequest:
 
 @contextmanager
 def stop_request() -> Iterator[StopRequest]:
-    """Inside, SIGINT and SIGTERM are requests. Outside the main thread they cannot be caught and
-    are left alone.
+    """Inside, SIGINT and SIGTERM are requests. Outside the main thread they cannot be caught, and a
+    signal that is ignored (SIGINT, in a background job) stays ignored.
     """
     request, before = StopRequest(), {}
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.signal(number, request)
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, request)
     try:
         yield request
     finally:

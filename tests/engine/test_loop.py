@@ -21,6 +21,13 @@ from cxrtut.engine.stopping import Interrupted
 from cxrtut.engine.task import Phase
 
 
+@pytest.fixture(autouse=True)
+def signals_as_in_the_foreground():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def run(task, steps=6, **settings):
     settings = {"batch_size": 8, "report_every": 2} | settings
     return train(task, toy_feed(), steps=steps, **settings)
@@ -161,6 +168,19 @@ def test_a_request_to_stop_ends_the_step_saves_and_says_how_to_go_on(tmp_path, a
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     run(resumed, checkpoint_dir=tmp_path, resume=True)
     assert_same(weights(whole), weights(resumed))
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    task = ToyGAN()
+    real_phases = task.phases
+
+    def phases(step, epoch):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real_phases(step, epoch)
+
+    task.phases = phases
+    assert run(task, 2)[-1].step == 2
 
 
 def test_a_second_request_interrupts_at_once():

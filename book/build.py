@@ -172,6 +172,7 @@ def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float
                 parameters,
                 cwd=(BOOK / page).parent,
                 progress_bar=False,
+                start_timeout=300,  # seconds; a busy machine starts a kernel slowly
                 config=transport,
             )
         except Exception as error:

@@ -25,6 +25,12 @@ from typing import Any
 ENOUGH_SEEDS = 3
 # Two-sided 95 % points of Student's t with n - 1 degrees of freedom, by n.
 _STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
+_SMALL = {
+    "reproduced": "agree",
+    "weaker": "agree, within the noise",
+    "no difference seen": "show no difference",
+    "opposite": "disagree",
+}
 _FIELDS = {"claim", "where", "paper"}
 _TESTED = {"record", "measure", "protocol", "better", "worse"}
 
@@ -133,6 +139,8 @@ def claims_table(
                 margin = f" ± {gain.margin:.3f}" if math.isfinite(gain.margin) else ""
                 ours = f"{gain.mean:+.3f}{margin} ({gain.n} seeds)"
                 small = record["configuration"].get("residual", False)
-                status = f"not tested, small networks: {gain.status}" if small else gain.status
+                status = (
+                    f"not tested; small networks {_SMALL[gain.status]}" if small else gain.status
+                )
         rows.append(row | {"ours": ours, "status": status})
     return rows

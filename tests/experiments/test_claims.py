@@ -70,7 +70,7 @@ def test_small_networks_and_missing_records_settle_nothing(tmp_path):
     path = write(tmp_path, ENTRY)
     small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], residual=True)
     (row,) = claims_table(path, lambda name: small)
-    assert row["status"] == "not tested, small networks: reproduced"
+    assert row["status"] == "not tested; small networks agree"
 
     def missing(name):
         raise FileNotFoundError(name)

@@ -154,15 +154,13 @@ def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float
     """Run one page in the folder of its source; returns page, seconds and the failure, if any."""
     import nbformat
     import papermill
-    from traitlets.config import Config
 
     started = time.perf_counter()
     target, record = EXECUTED / f"{page}.ipynb", EXECUTED / f"{page}.json"
     record.unlink(missing_ok=True)
     target.unlink(missing_ok=True)
-    # Sockets of the file system are closed to other users of the machine; ports are not.
-    transport = Config(KernelManager={"transport": "ipc"} if os.name == "posix" else {})
     with tempfile.TemporaryDirectory() as folder:
+        transport = sockets(Path(folder))
         source, output = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
         nbformat.write(read_notebook(page), source)
         try:
@@ -182,6 +180,17 @@ def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float
     run = {"key": key, "parameters": parameters, "seconds": round(seconds, 1)}
     write_whole(record, json.dumps(run, indent=1))
     return page, seconds, None
+
+
+def sockets(folder: Path) -> Any:
+    """Where a kernel and its client meet: in files of a folder of their own, which are closed to
+    other users of the machine (ports are not) and to the kernels of other pages.
+    """
+    from traitlets.config import Config
+
+    if os.name != "posix":
+        return Config()
+    return Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
 
 
 def run(names: list[str] | None, wanted: dict[str, Any], jobs: int) -> None:

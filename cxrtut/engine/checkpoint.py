@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import warnings
 from collections.abc import Mapping
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from cxrtut.engine.whole_file import whole_file
 
 FORMAT = 1
 KEPT = 2
@@ -40,17 +41,9 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
         folder: made if it is not there.
         state: tensors, numbers, strings, lists and mappings; has `step`.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = checkpoint_path(folder, state["step"])
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with open(partial, "wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
     for old in checkpoints(folder)[KEPT:]:
         old.unlink()
     return path

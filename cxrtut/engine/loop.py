@@ -71,7 +71,8 @@ def train(
 
     Raises:
         ValueError: arguments or a task that cannot work.
-        CheckpointError: the configuration differs from that of the checkpoint.
+        CheckpointError: the configuration differs from that of the checkpoint; or `checkpoint_dir`
+            holds a run that is not to be resumed.
         NonFiniteLoss: a loss was NaN or infinite; no checkpoint has such weights.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, the message says how to go on.
     """
@@ -93,7 +94,12 @@ def train(
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
         run = _Run(task, device, ranks, chosen, settings)
         start = 0
-        if resume and checkpoint_dir is not None and checkpoint.checkpoints(checkpoint_dir):
+        if checkpoint_dir is not None and checkpoint.checkpoints(checkpoint_dir):
+            if not resume:
+                raise checkpoint.CheckpointError(
+                    f"{checkpoint_dir} holds the checkpoints of a run: resume=True (or --resume) "
+                    "goes on, another folder (--out) begins"
+                )
             start = run.restore(checkpoint.load(checkpoint_dir))
         ranks.start_alike(task.networks.values())
         runner = Captured(run.phase_step) if capture else run.phase_step

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from cxrtut import __version__
+from cxrtut.engine.whole_file import whole_file
 
 
 def run_record(
@@ -109,15 +110,8 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         TypeError: something that json cannot write.
     """
     text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        with open(partial, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def _finite(value: Any) -> Any:

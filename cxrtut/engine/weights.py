@@ -5,10 +5,11 @@ by their SHA-256.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from torch import Tensor, nn
+
+from cxrtut.engine.whole_file import whole_file
 
 
 class WeightsError(Exception):
@@ -23,13 +24,8 @@ def save_weights(network: nn.Module, path: Path) -> str:
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     data = save(state)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        file.write(data)
     return hashlib.sha256(data).hexdigest()
 
 

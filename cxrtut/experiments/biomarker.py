@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cxrtut.baselines.classifier import NormalOrNot, predict
 from cxrtut.data.sample import Batch
+from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.loop import train
 from cxrtut.engine.order import seeded
@@ -290,6 +291,9 @@ def compare(
         keep: told the name and the network of each method, of the first seed.
         **settings: further arguments of `engine.loop.train`.
 
+    Raises:
+        StoreError: a study has no ground truth; said before anything is trained.
+
     Returns:
         A run record; `results` has for each method a list with the scores of every seed.
     """
@@ -298,6 +302,8 @@ def compare(
     data: dict[str, str] = {}
     for seed in range(seeds):
         study = make_study(seed)
+        if not len(study.same):
+            raise StoreError(f"{study.name}: expected masks or boxes to score against, got none")
         data = {"name": study.name, f"fingerprint, seed {seed}": study.store.fingerprint} | data
         for arm in arms:
             began = time.perf_counter()

@@ -13,6 +13,7 @@ from urllib.request import urlopen
 from torch import nn
 
 from cxrtut.engine.weights import load_weights
+from cxrtut.engine.whole_file import whole_file
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 RESULTS = BOOK / "results"
@@ -80,8 +81,6 @@ def _fetched(name: str) -> Path:
             data = answer.read()
     except URLError as error:
         raise FileNotFoundError(f"weights {name!r} are neither here nor online: {error}") from error
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{name}.partial-{os.getpid()}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    with whole_file(path) as file:
+        file.write(data)
     return path

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.engine.checkpoint import CheckpointError, checkpoints
 from cxrtut.engine.distributed import joined
 from cxrtut.engine.progress import JsonLines, SampleGrid, progress
 from cxrtut.engine.records import run_record, write_json
@@ -104,10 +103,6 @@ def train_paper(
     """
     module = PAPERS[paper]
     config: Config = override(module.PRESETS[preset], settings)
-    if checkpoints(out / "checkpoints") and not resume:
-        raise CheckpointError(
-            f"{out} holds the checkpoints of a run: --resume goes on, another --out begins"
-        )
     start = time.perf_counter()
     with joined(device) as (ranks, place):
         study = source.study(config.size, seed)

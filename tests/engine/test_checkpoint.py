@@ -25,7 +25,7 @@ def test_an_interrupted_write_leaves_the_former_one_and_no_partial_file(tmp_path
     def full(_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         checkpoint.save(tmp_path, state(2))
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000001.pt"]

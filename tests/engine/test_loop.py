@@ -251,6 +251,15 @@ def test_resuming_without_a_checkpoint_begins(tmp_path):
     assert run(ToyGAN(), 2, checkpoint_dir=tmp_path / "new", resume=True)[-1].step == 2
 
 
+def test_a_folder_that_holds_a_run_is_not_begun_in_again(tmp_path):
+    run(ToyGAN(), 2, checkpoint_dir=tmp_path)
+    before = checkpoint.checkpoints(tmp_path)[0].read_bytes()
+    with pytest.raises(CheckpointError, match="holds the checkpoints of a run: resume=True"):
+        run(ToyGAN(), 1, checkpoint_dir=tmp_path)
+    (kept,) = checkpoint.checkpoints(tmp_path)
+    assert kept.read_bytes() == before
+
+
 def test_a_finished_run_resumed_does_nothing(tmp_path):
     run(ToyGAN(), 2, checkpoint_dir=tmp_path)
     assert run(ToyGAN(), 2, checkpoint_dir=tmp_path, resume=True) == []

@@ -6,7 +6,6 @@ import re
 import pytest
 import torch
 
-from cxrtut.engine import records
 from cxrtut.engine.records import configuration_hash, run_record, write_json
 
 
@@ -46,7 +45,7 @@ def test_a_full_disk_leaves_the_former_record_and_no_partial_file(tmp_path, monk
     def full(_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="no space"):
         write_json(path, {"x": 2})
     assert json.loads(path.read_text()) == {"x": 1} and [p.name for p in tmp_path.iterdir()] == [

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from cxrtut.data.store import StoreError
 from cxrtut.experiments import biomarker as experiment
 from cxrtut.experiments.biomarker import (
     ARMS,
@@ -127,6 +128,13 @@ def test_a_comparison_has_every_method_and_every_seed():
     assert "accuracy" in record["results"]["CAM"][0]
     aurocs = [run["held out"]["AUROC of the mean heat"] for run in record["results"]["G-D"]]
     assert all(0 <= area <= 1 for area in aurocs)
+
+
+def test_a_study_without_ground_truth_is_refused_before_anything_is_trained(study, monkeypatch):
+    monkeypatch.setattr(experiment, "train_arm", None)  # would fail, were it called
+    blind = replace(study, same=study.same[:0])
+    with pytest.raises(StoreError, match="expected masks or boxes to score against, got none"):
+        compare(TINY, lambda seed: blind, seeds=1)
 
 
 def test_the_presets_are_those_of_the_paper_file():

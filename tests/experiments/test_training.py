@@ -45,7 +45,10 @@ def test_a_run_is_not_overwritten_but_resumed(tmp_path, capsys):
     out = ["--out", str(tmp_path / "run")]
     assert program.main([*TRAIN, *out]) == 0
     assert program.main([*TRAIN, *out]) == 1
-    assert "--resume goes on, another --out begins" in capsys.readouterr().err
+    assert (
+        "resume=True (or --resume) goes on, another folder (--out) begins"
+        in capsys.readouterr().err
+    )
     assert program.main([*TRAIN, *out, "--set", "steps=6", "--resume"]) == 0
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[-1])["step"] == 6
     assert program.main([*TRAIN, *out, "--set", "steps=8", "--set", "eta=1", "--resume"]) == 1

@@ -132,10 +132,11 @@ def test_any_disease_makes_an_image_abnormal():
 
 
 def test_equation_2_is_lambda_1_ce_plus_lambda_2_ed_on_the_signed_difference():
-    task, batch = stub(d=0.25), make_batch()
+    labels = torch.tensor([[0.0], [1.0], [1.0], [1.0]])  # unequal, or a wrong sign would not show
+    task, batch = stub(d=0.25), replace(make_batch(), label_vector=labels)
     loss, terms = task.loss_1(batch)
     seen = torch.full_like(batch.image, 0.25)  # x - G(x), not G(x) - x
-    ce = F.cross_entropy(task.networks["classifier"](seen), torch.tensor([0, 1, 0, 1]))
+    ce = F.cross_entropy(task.networks["classifier"](seen), torch.tensor([0, 1, 1, 1]))
     assert value(loss) == pytest.approx(0.4 * value(ce) + 10 * 0.25, rel=1e-5)
     assert value(terms["CE"]) == pytest.approx(value(ce)) and value(terms["ED"]) == pytest.approx(
         0.25

@@ -20,6 +20,26 @@ def auroc(score: Float[Tensor, " N"], positive: Bool[Tensor, " N"]) -> float:
     return float((rank[positive].sum() - n1 * (n1 + 1) / 2) / (n1 * n0))
 
 
+def auroc_by_class(
+    score: Float[Tensor, "N K"], positive: Bool[Tensor, "N K"]
+) -> Float[Tensor, "K"]:
+    """`auroc` of each class (a column), float64; NaN where all images of a class are positive, or
+    none is. Leave these out of a mean, and say so.
+
+    Raises:
+        ValueError: not one truth per score, or a score that is NaN.
+    """
+    if positive.shape != score.shape:
+        raise ValueError(
+            f"positive: expected shape {tuple(score.shape)}, as the scores, "
+            f"got {tuple(positive.shape)}"
+        )
+    if score.isnan().any():  # a sort puts NaN last, as if it were the highest
+        raise ValueError(f"score: expected numbers, got NaN in {int(score.isnan().sum())} of them")
+    areas = [auroc(column, truth) for column, truth in zip(score.T, positive.T, strict=True)]
+    return torch.tensor(areas, dtype=torch.float64, device=score.device)
+
+
 def hanley_standard_error(area: float, n1: int, n0: int) -> float:
     """Standard error of an AUROC from n1 positives and n0 negatives (Hanley and McNeil, Radiology
     1982); NaN when one side is empty.

@@ -1,4 +1,4 @@
-"""Classifiers that one can look into: a residual network of ten layers, ResNet-18, VGG-19.
+"""Classifiers that one can look into: residual networks of 10, 18 and 50 layers, and VGG-19.
 
 Each has two parts, and a class activation map needs no more: `features` takes the image to the last
 feature map (B, c, h, w), `classifier` takes that map, pooled, to logits (B, K). Weights are random,
@@ -81,16 +81,77 @@ class ResNet18(nn.Module):
         from torchvision.models import resnet18
 
         super().__init__()
-        network = resnet18(weights=None, num_classes=classes)
-        first = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
-        nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
-        layers = OrderedDict(network.named_children())
-        del layers["avgpool"], layers["fc"]
-        self.features = nn.Sequential(OrderedDict(layers, conv1=first))
-        self.classifier = network.fc
+        self.features, self.classifier = _parts(resnet18(weights=None), channels, classes)
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
         return self.classifier(self.features(image).mean((2, 3)))
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 (He et al., CVPR 2016), torchvision's layers under torchvision's names.
+
+    The last feature map has 2048 channels at stride 32; `classifier` is linear on its mean.
+    """
+
+    def __init__(self, channels: int = 3, classes: int = 14, *, imagenet: bool = False) -> None:
+        """
+        Args:
+            channels: channels of the image. With ImageNet's weights and one channel, the first
+                convolution is the sum over the three colours: what it gives for a grey image.
+            classes: number of logits.
+            imagenet: begin with the weights that torchvision keeps (`IMAGENET1K_V1`); fetched once.
+
+        Raises:
+            ValueError: ImageNet's weights for another number of channels than one or three.
+            ConnectionError: ImageNet's weights are not here and cannot be fetched.
+        """
+        from torchvision.models import resnet50
+
+        super().__init__()
+        if imagenet and channels not in (1, 3):
+            raise ValueError(f"ImageNet's weights: expected 1 or 3 channels, got {channels}")
+        try:
+            network = resnet50(weights="IMAGENET1K_V1" if imagenet else None)
+        except OSError as error:
+            raise ConnectionError(
+                f"ImageNet's weights of ResNet-50 are not here and cannot be fetched ({error}); "
+                "imagenet=False begins with random ones"
+            ) from error
+        learnt = network.conv1.weight.detach().clone()
+        self.features, self.classifier = _parts(network, channels, classes)
+        if imagenet:
+            colours = learnt if channels == 3 else learnt.sum(1, keepdim=True)
+            with torch.no_grad():
+                self.features.get_parameter("conv1.weight").copy_(colours)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        return self.classifier(self.features(image).mean((2, 3)))
+
+
+def _parts(network: nn.Module, channels: int, classes: int) -> tuple[nn.Sequential, nn.Linear]:
+    """The layers of a residual network of torchvision before its pooling, with a first convolution
+    for other images; and a linear layer for other classes.
+    """
+    first = nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    nn.init.kaiming_normal_(first.weight, mode="fan_out", nonlinearity="relu")
+    layers = OrderedDict(network.named_children())
+    last = layers.pop("fc")
+    assert isinstance(last, nn.Linear)
+    del layers["avgpool"]
+    classifier = nn.Linear(last.in_features, classes)
+    return nn.Sequential(OrderedDict(layers, conv1=first)), classifier
+
+
+def stages(features: nn.Module, image: Float[Tensor, "B C H W"]) -> list[Tensor]:
+    """What the four stages of a residual network's `features` put out, (B, c, h, w) each: conv2_x,
+    conv3_x, conv4_x and conv5_x of He et al.
+    """
+    outputs = []
+    for name, layer in features.named_children():
+        image = layer(image)
+        if name.startswith(("block", "layer")):
+            outputs.append(image)
+    return outputs
 
 
 class VGG19(nn.Module):

@@ -1,8 +1,10 @@
+import inspect
 import math
 
+import pytest
 import torch
 
-from cxrtut.metrics.classification import auroc, hanley_standard_error
+from cxrtut.metrics.classification import auroc, auroc_by_class, hanley_standard_error
 
 
 def test_auroc_equals_the_share_of_pairs_in_order_with_ties_as_half():
@@ -31,3 +33,28 @@ def test_the_standard_error_of_a_chance_score_is_that_of_the_rank_sum_test():
     variance = hanley_standard_error(0.5, 40, 70) ** 2
     assert math.isclose(variance, (40 + 70 + 1) / (12 * 40 * 70), rel_tol=1e-9)
     assert math.isnan(hanley_standard_error(float("nan"), 0, 70))
+
+
+def test_the_auroc_of_each_class_is_that_of_its_column():
+    generator = torch.Generator().manual_seed(1)
+    score = torch.randint(0, 9, (50, 4), generator=generator).float()
+    positive = torch.rand(50, 4, generator=generator) < 0.3
+    found = auroc_by_class(score, positive)
+    assert found.tolist() == [auroc(score[:, k], positive[:, k]) for k in range(4)]
+    assert found.dtype == torch.float64 and len(set(found.tolist())) == 4
+
+
+def test_a_class_with_one_label_value_has_no_auroc_and_leaves_the_others_alone():
+    score = torch.tensor([[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]])
+    positive = torch.tensor([[False, True, False], [False, True, True]])
+    found = auroc_by_class(score, positive)
+    assert found[:2].isnan().all() and found[2] == 1.0
+    assert auroc_by_class(torch.zeros(0, 2), torch.zeros(0, 2).bool()).isnan().all()
+    assert auroc_by_class(torch.zeros(3, 0), torch.zeros(3, 0).bool()).shape == (0,)
+
+
+def test_scores_of_classes_that_do_not_fit_are_an_error():
+    with pytest.raises(ValueError, match=r"positive: expected shape \(3, 2\).* got \(3, 1\)"):
+        inspect.unwrap(auroc_by_class)(torch.zeros(3, 2), torch.zeros(3, 1).bool())
+    with pytest.raises(ValueError, match="score: expected numbers, got NaN in 1 of them"):
+        auroc_by_class(torch.tensor([[0.0], [math.nan]]), torch.tensor([[True], [False]]))

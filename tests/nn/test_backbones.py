@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18
+from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18, ResNet50, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,7 @@ def test_the_networks_have_the_published_numbers_of_parameters():
     with torch.device("meta"):
         assert count(ResNet18(3, 2)) == 11_177_538
         assert count(ResNet18(1, 2)) == 11_177_538 - 2 * 64 * 49
+        assert count(ResNet50(3, 14)) == 23_536_718
         assert count(VGG19(3, 1000)) == 143_667_240
         assert count(VGG19(1, 1000)) == 143_667_240 - 2 * 64 * 9
 
@@ -84,9 +85,13 @@ def test_the_small_network_computes_the_formula_of_a_residual_network():
     assert expected.std(0).min() > 1e-3
 
 
-def test_resnet_18_is_torchvisions():
+@pytest.mark.parametrize(
+    ("make", "name", "channels"), [(ResNet18, "resnet18", 512), (ResNet50, "resnet50", 2048)]
+)
+def test_the_large_residual_networks_are_torchvisions(make, name: str, channels: int):
     torch.manual_seed(0)
-    ours, theirs = ResNet18(3, 4), torchvision.models.resnet18(weights=None, num_classes=4)
+    ours = make(3, 4)
+    theirs = getattr(torchvision.models, name)(weights=None, num_classes=4)
     names = {"classifier.weight": "fc.weight", "classifier.bias": "fc.bias"}
     weights = ours.state_dict().items()
     theirs.load_state_dict({names.get(k, k.removeprefix("features.")): v for k, v in weights})
@@ -95,7 +100,62 @@ def test_resnet_18_is_torchvisions():
     assert torch.allclose(logits, theirs(image), atol=1e-6)
     assert logits.std(0).min() > 1e-3
     assert torch.allclose(ours.eval()(image), theirs.eval()(image), atol=1e-6)
-    assert ours.features(image).shape == (2, 512, 2, 2)
+    assert ours.features(image).shape == (2, channels, 2, 2)
+
+
+def test_the_stages_of_a_residual_network_end_in_its_features():
+    torch.manual_seed(0)
+    image = torch.randn(2, 1, 64, 64)
+    for network, channels, sides in (
+        (ResNet10(1, 4, 2, stride=4), [4, 8, 16, 32], [32, 16, 16, 16]),
+        (ResNet18(1, 2), [64, 128, 256, 512], [16, 8, 4, 2]),
+        (ResNet50(1, 2), [256, 512, 1024, 2048], [16, 8, 4, 2]),
+    ):
+        network.eval()
+        maps = stages(network.features, image)
+        assert [tuple(m.shape) for m in maps] == [
+            (2, c, s, s) for c, s in zip(channels, sides, strict=True)
+        ]
+        assert torch.equal(maps[-1], network.features(image))
+
+
+@pytest.fixture
+def kept_weights(monkeypatch):
+    """Weights as torchvision would fetch them."""
+    torch.manual_seed(5)
+    weights = torchvision.models.resnet50(weights=None).state_dict()
+    monkeypatch.setattr(
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V1.__class__,
+        "get_state_dict",
+        lambda self, *given, **named: weights,
+    )
+    return weights
+
+
+def test_imagenets_weights_fit_grey_images_too(kept_weights):
+    colour, grey = ResNet50(3, 5, imagenet=True), ResNet50(1, 5, imagenet=True)
+    assert torch.equal(colour.features.conv1.weight, kept_weights["conv1.weight"])
+    name = "layer3.4.conv2.weight"
+    assert torch.equal(grey.features.get_parameter(name), kept_weights[name])
+    colour.eval()
+    grey.eval()
+    image = torch.randn(1, 1, 64, 64)
+    assert torch.allclose(
+        colour.features(image.expand(-1, 3, -1, -1)), grey.features(image), atol=1e-4
+    )
+
+
+def test_imagenets_weights_that_cannot_be_had_are_named(monkeypatch):
+    def offline(*given, **named):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(
+        torchvision.models.ResNet50_Weights.IMAGENET1K_V1.__class__, "get_state_dict", offline
+    )
+    with pytest.raises(ConnectionError, match=r"no route to host.*imagenet=False"):
+        ResNet50(3, 5, imagenet=True)
+    with pytest.raises(ValueError, match="expected 1 or 3 channels, got 2"):
+        ResNet50(2, 5, imagenet=True)
 
 
 def test_vgg_19_has_torchvisions_layers_under_the_papers_names():

@@ -1,0 +1,247 @@
+"""Contrast-induced attention: look where a radiograph differs from a normal one.
+
+J. Liu, G. Zhao, Y. Fei et al., Align, Attend and Locate: Chest X-ray Diagnosis via Contrast Induced
+Attention Network with Limited Supervision (CIA-Net), ICCV 2019.
+
+Equations, by what they say
+    |f(x+) - f(x-)|, normalised: the attention A              `contrast_attention`
+    attended features A f, patch logits by a 1x1 convolution  `ContrastAttention.loss`
+    p(y_k = 1 | x) = 1 - prod_ij (1 - p_ij^k)                 `image_logits`
+    the pairs                                                 `partners`
+
+Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
+it; its printed equations were not compared. The map above has therefore no numbers, and the exact
+form of each rule, such as how A is normalised, is ours. The rule for the whole image is that of Li
+et al. (Thoracic Disease Identification and Localization with Limited Supervision, CVPR 2018), from
+memory.
+
+Reading: the paper also uses some boxes in training. Our comparison is of weak supervision, so that
+term is left out, and the images' labels are all there is.
+
+Reading: the paper aligns images within the network. Here images come in aligned, by the aligner of
+the disease-masks paper, which is the same idea; without it the contrast is mostly of poses.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.localize.cam import class_activation_map
+from cxrtut.losses.weighted_bce import weighted_bce_loss
+
+TINY = 1e-6  # below it x, -log(1 - x) and exp(x) - 1 are one number to float32
+
+
+def partners(
+    label_vector: Float[Tensor, "B K"],
+) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
+    """For each image the row of a normal one in the batch, and whether there is one.
+
+    The ill take the normal images in turn; a normal image takes the next normal one, never itself.
+    Where there is none (no normal image, or it is the only one) the row means nothing. Nothing is
+    read back from the device.
+    """
+    ill = label_vector.amax(1) > 0
+    order = ill.int().argsort(stable=True)  # the normal rows, then the ill ones
+    position = order.argsort()
+    n_normal = (~ill).sum()
+    chosen = (position + (~ill).int()) % n_normal.clamp_min(1)
+    return order[chosen], n_normal > (~ill).int()
+
+
+def contrast_attention(
+    features: Float[Tensor, "B c h w"], partner: Float[Tensor, "#B c h w"]
+) -> Float[Tensor, "B 1 h w"]:
+    """A = d / max d with d_ij = sum_c |f - f_partner|: [0, 1], one where the two differ most.
+
+    Features equal to their partner's have no attention anywhere. The gradient flows through both.
+
+    Reading: normalised by the largest difference of the image, for all channels together; so A does
+    not tell how different an image is, only where.
+    """
+    difference = (features - partner).abs().sum(1, keepdim=True)
+    largest = difference.amax((2, 3), keepdim=True)
+    return difference / torch.where(largest == 0, torch.ones_like(largest), largest)
+
+
+def image_logits(patch_logits: Float[Tensor, "B K h w"], floor: float) -> Float[Tensor, "B K"]:
+    """z = log P - log(1 - P) with P = 1 - prod_ij (1 - (1 - floor) p_ij), p_ij = σ(patch logit).
+
+    Finite for any patch logits: with u = -log(1 - (1 - floor) p) and t = sum_ij u,
+    z = log(exp(t) - 1), and log u and log t are computed from log p, which does not underflow.
+
+    Reading: floor = 0.98 is the trick of Li et al. against underflow: each factor 1 - p is mapped
+    linearly into [0.98, 1]. With it P is at most 1 - 0.98^(h w): 0.73 at 8 x 8 places, 0.994 at
+    16 x 16, and a single sure patch gives P = 0.02. The logit ranks images, but 0 is no natural
+    cut, and a positive image is explained best by many of its patches.
+
+    Args:
+        patch_logits: one map for each class.
+        floor: what a factor 1 - p is at least, in [1e-6, 1).
+    """
+    log_x = F.logsigmoid(patch_logits) + math.log1p(-floor)
+    x = log_x.exp().clamp_min(TINY)
+    log_t = (log_x + (-torch.log1p(-x) / x).log()).flatten(2).logsumexp(2)
+    t = log_t.exp()
+    some = t.clamp_min(TINY)
+    return log_t + t + (-torch.expm1(-some) / some).log()
+
+
+class Reference(nn.Module):
+    """The mean feature map of normal images, in the buffer `mean` (1, c, h, w); h = w = 0 before
+    there is one. A state of any size can be loaded, so that a checkpoint restores it.
+    """
+
+    mean: Tensor
+
+    def __init__(self, channels: int, device: torch.device) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(1, channels, 0, 0, device=device))
+        self.register_load_state_dict_pre_hook(_take_the_size)
+
+
+def _take_the_size(
+    module: nn.Module, state: Mapping[str, Any], prefix: str, *unused: object
+) -> None:
+    """Makes room for the mean that is about to be loaded."""
+    assert isinstance(module, Reference)
+    if (saved := state.get(f"{prefix}mean")) is not None:
+        module.mean = module.mean.new_zeros(saved.shape)
+
+
+class ContrastAttention:
+    """A classifier of patches, on features that are attended where they differ from a normal one's.
+
+    Networks: `classifier`, which moves; `reference`, the normal features for `read`, which has
+    neither parameters nor an optimiser. A checkpoint holds both.
+    """
+
+    def __init__(
+        self, classifier: nn.Module, *, floor: float = 0.98, learning_rate: float = 1e-4
+    ) -> None:
+        """
+        Args:
+            classifier: on its device: `features` (B, c, h, w), and `classifier`, a linear layer,
+                which serves as the 1x1 convolution.
+            floor: see `image_logits`.
+            learning_rate: of Adam.
+
+        Raises:
+            ValueError: a floor outside [1e-6, 1).
+            TypeError: a classifier that does not end in one linear layer.
+        """
+        if not TINY <= floor < 1:
+            raise ValueError(f"floor: expected a number in [{TINY:g}, 1), got {floor}")
+        last = classifier.get_submodule("classifier")
+        if not isinstance(last, nn.Linear):
+            raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
+        self.floor = floor
+        self.networks: dict[str, nn.Module] = {
+            "classifier": classifier,
+            "reference": Reference(last.in_features, last.weight.device),
+        }
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("CIA", ("classifier",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Weighted cross-entropy of the images' probabilities, each image beside a normal one of
+        the batch; beside the mean of the batch where there is no other normal image.
+
+        Reading: normal images are classified too, each beside another normal one, as the classifier
+        has to learn what is no disease. The partner's features move with the image's.
+        """
+        features = self._features(batch.image)
+        row, there = partners(batch.label_vector)
+        partner = torch.where(
+            there[:, None, None, None], features[row], features.mean(0, keepdim=True)
+        )
+        attention = contrast_attention(features, partner)
+        logits = image_logits(self._patch_logits(features * attention), self.floor)
+        return weighted_bce_loss(logits, batch.label_vector), {"attention": attention.mean()}
+
+    @torch.no_grad()
+    def set_reference(self, normal_images: Float[Tensor, "N C H W"], batch_size: int = 64) -> None:
+        """Keeps the mean features of normal images, aligned as those that will be read, as the
+        partner of every image in `read`. Evaluation mode; the mode is put back.
+
+        They are the features of the classifier as it is now: call this after training.
+
+        Reading: we do not know which normal image the paper puts beside an image that is to be
+        diagnosed. The mean of many does not bring one patient's anatomy in.
+
+        Raises:
+            ValueError: no images.
+        """
+        if not len(normal_images):
+            raise ValueError("normal_images: expected at least one, got none")
+        total: Tensor | float = 0.0
+        with _evaluation(self.networks["classifier"]):
+            for part in normal_images.split(batch_size):
+                total = total + self._features(part).sum(0, keepdim=True)
+        reference = self.networks["reference"]
+        assert isinstance(reference, Reference) and isinstance(total, Tensor)
+        reference.mean = total / len(normal_images)
+
+    @torch.no_grad()
+    def read(
+        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
+        """Patch probabilities p_ij as maps, and the images' logits, each image beside the
+        reference. Evaluation mode; the mode is put back.
+
+        Raises:
+            ValueError: there is no reference, or it is of images of another size.
+        """
+        reference = self.networks["reference"]
+        assert isinstance(reference, Reference)
+        if not reference.mean.numel():
+            raise ValueError("expected a reference of normal images: call set_reference before")
+        with _evaluation(self.networks["classifier"]):
+            parts = [self._read(part, reference.mean) for part in images.split(batch_size)]
+        maps, logits = zip(*parts, strict=True)
+        return torch.cat(maps), torch.cat(logits)
+
+    def _read(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+        features = self._features(images)
+        if features.shape[1:] != normal.shape[1:]:
+            raise ValueError(
+                f"images: expected features of the reference's {tuple(normal.shape[1:])}, "
+                f"got {tuple(features.shape[1:])}"
+            )
+        patch_logits = self._patch_logits(features * contrast_attention(features, normal))
+        return patch_logits.sigmoid(), image_logits(patch_logits, self.floor)
+
+    def _features(self, images: Tensor) -> Tensor:
+        features: Tensor = self.networks["classifier"].get_submodule("features")(images)
+        return features.float()
+
+    def _patch_logits(self, attended: Tensor) -> Tensor:
+        linear = self.networks["classifier"].get_submodule("classifier")
+        assert isinstance(linear, nn.Linear)
+        maps = class_activation_map(attended, linear.weight).float()
+        return maps if linear.bias is None else maps + linear.bias.float()[:, None, None]
+
+
+@contextmanager
+def _evaluation(network: nn.Module) -> Iterator[None]:
+    """Inside, a network is in evaluation mode; afterwards in the mode that it had."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)

@@ -1,0 +1,216 @@
+"""Patches that are told where a disease is in some images, and only that it is there in the others.
+
+Z. Li, C. Wang, M. Han et al., Thoracic Disease Identification and Localization with Limited
+Supervision, CVPR 2018.
+
+Equations, for disease k, image x and the patches j of a P x P grid
+    p_j = σ(z_j)                                                   `LimitedSupervision.patch_logits`
+    p(y_k | x, box) = Π_{j in box} p_j Π_{j outside} (1 - p_j)     `log_box_probability`
+    p(y_k | x) = 1 - Π_j (1 - p_j)                                 `log_image_probability`
+    -λ_bbox η log p(y_k | x, box)                                  `LimitedSupervision.loss`
+        - (1 - η) y log p(y_k | x)
+        - (1 - η) (1 - y) log(1 - p(y_k | x))
+    p and 1 - p from [0, 1] to [0.98, 1]                           `log_normalised`
+η is 1 where the image has a box of disease k, y where it has disease k.
+
+**It uses boxes in training, so it is not weakly supervised.** Which images show their boxes is
+decided by the data.
+
+Reading: these equations are written down after accounts of the paper and public implementations,
+not after its print; their numbers are therefore left out.
+
+Reading: the paper resamples the last features to P x P patches, then has a convolution of 3 x 3 to
+512 channels and one of 1 x 1. We have the 1 x 1 alone, as the backbone's linear layer applied to
+each place, so that all systems of a comparison have the same parameters; P is the size of the
+backbone's last features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.localize.cam import class_activation_map
+
+_TINY = torch.finfo(torch.float32).tiny
+
+
+def patches_in_boxes(
+    boxes: Float[Tensor, "B M 4"],
+    box_label: Int[Tensor, "B M"],
+    n_classes: int,
+    image_size: tuple[int, int],
+    grid: tuple[int, int],
+) -> Bool[Tensor, "B K h w"]:
+    """The patches that the boxes of each class cover.
+
+    Reading: we could not check which patches the paper counts as inside. Ours are those of which a
+    box covers at least half, or, for a box that covers half of none, the patch of its centre. Boxes
+    of one class are joined.
+
+    Args:
+        boxes: xyxy in pixels of the image.
+        box_label: class of each box, -1 where padded.
+        n_classes: K.
+        image_size: (H, W) in pixels.
+        grid: (h, w) in patches.
+    """
+    x0, y0, x1, y1 = boxes[..., None].unbind(-2)
+    left, right = _edges(grid[1], image_size[1], boxes)
+    upper, lower = _edges(grid[0], image_size[0], boxes)
+    along_x = (torch.minimum(x1, right) - torch.maximum(x0, left)).clamp(min=0)  # (B, M, w)
+    along_y = (torch.minimum(y1, lower) - torch.maximum(y0, upper)).clamp(min=0)  # (B, M, h)
+    share = (along_y / (lower - upper))[..., :, None] * (along_x / (right - left))[..., None, :]
+    covered = share >= 0.5
+    middle_x, middle_y = (x0 + x1) / 2, (y0 + y1) / 2
+    central_x = (left <= middle_x) & (middle_x < right)
+    central_y = (upper <= middle_y) & (middle_y < lower)
+    central = central_y[..., :, None] & central_x[..., None, :]
+    covered = torch.where(covered.any(-1).any(-1)[..., None, None], covered, central)
+    of_class = box_label[..., None] == torch.arange(n_classes, device=boxes.device)  # (B, M, K)
+    return (of_class[..., None, None] & covered[:, :, None]).any(1)
+
+
+def _edges(patches: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where each patch of a row begins and ends, in pixels."""
+    edges = torch.arange(patches + 1, device=like.device, dtype=like.dtype) * (pixels / patches)
+    return edges[:-1], edges[1:]
+
+
+def log_normalised(
+    logits: Float[Tensor, "B K h w"], lowest: float = 0.98
+) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]:
+    """log of p and of 1 - p, each brought from [0, 1] to [lowest, 1] on a straight line.
+
+    Their products over a few hundred patches then cannot come near zero. The two no longer sum to
+    one.
+    """
+    room = 1 - lowest
+    return torch.log1p(-room * torch.sigmoid(-logits)), torch.log1p(-room * torch.sigmoid(logits))
+
+
+def log_box_probability(
+    log_present: Float[Tensor, "B K h w"],
+    log_absent: Float[Tensor, "B K h w"],
+    inside: Bool[Tensor, "B K h w"],
+) -> Float[Tensor, "B K"]:
+    """log p(y | x, box) = Σ_{inside} log p + Σ_{outside} log(1 - p)."""
+    return torch.where(inside, log_present, log_absent).sum((2, 3))
+
+
+def log_image_probability(
+    log_absent: Float[Tensor, "B K h w"],
+) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
+    """log p(y | x) and log(1 - p(y | x)), of p(y | x) = 1 - Π (1 - p): at least one patch has it.
+
+    Where all patches say no so surely that the sum is zero in float32, the first is -87 and has no
+    gradient.
+    """
+    log_none = log_absent.sum((2, 3))
+    log_some = torch.log(-torch.expm1(log_none.clamp(max=-_TINY)))
+    return log_some, log_none
+
+
+class LimitedSupervision:
+    """Patch probabilities from boxes where there are some, and by multiple instances elsewhere.
+
+    Reading: normalised, p(y | x) of a grid of n patches is at most 1 - 0.98ⁿ: 0.73 for 8 x 8, 0.994
+    for 16 x 16. On a small grid a disease without a box keeps a loss, and pulls at all patches.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        *,
+        lambda_bbox: float = 5.0,
+        lowest: float = 0.98,
+        learning_rate: float = 1e-4,
+    ) -> None:
+        """
+        Args:
+            classifier: on its device; `features` gives (B, c, P, P), `classifier` is one linear
+                layer with a bias.
+            lambda_bbox: weight of an image and disease with a box.
+            lowest: what a patch probability of 0 becomes in training.
+            learning_rate: of Adam.
+
+        Raises:
+            TypeError: `classifier.classifier` is not one linear layer with a bias.
+            ValueError: `lowest` outside (0, 1), or a negative weight.
+        """
+        prediction = classifier.get_submodule("classifier")
+        if not isinstance(prediction, nn.Linear) or prediction.bias is None:
+            raise TypeError(
+                "classifier.classifier: expected one nn.Linear with a bias, got "
+                f"{type(prediction).__name__}"
+            )
+        if not 0 < lowest < 1:
+            raise ValueError(f"lowest: expected a number in (0, 1), got {lowest}")
+        if not lambda_bbox >= 0:
+            raise ValueError(f"lambda_bbox: expected no less than 0, got {lambda_bbox}")
+        self.features, self.prediction = classifier.get_submodule("features"), prediction
+        self.lambda_bbox, self.lowest = lambda_bbox, lowest
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("C", ("classifier",), self.loss)
+
+    def patch_logits(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        """z: the class activation map and the bias of the class, in float32."""
+        maps = class_activation_map(self.features(image), self.prediction.weight)
+        return maps.float() + self.prediction.bias[:, None, None]
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """-λ_bbox η log p(y | x, box) - (1 - η) [y log p(y | x) + (1 - y) log(1 - p(y | x))].
+
+        Reading: the paper sums over images and diseases; we take the mean, which is the same to
+        Adam and does not grow with the batch. A box counts whatever the label says.
+        """
+        logits = self.patch_logits(batch.image)
+        log_present, log_absent = log_normalised(logits, self.lowest)
+        height, width = batch.image.shape[2:]
+        inside = patches_in_boxes(
+            batch.boxes, batch.box_label, logits.shape[1], (height, width),
+            (logits.shape[2], logits.shape[3]),
+        )  # fmt: skip
+        eta, y = inside.any(-1).any(-1).float(), batch.label_vector
+        log_some, log_none = log_image_probability(log_absent)
+        with_box = -eta * log_box_probability(log_present, log_absent, inside)
+        without = -(1 - eta) * (y * log_some + (1 - y) * log_none)
+        box, label = self.lambda_bbox * with_box.mean(), without.mean()
+        return box + label, {"box": box, "label": label}
+
+    @torch.no_grad()
+    def read(
+        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
+        """Patch probabilities and the logits of the images, in evaluation mode; the mode is put
+        back. Accounts of the paper have it cut the probabilities at 0.5.
+
+        Reading: the normalisation is a trick of training. Here p(y | x) = 1 - Π (1 - p) is taken of
+        the probabilities as they are, and its logit log p - log(1 - p) in logarithms, which does
+        not saturate. Trained with the normalised rule it is too high for a probability that means
+        its number; it puts images in an order.
+        """
+        classifier = self.networks["classifier"]
+        training = classifier.training
+        classifier.eval()
+        maps, logits = [], []
+        try:
+            for part in images.split(batch_size):
+                z = self.patch_logits(part)
+                log_some, log_none = log_image_probability(F.logsigmoid(-z))
+                maps.append(torch.sigmoid(z))
+                logits.append(log_some - log_none)
+        finally:
+            classifier.train(training)
+        return torch.cat(maps), torch.cat(logits)

@@ -1,0 +1,130 @@
+"""From the maps of a classifier to localisation accuracy and AUROC on the images of a study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cxrtut.experiments.label_study import LabelStudy
+from cxrtut.localize.boxes import component_boxes, cut_at_fraction
+from cxrtut.metrics.classification import auroc_by_class
+from cxrtut.metrics.detection import (
+    accuracy_by_class,
+    average_false_positives,
+    best_iou,
+    macro_mean,
+    oracle_cut,
+)
+from cxrtut.papers.disease_masks import boxes_from_heat, heat_in_image
+
+THRESHOLDS = (0.3, 0.5, 0.7)  # T of Tables 1 and 2
+CHESTXRAY8_CUTS = (60 / 255, 180 / 255)
+ORACLE_CUTS = tuple(k / 20 for k in range(1, 20))
+_BLOCK = 512  # maps enlarged at once
+
+
+def predicted_boxes(
+    maps: Float[Tensor, "P h w"],
+    matrix: Float[Tensor, "P 2 3"] | None,
+    size: int,
+    cut: float,
+    *,
+    every: bool = False,
+) -> list[Float[Tensor, "n 4"]]:
+    """Boxes of each map on the images as they were: the largest region's, or every region's."""
+    boxes: list[Tensor] = []
+    for i in range(0, len(maps), _BLOCK):
+        part = slice(i, i + _BLOCK)
+        there = None if matrix is None else matrix[part]
+        heat = heat_in_image(maps[part], (size, size), there)
+        if every:
+            found = component_boxes(cut_at_fraction(heat, cut), heat)
+        else:
+            found = boxes_from_heat(heat, cut)
+        boxes += [b.cpu() for b, _ in found]
+    return boxes
+
+
+def score_localisation(
+    maps: Float[Tensor, "N K h w"],
+    logits: Float[Tensor, "N K"],
+    matrix: Float[Tensor, "N 2 3"] | None,
+    study: LabelStudy,
+    *,
+    cut: float,
+) -> dict[str, Any]:
+    """Tables 1 and 2 for one method.
+
+    Args:
+        maps: of the study's test images, in its order.
+        logits: of the same images.
+        matrix: of their alignment, if they were aligned.
+        study: has the boxes.
+        cut: of the maps, a share of their maximum.
+
+    Returns:
+        For T of .3, .5 and .7 `T .3` ... (mean over classes), beside it `T .3, any` ([18]'s
+        protocol: any region at any of two cuts) and `T .3, oracle` (the best cut of each class,
+        chosen on the boxes it is scored on: an upper bound). `false positives`: boxes an image, for
+        the classes that the method predicts (P >= .5), that meet no true box at T = .3. `by class`:
+        each `T` for each class.
+    """
+    classes, size = study.store.classes, study.store.size
+    place = {int(row): i for i, row in enumerate(study.test)}
+    rows, labels = study.pairs
+    image = torch.tensor([place[int(row)] for row in rows])
+    label = torch.from_numpy(np.ascontiguousarray(labels))
+    truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
+    asked = maps[image.to(maps.device), label.to(maps.device)]
+    moved = None if matrix is None else matrix[image.to(matrix.device)]
+
+    def ious(cuts: tuple[float, ...], *, every: bool = False) -> list[list[Tensor]]:
+        return [predicted_boxes(asked, moved, size, c, every=every) for c in cuts]
+
+    (headline,) = ious((cut,))
+    iou = best_iou(headline, truth)
+    regions = ious(CHESTXRAY8_CUTS, every=True)
+    anywhere = best_iou([torch.cat(both) for both in zip(*regions, strict=True)], truth)
+    by_cut = torch.stack([best_iou(boxes, truth) for boxes in ious(ORACLE_CUTS)])
+    scores: dict[str, Any] = {}
+    by_class: dict[str, dict[str, float]] = {}
+    for threshold in THRESHOLDS:
+        name = f"T {threshold:.1f}".replace("0.", ".")
+        found = accuracy_by_class(iou, label, len(classes), threshold)
+        best = accuracy_by_class(anywhere, label, len(classes), threshold)
+        _, bound = oracle_cut(by_cut, label, len(classes), threshold)
+        scores[name] = macro_mean(found)
+        scores[f"{name}, any"] = macro_mean(best)
+        scores[f"{name}, oracle"] = macro_mean(bound)
+        by_class[name] = dict(zip(classes, found.tolist(), strict=True))
+    scores["false positives"] = _false_positives(maps, logits, matrix, study, cut)
+    return scores | {"pairs": len(rows), "by class": by_class}
+
+
+def _false_positives(
+    maps: Tensor, logits: Tensor, matrix: Tensor | None, study: LabelStudy, cut: float
+) -> float:
+    """Boxes that meet no true box, an image: of the classes predicted for the test images."""
+    image, label = (logits > 0).nonzero(as_tuple=True)
+    moved = None if matrix is None else matrix[image]
+    predicted = predicted_boxes(maps[image, label], moved, study.store.size, cut)
+    rows = study.test[image.cpu().numpy()]
+    pairs = zip(rows, label.tolist(), strict=True)
+    truth = [study.boxes_of(int(row), k) for row, k in pairs]
+    return average_false_positives(predicted, truth, THRESHOLDS[0], len(study.test))
+
+
+def score_classification(logits: Float[Tensor, "N K"], study: LabelStudy) -> dict[str, Any]:
+    """Tables 3 and 4 for one method: `AUROC`, the mean over the classes where it is defined, and
+    `by class`.
+    """
+    positive = torch.from_numpy(study.store.labels[study.test] > 0)
+    areas = auroc_by_class(logits.cpu(), positive)
+    return {
+        "AUROC": macro_mean(areas),
+        "by class": {"AUROC": dict(zip(study.store.classes, areas.tolist(), strict=True))},
+    }

@@ -1,0 +1,212 @@
+"""How well boxes agree with boxes: the localisation accuracy of papers that follow ChestX-ray8.
+
+The unit is a pair of an image and a class that the image has. `predicted[p]` and `truth[p]` are the
+boxes (n, 4) of pair p, xyxy in pixels of one frame, without padding; there may be several of either
+(`Batch.boxes_of` takes padding off). A pair is a hit where the intersection over union (IoU) of a
+predicted and a true box is above a threshold T. Areas and ratios are taken in float64, so that
+boxes of whole pixels reach an IoU of T exactly, and not by rounding.
+
+Reading: Kim, Jung and Lee (Weakly Supervised Thoracic Disease Localization via Disease Masks) count
+a hit where "the IoU of two boxes is above a threshold" and do not say what a unit is. We take the
+pairs with a true box, the class being given: the heat map of the true class is scored whether or
+not the classifier predicts it, as in ChestX-ray8. IoU = T is no hit. An image without a true box is
+never scored, nor are boxes predicted beside the hit: see `average_false_positives`.
+
+Reading: nothing is said of several boxes of one class in an image. The best match counts.
+
+Reading: the "Mean" column of Tables 1 and 2 is not defined. It is the plain mean over the classes
+(`macro_mean`), as the printed numbers show; the share of hits among all pairs
+(`localisation_accuracy`) gives a class with more boxes more weight, and is higher there.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+BoxesOfPairs = Sequence[Float[Tensor, "_ 4"]]
+"""The boxes (n, 4) of each pair; n may be 0."""
+
+
+def iou_matrix(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Intersection over union of every box of `a` with every box of `b`: [0, 1], float64.
+
+    A box without area (or turned inside out) has IoU 0 with every box, itself included.
+
+    Raises:
+        ValueError: a corner that is NaN or infinite.
+    """
+    return _iou(a[:, None], b[None])
+
+
+def best_iou(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P"]:
+    """For each pair the largest IoU of any predicted with any true box, float64; 0 where nothing is
+    predicted.
+
+    The any-box protocol of ChestX-ray8, where a hit at any of several cuts counts, is this function
+    of the union: `predicted[p]` is `torch.cat` of the boxes of pair p at all cuts. More boxes never
+    lower it, so report `average_false_positives` beside it.
+
+    Raises:
+        ValueError: not as many pairs in both, a pair without a true box, or a corner that is NaN or
+            infinite.
+    """
+    _check_pairs(predicted, truth)
+    for pair, boxes in enumerate(truth):
+        if len(boxes) == 0:
+            raise ValueError(
+                f"truth[{pair}]: expected at least one true box, got none; "
+                "no-box images are never scored"
+            )
+    if len(truth) == 0:
+        return torch.zeros(0, dtype=torch.float64)
+    return _best_of_each_predicted(predicted, truth).amax(dim=1)
+
+
+def localisation_accuracy(iou: Float[Tensor, "P"], threshold: float) -> float:
+    """The share of pairs with IoU > T; NaN where there are no pairs.
+
+    Args:
+        iou: of each pair, from `best_iou`.
+        threshold: T in [0, 1); papers take 0.3, 0.5 and 0.7.
+
+    Raises:
+        ValueError: a threshold or an IoU out of range.
+    """
+    return float(_hits(iou, threshold).double().mean())
+
+
+def accuracy_by_class(
+    iou: Float[Tensor, "P"], class_index: Int[Tensor, "P"], n_classes: int, threshold: float
+) -> Float[Tensor, "{n_classes}"]:
+    """`localisation_accuracy` of each class, float64; NaN for a class without pairs.
+
+    Args:
+        iou: of each pair, from `best_iou`.
+        class_index: of each pair, in 0 ... n_classes - 1.
+        n_classes: K.
+        threshold: T in [0, 1).
+
+    Raises:
+        ValueError: not one class per pair, or a class, a threshold or an IoU out of range.
+    """
+    if class_index.shape != iou.shape:
+        raise ValueError(
+            f"class_index: expected one for each of {len(iou)} pairs, got {len(class_index)}"
+        )
+    strange = class_index[(class_index < 0) | (class_index >= n_classes)]
+    if len(strange):
+        raise ValueError(f"class_index: expected 0 to {n_classes - 1}, got {int(strange[0])}")
+    hits = torch.bincount(class_index[_hits(iou, threshold)], minlength=n_classes)
+    return hits.double() / torch.bincount(class_index, minlength=n_classes)
+
+
+def macro_mean(values: Float[Tensor, "K"]) -> float:
+    """The plain mean over the classes, NaN left out; NaN where nothing is left."""
+    return float(values.double().nanmean())
+
+
+def average_false_positives(
+    predicted: BoxesOfPairs, truth: BoxesOfPairs, threshold: float, n_images: int
+) -> float:
+    """Predicted boxes that match no true box of their pair (IoU > T), per image: the AFP of
+    ChestX-ray8, and the price of predicting many boxes.
+
+    Here a pair may be without truth, an image without that disease: all that is predicted for it is
+    false.
+
+    Reading: two predicted boxes on one true box are both matched, and none is false.
+
+    Args:
+        predicted: boxes (n, 4) of each pair of an image and a class.
+        truth: boxes (m, 4) of the same pairs; m may be 0.
+        threshold: T in [0, 1).
+        n_images: that the pairs were taken from, counting those where nothing was predicted.
+
+    Raises:
+        ValueError: not as many pairs in both, a threshold out of range, no images, or a corner that
+            is NaN or infinite.
+    """
+    _check_pairs(predicted, truth)
+    _check_threshold(threshold)
+    if n_images < 1:
+        raise ValueError(f"n_images: expected at least 1, got {n_images}")
+    if len(predicted) == 0:
+        return 0.0
+    matched = int((_best_of_each_predicted(predicted, truth) > threshold).sum())
+    return (sum(len(boxes) for boxes in predicted) - matched) / n_images
+
+
+def oracle_cut(
+    iou: Float[Tensor, "C P"], class_index: Int[Tensor, "P"], n_classes: int, threshold: float
+) -> tuple[Int[Tensor, "{n_classes}"], Float[Tensor, "{n_classes}"]]:
+    """For each class the cut of the heat map that gives it the highest accuracy, and that accuracy.
+
+    The cut is chosen on the very boxes that are scored: an upper bound, not a result that can be
+    expected on other images, and not comparable with numbers at a cut fixed beforehand.
+
+    Args:
+        iou: of each pair (a column) at each of C cuts (a row), from `best_iou`.
+        class_index: of each pair, in 0 ... n_classes - 1.
+        n_classes: K.
+        threshold: T in [0, 1).
+
+    Returns:
+        The row of the best cut, the first of equally good ones, -1 for a class without pairs; and
+        the accuracy there, float64, NaN for such a class.
+
+    Raises:
+        ValueError: no cuts, not one class per pair, or a class, a threshold or an IoU out of range.
+    """
+    if len(iou) == 0:
+        raise ValueError(f"iou: expected at least one cut, got shape {tuple(iou.shape)}")
+    at_cut = [accuracy_by_class(row, class_index, n_classes, threshold) for row in iou]
+    accuracy, best = torch.stack(at_cut).max(dim=0)
+    return torch.where(accuracy.isnan(), -1, best), accuracy
+
+
+def _best_of_each_predicted(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P n"]:
+    """The largest IoU of every predicted box with a true box of its pair; 0 where padded."""
+    return _iou(_padded(predicted)[:, :, None], _padded(truth)[:, None]).amax(dim=2)
+
+
+def _padded(boxes: BoxesOfPairs) -> Float[Tensor, "P n 4"]:
+    """At least one box a pair: boxes without area, which overlap nothing, fill up."""
+    return F.pad(pad_sequence(list(boxes), batch_first=True), (0, 0, 0, 1))
+
+
+def _iou(a: Tensor, b: Tensor) -> Tensor:
+    if not (a.isfinite().all() and b.isfinite().all()):
+        raise ValueError("expected boxes with finite corners, got NaN or infinity")
+    a, b = a.double(), b.double()
+    overlap = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
+    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - overlap
+    return torch.where(union > 0, overlap / union, 0.0)
+
+
+def _area(upper_left: Tensor, lower_right: Tensor) -> Tensor:
+    return (lower_right - upper_left).clamp(min=0).prod(dim=-1)
+
+
+def _hits(iou: Tensor, threshold: float) -> Tensor:
+    _check_threshold(threshold)
+    strange = iou[~((iou >= 0) & (iou <= 1))]
+    if len(strange):
+        raise ValueError(f"iou: expected numbers in [0, 1], got {float(strange[0])}")
+    return iou > threshold
+
+
+def _check_threshold(threshold: float) -> None:
+    if not 0.0 <= threshold < 1.0:
+        raise ValueError(f"threshold: expected a number in [0, 1), got {threshold}")
+
+
+def _check_pairs(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> None:
+    if len(predicted) != len(truth):
+        raise ValueError(
+            "expected predicted and true boxes of the same pairs, got "
+            f"{len(predicted)} and {len(truth)}"
+        )

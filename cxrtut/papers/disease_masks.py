@@ -1,0 +1,403 @@
+"""Weakly supervised localisation of thoracic diseases by disease masks.
+
+H.-W. Kim, H.-G. Jung, S.-W. Lee, Weakly Supervised Thoracic Disease Localization via Disease Masks,
+arXiv:2101.09915, 2021.
+
+Equations
+    (1)  S_c = Σ_k w_k^c f_k                            `localize.cam.class_activation_map`
+    (2)  P_c = Sigmoid(ΣΣ S_c)                          `MaskAttention.forward`
+    (3)  ψ_c = T(1/N_c Σ N(H(L_c) + L_c))               `disease_mask`, `good_maps`
+    (4)  f' = ψ f + f                                   `attended_features`
+    (5)  Ŝ_c = Σ_k w_k^c f'_k                           `MaskAttention.maps`
+    (6)  φ(I) = B(G([sx cos θ ...] I))                  `smooth`, and in `nn.spatial_transformer`
+                                                        `five_parameter_matrix`, `warp`
+    (7)  L_p = Σ_s ||F_s(A) - F_s(φ(I))|| / (C H W)     `losses.perceptual.perceptual_loss`
+    (8)  L_e = ΣΣ ||A - φ(I)||                          `losses.perceptual.euclidean_loss`
+    (9)  L_total = L_e + L_p                            `Alignment.loss`
+    (10) L_WCE                                          `losses.weighted_bce`, `Classification.loss`
+Steps
+    Section 4.2, ResNet-50 on the images                `Classification`
+    Section 3.2, alignment                              `anchor_image`, `Alignment`, `align`
+    Section 4.2, ResNet-50 on aligned images            `Classification` again
+    Section 3.1.1, the masks                            `disease_mask`
+    Section 3.1.2, retraining with the masks            `Classification`, `MaskAttention.masks`
+    Section 4.3, maps to boxes                          `read`, `heat_in_image`, `boxes_from_heat`
+    Section 4.4, masks drawn by hand                    `localize.location_priors.pseudo_masks`
+
+Reading: the paper's images are P x P x 3, a grey image three times. A first convolution on one
+channel can be anything that one on three equal channels can be, so that images have one channel
+here. With ImageNet's weights it is their sum over the colours.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Batch
+from cxrtut.engine.order import seeded
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.localize.boxes import Scored, cut_at_fraction, largest_component_box
+from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import normalise, resize_heatmap
+from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
+from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
+from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
+
+ASYMMETRIC = "Cardiomegaly"  # m of Eq. (3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The paper's values with their section; † where the paper is silent and we had to choose."""
+
+    size: int = 512  # 4.1
+    channels: int = 1  # see the module
+    classifier_layers: int = 50  # 4.2: ResNet-50; 10 on a CPU
+    classifier_width: int = 16  # † of the classifier with 10 layers
+    stride: int = 32  # of the classifier's last feature map; ResNet-50 has 32
+    imagenet: bool = True  # † ResNet-50 begins with ImageNet's weights
+    cells: int = 32  # 3.2: average pooling by 16 of 512 px leaves 32 x 32
+    anchor_images: int = 2000  # 3.2
+    bounded: bool = True  # † see `nn.spatial_transformer.SpatialTransformer`
+    lambda_p: float = 1.0  # Eq. (9)
+    lambda_e: float = 1.0  # Eq. (9)
+    alignment_epochs: float = 5  # 4.2
+    alignment_batch_size: int = 16  # 4.2
+    alignment_learning_rate: float = 1e-3  # 4.2, SGD
+    momentum: float = 0.9  # †
+    epochs: float = 5  # 4.2, on the images, on aligned ones, and again with the masks
+    batch_size: int = 32  # 4.2
+    learning_rate: float = 1e-4  # 4.2, Adam
+    min_probability: float = 0.8  # 3.1.1
+    fewest: int = 20  # † maps for a mask, see `good_maps`
+    mask_threshold: float = 0.5  # † of T(.)
+    cut: float = 180 / 255  # † 4.3: "the predefined threshold presented in [18, 37]"
+
+    def __post_init__(self) -> None:
+        if self.classifier_layers not in (10, 50):
+            raise ValueError(f"classifier_layers: expected 10 or 50, got {self.classifier_layers}")
+        if self.classifier_layers == 50 and self.stride != 32:
+            raise ValueError(f"stride: expected 32, that of ResNet-50, got {self.stride}")
+        for name in ("stride", "cells"):
+            if self.size % getattr(self, name):
+                raise ValueError(
+                    f"{name}: expected a divisor of the size {self.size}, got {getattr(self, name)}"
+                )
+
+
+PAPER = Config()
+# One T4, about half an hour: the paper's networks at half the size.
+COLAB = Config(size=256, anchor_images=1000, alignment_epochs=2, epochs=2)
+# Two CPU cores, minutes: small networks, whose last feature map has 8 x 8 cells.
+SMOKE = Config(
+    size=64, classifier_layers=10, stride=8, imagenet=False, anchor_images=500,
+    alignment_epochs=2, alignment_learning_rate=0.05, epochs=8, learning_rate=1e-3,
+)  # fmt: skip
+
+
+class MaskAttention(nn.Module):
+    """A classifier whose features are weighted by a mask for each class, at first by none.
+
+    Reading: Eq. (2) applies the sigmoid to the *sum* of the map and calls it global average
+    pooling. We take the mean; with the sum over 16 x 16 cells logits would be 256 times as large,
+    and P_c >= 0.8 would mean nothing. The bias of the linear layer, which Eq. (1) leaves out of the
+    map, is added.
+
+    Reading: ψ is per class while f is shared, so that Eq. (4) has either one f' with some joint ψ
+    or one for each class. We take the second. As a class activation map is linear in the features,
+    it needs no copies of them: Ŝ_c = (1 + ψ_c) S_c. The first is `shared`.
+
+    Reading: "the disease masks deactivate the parts with a lower probability". With + f in Eq. (4)
+    they do not: such parts keep the factor 1, the others get up to 2.
+    """
+
+    masks: Float[Tensor, "K h w"]
+
+    def __init__(self, backbone: ResNet10 | ResNet18 | ResNet50, cells: int) -> None:
+        """
+        Args:
+            backbone: its features and its linear layer are taken over.
+            cells: height and width of the last feature map.
+        """
+        super().__init__()
+        self.features, self.classifier = backbone.features, backbone.classifier
+        n_classes = self.classifier.out_features
+        self.register_buffer("masks", torch.zeros(n_classes, cells, cells))
+
+    def maps(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
+        """Eqs. (4) and (5): Ŝ_c = Σ_k w_k^c (1 + ψ_c) f_k = (1 + ψ_c) S_c."""
+        features = self.features(image)
+        return (1 + self.masks) * class_activation_map(features, self.classifier.weight)
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        """Logits: the mean of each map, and the bias."""
+        return self.maps(image).mean((2, 3)) + self.classifier.bias
+
+
+def attended_features(
+    features: Float[Tensor, "B c h w"], mask: Float[Tensor, "h w"]
+) -> Float[Tensor, "B c h w"]:
+    """Eq. (4), f' = ψ f + f, for one class. `MaskAttention.maps` gives the same map without it."""
+    return mask * features + features
+
+
+def make_classifier(config: Config, n_classes: int, seed: int) -> MaskAttention:
+    """ResNet-50, or ten layers at the CPU's size, without masks.
+
+    Raises:
+        ConnectionError: ImageNet's weights are not here and cannot be fetched.
+    """
+    with seeded("disease masks, classifier", seed):
+        backbone = (
+            ResNet50(config.channels, n_classes, imagenet=config.imagenet)
+            if config.classifier_layers == 50
+            else ResNet10(config.channels, config.classifier_width, n_classes, config.stride)
+        )
+    return MaskAttention(backbone, config.size // config.stride)
+
+
+def make_aligner(config: Config, seed: int) -> SpatialTransformer:
+    """ResNet-18 with five outputs (Section 3.2), or ten layers at the CPU's size.
+
+    Reading: what lies between the pooled features and the five outputs is not said; we put one
+    hidden layer of 256, and a last layer that starts at the identity.
+    """
+    with seeded("disease masks, aligner", seed):
+        if config.classifier_layers == 50:
+            trunk, n = ResNet18(config.channels).features, 512
+        else:
+            width = config.classifier_width
+            trunk, n = ResNet10(config.channels, width, stride=8).features, 8 * width
+        return SpatialTransformer(trunk, n, bounded=config.bounded)
+
+
+def smooth(image: Float[Tensor, "B C H W"], cells: int) -> Float[Tensor, "B C H W"]:
+    """B(G(image)) of Eq. (6): average pooling to cells x cells, then bilinear to the size before.
+
+    "A kernel size of 16 and stride of 16" at 512 px leaves 32 x 32 cells.
+    """
+    height, width = image.shape[-2:]
+    pooled = F.avg_pool2d(image, (height // cells, width // cells))
+    return F.interpolate(pooled, (height, width), mode="bilinear", align_corners=False)
+
+
+def anchor_image(normal: Float[Tensor, "N C H W"]) -> Float[Tensor, "1 C H W"]:
+    """A: "the average of 2,000 normal random samples" (Section 3.2).
+
+    Raises:
+        ValueError: no images.
+    """
+    if not len(normal):
+        raise ValueError("expected normal images for the anchor, got none")
+    return normal.mean(0, keepdim=True)
+
+
+class Alignment:
+    """Trains the aligner to make every image look like the anchor, Eqs. (6) to (9).
+
+    Reading: Eq. (6) names the pooled and enlarged image φ(I); the classifier, though, gets the
+    sharp one (Fig. 4 shows sharp images), and B(G(.)) is for this loss alone.
+
+    Reading: as printed, Eq. (8) is a sum over pixels of about 1e5 and Eq. (7) of about 1e-3 a
+    layer, so that Eq. (9) would be Eq. (8) alone. We take the means of both; their weights are
+    `Config.lambda_p` and `lambda_e`, 1 and 1. See `losses.perceptual`.
+
+    Reading: the network that gives the features of Eq. (7), "a ResNet-50 model pretrained on the
+    ChestX-ray14 dataset", is the classifier of the images as they are, frozen.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        classifier: MaskAttention,
+        anchor: Float[Tensor, "1 C H W"],
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """
+        Args:
+            config: of the run.
+            classifier: whose stages give the features; a frozen copy is kept.
+            anchor: from `anchor_image`.
+            seed: of the initial weights.
+            device: where everything is.
+        """
+        self.config = config
+        aligner = make_aligner(config, seed).to(device)
+        self.networks: dict[str, nn.Module] = {"aligner": aligner}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "aligner": torch.optim.SGD(
+                aligner.parameters(), config.alignment_learning_rate, momentum=config.momentum
+            )
+        }
+        self.features = copy.deepcopy(classifier.features).to(device)
+        self.features.eval().requires_grad_(False)
+        self.anchor = anchor.to(device)
+        with torch.no_grad():
+            self.anchor_features = stages(self.features, self.anchor)
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("align", ("aligner",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Eq. (9): λ_e L_e + λ_p L_p of the warped, smoothed image and the anchor."""
+        c = self.config
+        matrix = self.networks["aligner"](batch.image)
+        phi = smooth(warp(batch.image, matrix), c.cells)
+        l_e = euclidean_loss(self.anchor, phi)
+        l_p = perceptual_loss(self.anchor_features, stages(self.features, phi))
+        return c.lambda_e * l_e + c.lambda_p * l_p, {"L_e": l_e, "L_p": l_p}
+
+
+class Classification:
+    """Trains a classifier, with or without masks, on Eq. (10): three times in a run of the paper.
+
+    Reading: no augmentation is mentioned and none is done.
+    """
+
+    def __init__(self, config: Config, classifier: MaskAttention) -> None:
+        """
+        Args:
+            config: of the run.
+            classifier: on its device; its masks are not trained.
+        """
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "classifier": torch.optim.Adam(classifier.parameters(), config.learning_rate)
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("C", ("classifier",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Eq. (10) on logits; see `losses.weighted_bce`."""
+        logits = self.networks["classifier"](batch.image).float()
+        return weighted_bce_loss(logits, batch.label_vector), {}
+
+
+def good_maps(
+    probability: Float[Tensor, " N"],
+    positive: Float[Tensor, " N"],
+    *,
+    min_probability: float = 0.8,
+    fewest: int = 20,
+) -> Int[Tensor, " n"]:
+    """Rows of the training images whose maps of a class go into its mask, the surest first.
+
+    Reading: "dropping images x where P_c(x) < 0.8" does not say whether an image must have the
+    label. We ask for it. Where fewer than `fewest` images pass, the surest `fewest` positives are
+    taken (or all there are): a class that the classifier is never sure about gets a mask as well.
+    """
+    surest = torch.where(positive > 0, probability, -1.0).argsort(descending=True, stable=True)
+    n_positive = int((positive > 0).sum())
+    n_sure = int(((positive > 0) & (probability >= min_probability)).sum())
+    return surest[: max(n_sure, min(fewest, n_positive))]
+
+
+def disease_mask(
+    maps: Float[Tensor, "n h w"], *, symmetric: bool, threshold: float = 0.5
+) -> Float[Tensor, "h w"]:
+    """Eq. (3): ψ_c = T(mean N(L̄)), L̄ = H(L) + L, or L alone for the asymmetric class.
+
+    N brings each map to [0, 1]. The flip H makes sense only where the midline of the chest is the
+    midline of the image.
+
+    Reading: T, "a thresholding function to obtain the highly activated areas", is not given. The
+    mean is divided by its maximum; what is below `threshold` becomes 0, the rest keeps its value,
+    because the paper contrasts its masks ("spatial probability") with masks of 0 and 1.
+    `binary` gives the latter.
+
+    Args:
+        maps: S_c of the chosen images; none give a mask of zeros.
+        symmetric: seven of the paper's eight classes are; cardiomegaly is not.
+        threshold: of T, in [0, 1].
+    """
+    if not len(maps):
+        return maps.new_zeros(maps.shape[1:])
+    mean = normalise(maps + maps.flip(-1) if symmetric else maps).mean(0)
+    mean = mean / mean.amax().clamp_min(1e-12)
+    return torch.where(mean >= threshold, mean, torch.zeros_like(mean))
+
+
+def binary(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
+    """The masks with 1 wherever they are above 0."""
+    return (masks > 0).to(masks.dtype)
+
+
+def shared(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
+    """The mean of the masks that are not empty, for every class: one f' for all (Eq. (4))."""
+    full = masks.flatten(1).any(1).sum().clamp_min(1)
+    return (masks.sum(0) / full).expand_as(masks).clone()
+
+
+@torch.no_grad()
+def align(
+    aligner: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, "N 2 3"]]:
+    """Aligned images, sharp, and the matrices that did it, in evaluation mode."""
+    training = aligner.training
+    aligner.eval()
+    try:
+        matrix = torch.cat([aligner(part) for part in images.split(batch_size)])
+    finally:
+        aligner.train(training)
+    parts = zip(images.split(batch_size), matrix.split(batch_size), strict=True)
+    return torch.cat([warp(*part) for part in parts]).clamp(-1, 1), matrix
+
+
+@torch.no_grad()
+def read(
+    classifier: MaskAttention, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
+    """Maps Ŝ and logits, in evaluation mode; the mode is put back."""
+    training = classifier.training
+    classifier.eval()
+    try:
+        maps = torch.cat([classifier.maps(part) for part in images.split(batch_size)]).float()
+    finally:
+        classifier.train(training)
+    return maps, maps.mean((2, 3)) + classifier.classifier.bias
+
+
+def heat_in_image(
+    maps: Float[Tensor, "B h w"], size: tuple[int, int], matrix: Float[Tensor, "B 2 3"] | None
+) -> Float[Tensor, "B H W"]:
+    """A map as heat in [0, 1] on the image as it was before it was aligned.
+
+    Reading: the paper does not say in which frame boxes are compared. A map of an aligned image is
+    enlarged, brought to [0, 1] and warped back by the inverse of the image's matrix, with 0 for
+    what the aligned image did not show; so the readers' boxes stay as they drew them.
+
+    Args:
+        maps: one of each image.
+        size: (H, W) of the images.
+        matrix: of the alignment; None where there was none.
+    """
+    heat = normalise(resize_heatmap(maps, size))
+    return heat if matrix is None else warp(heat[:, None], invert(matrix), outside=0.0)[:, 0]
+
+
+def boxes_from_heat(heat: Float[Tensor, "B H W"], cut: float = 180 / 255) -> list[Scored]:
+    """The box around the largest region above `cut` times the map's maximum, one of each image.
+
+    Reading: "the predefined threshold presented in [18, 37]": [18] cuts maps of [0, 255] at 60 and
+    at 180 and draws boxes around the isolated regions. Fig. 6 shows one box a map; we take 180 and
+    the largest 8-connected region. [18]'s own protocol, any region at any of both cuts, is reported
+    beside it.
+    """
+    return largest_component_box(cut_at_fraction(heat, cut), heat)
+
+
+def steps_of(epochs: float, images: int, batch_size: int) -> int:
+    """Steps of so many epochs, at least one."""
+    return max(1, math.floor(epochs * (images // batch_size)))

@@ -119,7 +119,7 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         "reproduce", help="trains every arm of a paper's comparisons and writes a run record"
     )
     for parser in (train, reproduce):
-        parser.add_argument("paper", choices=("biomarker",))
+        parser.add_argument("paper", choices=("biomarker", "disease_masks"))
         parser.add_argument(
             "--preset", choices=("smoke", "colab", "paper"), default="smoke",
             help="smoke: two CPU cores; colab: a T4; paper: the paper's sizes (default: smoke)",
@@ -135,14 +135,14 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("--data-root", type=Path, metavar="STORE", help="a prepared store")
         parser.add_argument(
             "--disease", default="Pneumonia",
-            help="a class of the images, or, of a store, any (default: Pneumonia)",
+            help="for biomarker: a class of the images, or, of a store, any (default: Pneumonia)",
         )  # fmt: skip
         parser.add_argument(
             "--phantom-preset", type=_preset, default="easy", help="(default: %(default)s)"
         )
         parser.add_argument(
-            "--images", type=_positive, default=2048,
-            help="simulated images (default: %(default)s)",
+            "--images", type=_positive,
+            help="simulated images (default: 2048 for biomarker, 8192 for disease_masks)",
         )  # fmt: skip
         parser.add_argument(
             "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
@@ -152,8 +152,8 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         )
         _add_device(parser)
     train.add_argument(
-        "--arm", choices=("G-D-C", "G-D", "G-C", "ED"), default="G-D-C",
-        help="of Fig. 3 (default: %(default)s)",
+        "--arm", help="of the paper's comparisons; an unknown one is answered with their names "
+        "(default: the paper's own method)",
     )  # fmt: skip
     train.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
@@ -189,8 +189,7 @@ def run_train(options: argparse.Namespace) -> None:
 def run_reproduce(options: argparse.Namespace) -> None:
     """`python -m cxrtut reproduce`: runs everything, writes the record and prints its table."""
     from cxrtut.engine.records import write_json
-    from cxrtut.experiments.biomarker import comparison_table
-    from cxrtut.experiments.training import reproduce
+    from cxrtut.experiments.training import PAPERS, reproduce
     from cxrtut.viz.tables import Table
 
     _check_writable("--out", options.out)
@@ -200,16 +199,18 @@ def run_reproduce(options: argparse.Namespace) -> None:
         capture=options.capture, weights=options.weights, command=options.words,
     )  # fmt: skip
     write_json(options.out, record)
-    print(Table(comparison_table(record), digits=3))
+    print(Table(PAPERS[options.paper].comparison_table(record), digits=3))
     print(f"written: {options.out}")
 
 
 def _source(options: argparse.Namespace) -> Any:
-    from cxrtut.experiments.training import Source
+    from cxrtut.experiments.sources import Source
+    from cxrtut.experiments.training import PAPERS
 
     return Source(
         data=options.data, root=options.data_root, disease=options.disease,
-        phantom_preset=options.phantom_preset, images=options.images,
+        phantom_preset=options.phantom_preset,
+        images=options.images or PAPERS[options.paper].IMAGES,
     )  # fmt: skip
 
 

@@ -23,8 +23,10 @@ from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.loop import train
 from cxrtut.engine.order import seeded
+from cxrtut.engine.progress import JsonLines, SampleGrid
 from cxrtut.engine.records import run_record
 from cxrtut.engine.task import Report
+from cxrtut.experiments.sources import Source
 from cxrtut.experiments.studies import Study, ground_truth
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.gradcam import grad_cam
@@ -59,7 +61,59 @@ ARMS: dict[str, type[Biomarker]] = {
     "G-C": WithoutCritic,
     "ED": Pretraining,
 }
+IMAGES = 2048  # simulated ones
+SHOWN = 6  # images in a sample grid
 Tell = Callable[[Report], None]
+
+
+def study_of(source: Source, config: Config, seed: int) -> Study:
+    """One disease (or pasted biomarkers) and normal images."""
+    return source.study(config.size, seed)
+
+
+def run_arm(
+    arm: str,
+    config: Config,
+    study: Study,
+    *,
+    seed: int,
+    device: torch.device,
+    out: Path,
+    resume: bool,
+    ranks: Ranks,
+    watch: Callable[[str], Tell] | None,
+    **settings: Any,
+) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Trains an arm into a folder, with `log.jsonl` and `samples/`.
+
+    Returns:
+        The generator, and on rank 0 its scores.
+    """
+
+    def prepare(task: Biomarker) -> list[Tell]:
+        return [_samples(task, study, device, out / "samples")] if ranks.first else []
+
+    task = train_arm(
+        arm, config, study, seed=seed, device=device, out=out, resume=resume, watch=watch,
+        callbacks=[JsonLines(out / "log.jsonl")] if ranks.first else [], prepare=prepare,
+        ranks=ranks, **settings,
+    )  # fmt: skip
+    scores = score_generator(task, study, device) if ranks.first else {}
+    return {"generator": task.networks["generator"]}, scores
+
+
+def _samples(task: Biomarker, study: Study, device: torch.device, folder: Path) -> Tell:
+    """Pictures of x, G(x), their difference and, where it is known, the healthy twin."""
+    rows = study.held_out if len(study.held_out) else study.abnormal
+    batch = study.store.batch(rows[:SHOWN], device)
+
+    def draw() -> Tensor:
+        x = batch.image
+        output = heal(task.networks["generator"], x)
+        columns = [x, output, ((output - x) / 2).clamp(-1, 1)]
+        return torch.stack(columns + ([] if batch.healthy is None else [batch.healthy]), 1)
+
+    return SampleGrid(draw, folder)
 
 
 def train_arm(

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,207 +26,40 @@ from cxrtut.baselines.classifier import DiseaseClassifier
 from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
 from cxrtut.data.store import StoreError
-from cxrtut.engine.loop import train
+from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.records import run_record
-from cxrtut.engine.task import Data, Report, Task
-from cxrtut.experiments.alignment import AlignedFeed, score_alignment
+from cxrtut.experiments.alignment import score_alignment
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.experiments.localisation import score_classification, score_localisation
+from cxrtut.experiments.mask_stages import Method, Stages, Tell, masked
+from cxrtut.experiments.sources import Source
 from cxrtut.localize.location_priors import centre_prior, pseudo_masks
 from cxrtut.papers.disease_masks import (
-    ASYMMETRIC,
     COLAB,
     PAPER,
     SMOKE,
-    Alignment,
-    Classification,
     Config,
-    MaskAttention,
     align,
-    anchor_image,
     binary,
-    disease_mask,
-    good_maps,
-    make_classifier,
-    read,
     shared,
-    steps_of,
 )
 
 PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
+KEPT = ("plain", "aligned", "aligned + DM")  # networks that the book shows, with the aligner
+IMAGES = 8192  # simulated ones
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
-Tell = Callable[[Report], None]
 
 
-@dataclass(frozen=True)
-class Method:
-    """A trained system.
-
-    Attributes:
-        network: what was trained.
-        read: images, aligned if there is an aligner, to maps (N, K, h, w) and logits (N, K).
-        aligner: what aligns the images, if anything does.
-    """
-
-    network: nn.Module
-    read: Callable[[Tensor], tuple[Tensor, Tensor]]
-    aligner: nn.Module | None = None
-
-
-@dataclass(eq=False)
-class Stages:
-    """One run of the paper with one seed: each stage is trained once, when it is first asked for.
-
-    Attributes:
-        config: of the run.
-        study: what to learn from.
-        seed: of weights and order.
-        device: where.
-        out: folder with a folder of checkpoints for each stage; none are kept without.
-        resume: go on from what is in `out`.
-        watch: the name of a stage to a callback for its reports.
-        settings: further arguments of `engine.loop.train`.
-    """
-
-    config: Config
-    study: LabelStudy
-    seed: int = 0
-    device: torch.device | str = "cpu"
-    out: Path | None = None
-    resume: bool = False
-    watch: Callable[[str], Tell] | None = None
-    settings: Mapping[str, Any] | None = None
-
-    def fit(self, stage: str, task: Task, feed: Data, epochs: float, batch_size: int) -> None:
-        """Trains one stage."""
-        train(
-            task, feed, steps=steps_of(epochs, len(self.study.train), batch_size),
-            batch_size=batch_size, seed=self.seed, device=self.device,
-            checkpoint_dir=None if self.out is None else self.out / "checkpoints" / stage,
-            resume=self.resume, callbacks=[self.watch(stage)] if self.watch else [],
-            configuration={
-                "stage": stage, "config": asdict(self.config),
-                "data": self.study.store.fingerprint,
-            },
-            **(self.settings or {}),
-        )  # fmt: skip
-
-    def classifier(self) -> MaskAttention:
-        """A new one."""
-        n_classes = len(self.study.store.classes)
-        return make_classifier(self.config, n_classes, self.seed).to(self.device)
-
-    def classify(self, stage: str, network: MaskAttention, feed: Data) -> MaskAttention:
-        """Trains a classifier on Eq. (10)."""
-        task = Classification(self.config, network)
-        self.fit(stage, task, feed, self.config.epochs, self.config.batch_size)
-        return network
-
-    @cached_property
-    def plain(self) -> MaskAttention:
-        """The classifier of images as they are."""
-        return self.classify("plain", self.classifier(), self.study.feed())
-
-    @cached_property
-    def anchor(self) -> Float[Tensor, "1 C H W"]:
-        """The mean of normal images."""
-        rows = self.study.some_normal(self.config.anchor_images, self.seed)
-        return anchor_image(self.study.store.batch(rows, self.device).image)
-
-    @cached_property
-    def aligner(self) -> nn.Module:
-        """Trained on the features of `plain`."""
-        task = Alignment(
-            self.config, self.plain, self.anchor, seed=self.seed, device=self.device
-        )  # fmt: skip
-        c = self.config
-        self.fit(
-            "aligner", task, self.study.feed(), c.alignment_epochs, c.alignment_batch_size
-        )  # fmt: skip
-        return task.networks["aligner"]
-
-    @property
-    def aligned_feed(self) -> AlignedFeed:
-        """Aligned images to learn from."""
-        return AlignedFeed(self.study.feed(), self.aligner)
-
-    @cached_property
-    def aligned(self) -> MaskAttention:
-        """The classifier of aligned images."""
-        return self.classify("aligned", self.classifier(), self.aligned_feed)
-
-    def masks(
-        self, network: MaskAttention, aligner: nn.Module | None, *, flip: bool = True
-    ) -> Float[Tensor, "K h w"]:
-        """Eq. (3) for every class, from the maps of a classifier on the images it has learnt from.
-
-        A class without a positive image gets an empty mask, with a warning.
-        """
-        c, store, rows = self.config, self.study.store, self.study.train
-        logits = []
-        for part in row_parts(rows):
-            images = store.batch(part, self.device).image
-            logits.append(
-                read(network, images if aligner is None else align(aligner, images)[0])[1]
-            )
-        probability = torch.cat(logits).sigmoid().cpu()
-        labels = torch.from_numpy(store.labels[rows].astype(np.float32))
-        masks = []
-        for k, name in enumerate(store.classes):
-            chosen = good_maps(
-                probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
-            )
-            if not len(chosen):
-                warnings.warn(f"{name}: no positive image to learn from, no mask", stacklevel=2)
-            maps = [network.masks.new_zeros(0, *network.masks.shape[1:])]
-            for part in row_parts(rows[chosen.numpy()]):
-                images = store.batch(part, self.device).image
-                images = images if aligner is None else align(aligner, images)[0]
-                maps.append(read(network, images)[0][:, k])
-            symmetric = flip and name != ASYMMETRIC
-            masks.append(
-                disease_mask(torch.cat(maps), symmetric=symmetric, threshold=c.mask_threshold)
-            )
-        return torch.stack(masks)
-
-    @cached_property
-    def disease_masks(self) -> Float[Tensor, "K h w"]:
-        """The masks of the paper, from aligned images."""
-        return self.masks(self.aligned, self.aligner)
-
-    def retrained(
-        self, stage: str, masks: Float[Tensor, "K h w"] | None, *, aligned: bool = True
-    ) -> Method:
-        """As long again, with masks or without.
-
-        Reading: "then retrained it for five more epochs" says nothing of the optimiser; it starts
-        anew.
-        """
-        before = self.aligned if aligned else self.plain
-        network = copy.deepcopy(before)
-        if masks is not None:
-            network.masks.copy_(masks)
-        feed = self.aligned_feed if aligned else self.study.feed()
-        self.classify(stage, network, feed)
-        return _method(network, self.aligner if aligned else None)
-
-    def baseline(self, stage: str, task: Any, feed: Data, *, aligned: bool = False) -> Method:
-        """A system of another paper, as long as the classifier."""
-        self.fit(stage, task, feed, self.config.epochs, self.config.batch_size)
-        return Method(
-            task.networks["classifier"], task.read, self.aligner if aligned else None
-        )  # fmt: skip
-
-
-def _method(network: MaskAttention, aligner: nn.Module | None) -> Method:
-    return Method(network, lambda images: read(network, images), aligner)
+def study_of(source: Source, config: Config, seed: int) -> LabelStudy:
+    """Images with any number of diseases."""
+    return source.label_study(config.size, seed)
 
 
 def _without_weights(s: Stages) -> Method:
     network = s.classifier()
     task = DiseaseClassifier(network, learning_rate=s.config.learning_rate, weight_decay=0.0)
     s.fit("plain, BCE", task, s.study.feed(), s.config.epochs, s.config.batch_size)
-    return _method(network, None)
+    return masked(network, None)
 
 
 def _wang(s: Stages) -> Method:
@@ -266,8 +97,8 @@ def _centre(s: Stages) -> Float[Tensor, "K h w"]:
 
 ARMS: dict[str, Callable[[Stages], Method]] = {
     "aligned + DM": lambda s: s.retrained("aligned + DM", s.disease_masks),
-    "plain": lambda s: _method(s.plain, None),
-    "aligned": lambda s: _method(s.aligned, s.aligner),
+    "plain": lambda s: masked(s.plain, None),
+    "aligned": lambda s: masked(s.aligned, s.aligner),
     "aligned, longer": lambda s: s.retrained("aligned, longer", None),
     "aligned + PDM": lambda s: s.retrained("aligned + PDM", _pseudo(s)),
     "plain + DM": lambda s: s.retrained("plain + DM", s.masks(s.plain, None), aligned=False),
@@ -283,6 +114,37 @@ ARMS: dict[str, Callable[[Stages], Method]] = {
     "Liu": _liu,
     "Li (boxes)": _li,
 }  # fmt: skip
+
+
+def run_arm(
+    arm: str,
+    config: Config,
+    study: LabelStudy,
+    *,
+    seed: int,
+    device: torch.device,
+    out: Path,
+    resume: bool,
+    ranks: Ranks,
+    watch: Callable[[str], Tell] | None,
+    **settings: Any,
+) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Trains an arm, with the stages that it begins with, into a folder: a log and checkpoints for
+    each stage.
+
+    Returns:
+        The networks, and on rank 0 the scores.
+    """
+    check_boxes(study)
+    stages = Stages(
+        config, study, seed, device, out=out, resume=resume, watch=watch,
+        settings={"ranks": ranks, **settings},
+    )  # fmt: skip
+    method = ARMS[arm](stages)
+    networks = {"classifier": method.network}
+    if method.aligner is not None:
+        networks["aligner"] = method.aligner
+    return networks, {"held out": score(method, study, config, device)} if ranks.first else {}
 
 
 def score(method: Method, study: LabelStudy, config: Config, device: Any) -> dict[str, Any]:
@@ -325,7 +187,8 @@ def compare(
         device: where.
         command: what makes the record again.
         progress: a name to a callback for its reports.
-        keep: told the name and the network of each method, of the first seed.
+        keep: told the name and the network of the methods in `KEPT` and the aligner, of the first
+            seed.
         **settings: further arguments of `engine.loop.train`.
 
     Raises:
@@ -350,7 +213,7 @@ def compare(
             scores = score(method, study, config, device)
             seconds = round(time.perf_counter() - began, 1)
             results.setdefault(arm, []).append({"held out": scores, "seconds": seconds})
-            if keep and seed == 0:
+            if keep and seed == 0 and arm in KEPT:
                 keep(arm, method.network)
         if "aligner" in stages.__dict__:
             found = score_alignment(stages.aligner, stages.anchor, study, config, device)

@@ -89,7 +89,7 @@ class LabelStudy:
 
 
 def phantom_labels(
-    size: int, *, n: int = 4096, preset: str = "easy", seed: int = 0, prevalence: float = PREVALENCE
+    size: int, *, n: int = 8192, preset: str = "easy", seed: int = 0, prevalence: float = PREVALENCE
 ) -> LabelStudy:
     """Eight diseases on simulated radiographs, posed as in the clinic whatever the preset.
 

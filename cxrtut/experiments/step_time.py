@@ -16,7 +16,7 @@ from cxrtut.engine.phase_step import Captured, PhaseStep
 from cxrtut.engine.precision import Precision
 from cxrtut.engine.task import Task
 from cxrtut.nn.backbones import ResNet10
-from cxrtut.papers import biomarker
+from cxrtut.papers import biomarker, disease_masks
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,12 @@ def training_steps(device: torch.device) -> Iterator[TrainingStep]:
     captures = (False, True) if device.type == "cuda" else (False,)
     for capture in captures:
         yield _biomarker("smoke", config, device, capture)
+        yield from _disease_masks("smoke", disease_masks.SMOKE, device, capture)
     if device.type == "cuda":
+        large = replace(disease_masks.PAPER, imagenet=False)
         for capture in captures:
             yield _biomarker("paper", replace(biomarker.PAPER, channels=1), device, capture)
+            yield from _disease_masks("paper", large, device, capture)
 
 
 def _biomarker(
@@ -62,18 +65,42 @@ def _biomarker(
     return _step(name, task, config.batch_size, shape, device, capture=capture)
 
 
+def _disease_masks(
+    preset: str, config: disease_masks.Config, device: torch.device, capture: bool
+) -> Iterator[TrainingStep]:
+    """Alignment, and classification with masks."""
+    classifier = disease_masks.make_classifier(config, 8, 0).to(device)
+    classifier.masks.fill_(1.0)
+    shape = (config.channels, config.size, config.size)
+    anchor = torch.zeros(1, *shape)
+    for stage, task, images in (
+        (
+            "alignment", disease_masks.Alignment(config, classifier, anchor, device=device),
+            config.alignment_batch_size,
+        ),
+        (
+            "classification", disease_masks.Classification(config, classifier),
+            config.batch_size,
+        ),
+    ):  # fmt: skip
+        name = f"Disease masks {preset}, {stage}, {config.size} px"
+        yield _step(name, task, images, shape, device, classes=8, capture=capture)
+
+
 def _step(
     name: str,
     task: Task,
     images: int,
     shape: tuple[int, int, int],
     device: torch.device,
+    *,
+    classes: int = 1,
     capture: bool = False,
 ) -> TrainingStep:
     draw = generator("bench", name)
     batch = Batch(
         image=(torch.rand(images, *shape, generator=draw) * 2 - 1).to(device),
-        label_vector=(torch.arange(images) % 2).float()[:, None].to(device),
+        label_vector=(torch.arange(images) % 2).float()[:, None].expand(-1, classes).to(device),
         boxes=torch.zeros(images, 1, 4, device=device),
         box_label=torch.full((images, 1), PADDING, device=device),
         index=torch.arange(images, device=device),

@@ -70,11 +70,11 @@ class Config:
     bounded: bool = True  # † see `nn.spatial_transformer.SpatialTransformer`
     lambda_p: float = 1.0  # Eq. (9)
     lambda_e: float = 1.0  # Eq. (9)
-    alignment_epochs: float = 5  # 4.2
+    alignment_epochs: float = 5.0  # 4.2
     alignment_batch_size: int = 16  # 4.2
     alignment_learning_rate: float = 1e-3  # 4.2, SGD
     momentum: float = 0.9  # †
-    epochs: float = 5  # 4.2, on the images, on aligned ones, and again with the masks
+    epochs: float = 5.0  # 4.2, on the images, on aligned ones, and again with the masks
     batch_size: int = 32  # 4.2
     learning_rate: float = 1e-4  # 4.2, Adam
     min_probability: float = 0.8  # 3.1.1
@@ -96,11 +96,12 @@ class Config:
 
 PAPER = Config()
 # One T4, about half an hour: the paper's networks at half the size.
-COLAB = Config(size=256, anchor_images=1000, alignment_epochs=2, epochs=2)
-# Two CPU cores, minutes: small networks, whose last feature map has 8 x 8 cells.
+COLAB = Config(size=256, anchor_images=1000, alignment_epochs=2.0, epochs=2.0)
+# Two CPU cores, about five minutes for all stages on 8,192 simulated images: small networks, whose
+# last feature map has 8 x 8 cells.
 SMOKE = Config(
-    size=64, classifier_layers=10, stride=8, imagenet=False, anchor_images=500,
-    alignment_epochs=2, alignment_learning_rate=0.05, epochs=8, learning_rate=1e-3,
+    size=64, classifier_layers=10, stride=8, imagenet=False, anchor_images=1000,
+    alignment_epochs=2.0, alignment_learning_rate=0.01, epochs=4.0, learning_rate=1e-3,
 )  # fmt: skip
 
 

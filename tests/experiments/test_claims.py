@@ -17,9 +17,9 @@ TESTED = "record: r\n  measure: AP\n  protocol: p\n  better: A\n  worse: B"
 ENTRY = f"- claim: A beats B\n  where: Fig. 1\n  paper: .5 against .4\n  {TESTED}\n"
 
 
-def record(a, b, residual=False):
+def record(a, b, layers=18):
     return {
-        "configuration": {"residual": residual},
+        "configuration": {"classifier_layers": layers},
         "results": {k: [{"p": {"AP": v}} for v in values] for k, values in (("A", a), ("B", b))},
     }
 
@@ -68,7 +68,7 @@ def test_the_table_says_what_our_records_say(tmp_path):
 
 def test_small_networks_and_missing_records_settle_nothing(tmp_path):
     path = write(tmp_path, ENTRY)
-    small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], residual=True)
+    small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], layers=10)
     (row,) = claims_table(path, lambda name: small)
     assert row["status"] == "not tested; small networks agree"
 

@@ -33,8 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads do not burn a busy core
     given = sys.argv[1:] if arguments is None else list(arguments)
     options = parser.parse_args(given)
-    # A record says how it was made; where somebody keeps his data is his own affair.
-    words = ["STORE" if _is_store(options, word) else word for word in given]
+    # A record says how it was made; where somebody keeps his files is his own affair.
+    words = ["STORE" if _is_store(options, word) else _without_folder(word) for word in given]
     options.words = shlex.join(["python", "-m", "cxrtut", *words])
     command: Callable[[argparse.Namespace], None] | None = getattr(options, "run", None)
     if command is None:
@@ -59,6 +59,11 @@ def _is_store(options: argparse.Namespace, word: str) -> bool:
     """Whether a word of the command line is the path of a store."""
     root = getattr(options, "data_root", None)
     return root is not None and Path(word) == root
+
+
+def _without_folder(word: str) -> str:
+    """The name alone of a file that is given by its whole path."""
+    return Path(word).name if Path(word).is_absolute() else word
 
 
 def command_line() -> argparse.ArgumentParser:

@@ -61,6 +61,7 @@ ARMS: dict[str, type[Biomarker]] = {
     "G-C": WithoutCritic,
     "ED": Pretraining,
 }
+OWN = "G-D-C"  # the paper's method
 IMAGES = 2048  # simulated ones
 SHOWN = 6  # images in a sample grid
 Tell = Callable[[Report], None]

@@ -6,7 +6,7 @@ A claims file is YAML, a list of
       where: its place in the paper
       paper: what it prints, in words
       record: name of the run record
-      measure: AP
+      measure: AP, or within tables of scores: by class > T .3 > Nodule
       protocol: same images
       better: G-D-C
       worse: CAM
@@ -79,7 +79,7 @@ def difference(
     for method in (better, worse):
         try:
             runs = record["results"][method]
-            values[method] = [float(run[protocol][measure]) for run in runs]
+            values[method] = [float(_found(run[protocol], measure)) for run in runs]
         except KeyError as error:
             raise ClaimError(f"the record has no {error} for {method!r}") from error
     gains = [a - b for a, b in zip(values[better], values[worse], strict=True)]
@@ -88,6 +88,13 @@ def difference(
         return Difference(mean, math.inf, n)
     spread = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1))
     return Difference(mean, _STUDENT.get(n, 2.262) * spread / math.sqrt(n), n)
+
+
+def _found(scores: Mapping[str, Any], measure: str) -> Any:
+    found: Any = scores
+    for name in measure.split(" > "):
+        found = found[name]
+    return found
 
 
 def read_claims(path: Path) -> list[dict[str, str]]:

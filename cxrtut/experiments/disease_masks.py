@@ -9,6 +9,7 @@ without weights.
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -46,6 +47,7 @@ from cxrtut.papers.disease_masks import (
 
 PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
 KEPT = ("plain", "aligned", "aligned + DM")  # networks that the book shows, with the aligner
+OWN = "aligned + DM"  # the paper's method
 IMAGES = 8192  # simulated ones
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
 
@@ -96,10 +98,10 @@ def _centre(s: Stages) -> Float[Tensor, "K h w"]:
 
 
 ARMS: dict[str, Callable[[Stages], Method]] = {
-    "aligned + DM": lambda s: s.retrained("aligned + DM", s.disease_masks),
     "plain": lambda s: masked(s.plain, None),
     "aligned": lambda s: masked(s.aligned, s.aligner),
     "aligned, longer": lambda s: s.retrained("aligned, longer", None),
+    "aligned + DM": lambda s: s.retrained("aligned + DM", s.disease_masks),
     "aligned + PDM": lambda s: s.retrained("aligned + PDM", _pseudo(s)),
     "plain + DM": lambda s: s.retrained("plain + DM", s.masks(s.plain, None), aligned=False),
     "DM, no flip": lambda s: s.retrained(
@@ -149,17 +151,10 @@ def run_arm(
 
 def score(method: Method, study: LabelStudy, config: Config, device: Any) -> dict[str, Any]:
     """A trained method on the test images: localisation and AUROC; see `localisation`."""
-    maps, logits, matrices = [], [], []
-    for part in row_parts(study.test):
-        images = study.store.batch(part, device).image
-        if method.aligner is not None:
-            images, matrix = align(method.aligner, images)
-            matrices.append(matrix)
-        part_maps, part_logits = method.read(images)
-        maps.append(part_maps)
-        logits.append(part_logits)
+    parts = [method.on(study.store.batch(r, device).image) for r in row_parts(study.test)]
+    maps, logits, matrices = zip(*parts, strict=True)
     whole = torch.cat(maps), torch.cat(logits)
-    moved = torch.cat(matrices) if matrices else None
+    moved = None if method.aligner is None else torch.cat(matrices)
     where = score_localisation(*whole, moved, study, cut=config.cut)
     whether = score_classification(whole[1], study)
     return where | whether | {"by class": where["by class"] | whether["by class"]}
@@ -246,9 +241,8 @@ def comparison_table(
     of the first.
     """
     rows: list[dict[str, str | int | float | None]] = []
-    for method, runs in record["results"].items():
-        if method == "alignment":
-            continue
+    for method in (arm for arm in ARMS if arm in record["results"]):
+        runs = record["results"][method]
         values = {name: [run["held out"][name] for run in runs] for name in measures}
         first = values[measures[0]]
         row: dict[str, str | int | float | None] = {"method": method}
@@ -268,7 +262,7 @@ def class_table(
         runs = [run["held out"]["by class"][measure] for run in record["results"][method]]
         row: dict[str, str | int | float | None] = {"method": method}
         for name in runs[0]:
-            known = [run[name] for run in runs if run[name] is not None]
+            known = [v for run in runs if (v := run[name]) is not None and not math.isnan(v)]
             row[name] = float(np.mean(known)) if known else None
         rows.append(row)
     return rows

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.experiments.label_study import LabelStudy
 from cxrtut.localize.boxes import component_boxes, cut_at_fraction
 from cxrtut.metrics.classification import auroc_by_class
@@ -23,7 +24,7 @@ from cxrtut.papers.disease_masks import boxes_from_heat, heat_in_image
 
 THRESHOLDS = (0.3, 0.5, 0.7)  # T of Tables 1 and 2
 CHESTXRAY8_CUTS = (60 / 255, 180 / 255)
-ORACLE_CUTS = tuple(k / 20 for k in range(1, 20))
+ORACLE_CUTS = tuple(k / 10 for k in range(1, 10))
 _BLOCK = 512  # maps enlarged at once
 
 
@@ -47,6 +48,38 @@ def predicted_boxes(
             found = boxes_from_heat(heat, cut)
         boxes += [b.cpu() for b, _ in found]
     return boxes
+
+
+def accuracies_at_cut(
+    maps: Float[Tensor, "P h w"],
+    matrix: Float[Tensor, "P 2 3"] | None,
+    study: LabelStudy,
+    cut: float,
+) -> list[float]:
+    """Localisation accuracy, the mean over classes, at T of .3, .5 and .7.
+
+    Args:
+        maps: one for each of the study's pairs, of the pair's class.
+        matrix: of their images' alignment, if they were aligned.
+        study: has the pairs and their boxes.
+        cut: of the maps, a share of their maximum.
+    """
+    rows, labels = study.pairs
+    truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
+    iou = best_iou(predicted_boxes(maps, matrix, study.store.size, cut), truth)
+    label = torch.from_numpy(np.ascontiguousarray(labels))
+    n = len(study.store.classes)
+    return [macro_mean(accuracy_by_class(iou, label, n, t)) for t in THRESHOLDS]
+
+
+def true_masks(
+    study: LabelStudy, rows: Int64[np.ndarray, "p"], labels: Int64[np.ndarray, "p"]
+) -> Bool[Tensor, "p H W"]:
+    """Inside the boxes of a class in an image, for figures."""
+    size = study.store.size
+    pairs = zip(rows, labels, strict=True)
+    boxes = [study.boxes_of(int(row), int(label)) for row, label in pairs]
+    return torch.stack([boxes_to_mask(found, size, size) for found in boxes])
 
 
 def score_localisation(
@@ -89,7 +122,7 @@ def score_localisation(
     iou = best_iou(headline, truth)
     regions = ious(CHESTXRAY8_CUTS, every=True)
     anywhere = best_iou([torch.cat(both) for both in zip(*regions, strict=True)], truth)
-    by_cut = torch.stack([best_iou(boxes, truth) for boxes in ious(ORACLE_CUTS)])
+    by_cut = torch.stack([iou] + [best_iou(boxes, truth) for boxes in ious(ORACLE_CUTS)])
     scores: dict[str, Any] = {}
     by_class: dict[str, dict[str, float]] = {}
     for threshold in THRESHOLDS:

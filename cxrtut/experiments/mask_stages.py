@@ -52,6 +52,15 @@ class Method:
     read: Callable[[Tensor], tuple[Tensor, Tensor]]
     aligner: nn.Module | None = None
 
+    def on(
+        self, images: Float[Tensor, "N C H W"]
+    ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"], Float[Tensor, "N 2 3"] | None]:
+        """Maps and logits of images as they are, and the matrices of their alignment, if any."""
+        if self.aligner is None:
+            return *self.read(images), None
+        aligned, matrix = align(self.aligner, images)
+        return *self.read(aligned), matrix
+
 
 @dataclass(eq=False)
 class Stages:

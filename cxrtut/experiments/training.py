@@ -29,7 +29,7 @@ from cxrtut.experiments.configuration import ConfigurationError, override
 from cxrtut.experiments.sources import Source
 
 PAPERS: dict[str, Any] = {"biomarker": biomarker, "disease_masks": disease_masks}
-"""Each module has PRESETS, ARMS (the paper's own first), IMAGES (simulated ones by default),
+"""Each module has PRESETS, ARMS, OWN (the paper's own arm), IMAGES (simulated ones by default),
 `study_of`, `run_arm`, `compare` and `comparison_table`."""
 
 
@@ -57,7 +57,7 @@ def train_paper(
         StoreError: the images are not there, or do not fit the configuration.
     """
     module = PAPERS[paper]
-    arm = next(iter(module.ARMS)) if arm is None else arm
+    arm = module.OWN if arm is None else arm
     if arm not in module.ARMS:
         raise ConfigurationError(f"arm: expected one of {list(module.ARMS)}, got {arm!r}")
     config = override(module.PRESETS[preset], settings)

@@ -90,3 +90,15 @@ def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "book").rglob("*.claims.yml")), ids=str)
 def test_the_claims_of_the_book_are_whole(path):
     assert read_claims(path)
+
+
+def test_a_measure_may_lie_deeper_in_the_scores():
+    runs = {k: [{"p": {"by class": {"T .3": {"Nodule": v}}}}] for k, v in (("A", 0.5), ("B", 0.2))}
+    found = difference(
+        {"results": runs}, measure="by class > T .3 > Nodule", protocol="p", better="A", worse="B"
+    )
+    assert found.mean == pytest.approx(0.3) and found.n == 1
+    with pytest.raises(ClaimError, match="the record has no 'Mass' for 'A'"):
+        difference(
+            {"results": runs}, measure="by class > T .3 > Mass", protocol="p", better="A", worse="B"
+        )

@@ -1,0 +1,65 @@
+import matplotlib
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from cxrtut.viz import masks
+from cxrtut.viz.images import BOX
+
+
+@pytest.fixture(autouse=True)
+def figures_without_a_screen():
+    matplotlib.use("agg")
+    yield
+    plt.close("all")
+
+
+def test_each_class_has_the_anchor_with_its_own_mask_over_it():
+    anchor, own = torch.rand(1, 32, 32) * 2 - 1, torch.rand(5, 4, 4)
+    figure = masks.masks_over(anchor, own, list("abcde"), columns=3)
+    drawn = [axis for axis in figure.axes if axis.images]
+    assert [axis.get_title() for axis in drawn] == list("abcde") and len(figure.axes) == 6
+    for k, axis in enumerate(drawn):
+        below, above = axis.images
+        assert below.get_array().shape == (32, 32)
+        assert torch.allclose(torch.as_tensor(above.get_array()), own[k])
+        assert above.get_extent() == [-0.5, 31.5, 31.5, -0.5]
+    with pytest.raises(ValueError, match="shorter"):
+        masks.masks_over(anchor, own, ["a"])
+
+
+def test_images_stand_above_their_aligned_selves_and_the_means_at_the_right():
+    before, after = torch.zeros(3, 1, 8, 8), torch.full((3, 1, 8, 8), 0.5)
+    means = [torch.full((1, 8, 8), -1.0), torch.full((1, 8, 8), 1.0)]
+    figure = masks.before_and_after(before, after, means)
+    values = [int(axis.images[0].get_array()[0, 0]) for axis in figure.axes]
+    assert values == [128, 128, 128, 0, 191, 191, 191, 255]
+    titles = [axis.get_title() for axis in figure.axes]
+    assert titles == ["as it is", "", "", "mean, as it is", "aligned", "", "", "mean, aligned"]
+    assert all(len(axis.lines) == 2 for axis in figure.axes)  # the cross
+
+
+def test_every_method_has_a_row_with_its_heat_and_its_boxes():
+    image, truth = torch.zeros(2, 1, 16, 16), torch.zeros(2, 16, 16, dtype=torch.bool)
+    truth[0, 4:9, 4:9] = True
+    box, none = torch.tensor([[2.0, 3.0, 9.0, 12.0]]), torch.zeros(0, 4)
+    found = {
+        "one": (torch.rand(2, 16, 16), [box, none]),
+        "other": (torch.zeros(2, 16, 16), [none, box]),
+    }
+    figure = masks.localisations(image, truth, found, ["a", "b"])
+    boxes = [
+        [
+            patch.get_bbox().bounds
+            for patch in axis.patches
+            if patch.get_edgecolor()[:3] != (0, 0, 0)
+        ]
+        for axis in figure.axes
+    ]
+    there = (1.5, 2.5, 7.0, 9.0)
+    assert boxes == [[there], [], [], [there]]
+    colour = matplotlib.colors.to_rgba(BOX)
+    assert figure.axes[0].patches[0].get_edgecolor() == colour
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", ""]
+    assert [t.get_text() for axis in figure.axes for t in axis.texts] == ["one", "other"]
+    assert figure.axes[0].collections and not figure.axes[1].collections  # the outline

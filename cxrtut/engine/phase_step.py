@@ -153,7 +153,7 @@ class Captured:
             raise ValueError("capture: expected float32 or bfloat16, got float16")
         self.steps = steps
         self.stream = torch.cuda.Stream(steps.device)
-        self.batch: Batch = None
+        self.batch = FixedBatch()
         self.graphs: dict[str, torch.cuda.CUDAGraph] = {}
         self.runs: dict[str, int] = {}
         for optimizer in steps.task.optimizers.values():
@@ -165,7 +165,7 @@ class Captured:
 
     def run(self, phase: Phase, batch: Batch) -> None:
         """As `PhaseStep.run`."""
-        self._fill(batch)
+        batch = self.batch.fill(batch)
         graph = self.graphs.get(phase.name)
         if graph is not None:
             graph.replay()
@@ -174,28 +174,49 @@ class Captured:
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             if self.runs[phase.name] <= WARM_UP:
-                self.steps.run(phase, self.batch)
+                self.steps.run(phase, batch)
         torch.cuda.current_stream().wait_stream(self.stream)
         if self.runs[phase.name] == WARM_UP:
-            self._record(phase)
+            self._record(phase, batch)
 
-    def _record(self, phase: Phase) -> None:
+    def _record(self, phase: Phase, batch: Batch) -> None:
         for name in phase.updates:
             self.steps.task.optimizers[name].zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
-            self.steps.run(phase, self.batch)
+            self.steps.run(phase, batch)
         self.graphs[phase.name] = graph
 
-    def _fill(self, batch: Batch) -> None:
+
+class FixedBatch:
+    """A batch that stays where it is in memory while others pass through it."""
+
+    def __init__(self) -> None:
+        self.batch: Batch = None
+        self.held: dict[str, Tensor] = {}
+
+    def fill(self, batch: Batch) -> Batch:
+        """The fixed batch with the content of this one. The phases of a step share their images, so
+        only what is not here yet is copied; a tensor must not be changed after it was given.
+
+        Raises:
+            ValueError: a shape differs from that of the first batch.
+        """
         tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
+        tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
         if self.batch is None:
-            copies = {k: v.clone() for k, v in tensors.items() if isinstance(v, Tensor)}
-            self.batch = replace(batch, **copies)
-            return
+            self.batch = replace(batch, **{k: v.clone() for k, v in tensors.items()})
         for name, tensor in tensors.items():
-            if isinstance(tensor, Tensor):
-                getattr(self.batch, name).copy_(tensor)
+            if tensor is not self.held.get(name):
+                fixed = getattr(self.batch, name)
+                if fixed.shape != tensor.shape:
+                    raise ValueError(
+                        f"{name}: expected {tuple(fixed.shape)} as in the batch before, got "
+                        f"{tuple(tensor.shape)}"
+                    )
+                fixed.copy_(tensor)
+                self.held[name] = tensor
+        return self.batch
 
 
 def not_captured(optimizer: torch.optim.Optimizer) -> None:

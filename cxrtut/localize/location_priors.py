@@ -22,7 +22,7 @@ def centre_prior(n_classes: int, cells: int, sigma: float = 0.5) -> Float[Tensor
     return bell.expand(n_classes, cells, cells).clone()
 
 
-# Drawn on the mean of simulated normal images, as ellipses (x, y, half width, half height) in shares
+# Drawn on the mean of simulated normal images: ellipses (x, y, half width, half height), in shares
 # of the image; of the lungs, from and to which share of their height.
 _Ellipse = tuple[float, float, float, float]
 _LUNGS: tuple[_Ellipse, ...] = ((0.31, 0.43, 0.14, 0.29), (0.69, 0.43, 0.14, 0.29))

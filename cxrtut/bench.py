@@ -67,7 +67,7 @@ class Effort:
     compiled: bool = False
 
 
-FULL = Effort(repeats=5, seconds=1.0, chunks=2, stored=256, batches=16, compiled=True)
+FULL = Effort(repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, compiled=True)
 # A few images and short repeats: it shows that everything runs, not how fast.
 QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
 
@@ -239,7 +239,8 @@ def _rendering(
 ) -> Work:
     """Images with healthy twin, masks, regions and boxes."""
     phantom = ChestPhantom(size, device=device, compiled=compiled)
-    index = torch.arange(max(1, int(phantom.chunk * effort.chunks * threads)))
+    chunks = effort.chunks * threads if device.type == "cpu" else effort.chunks / 4
+    index = torch.arange(max(1, int(phantom.chunk * chunks)))
     name = f"phantom, {size} px{', compiled' if compiled else ''}"
     return Work(name, device, len(index), lambda: phantom.sample(index))
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import torch
@@ -40,6 +41,13 @@ def test_at_severity_zero_every_finding_is_invisible_and_unmarked(phantom):
     sample = phantom.sample(torch.arange(8), labels=torch.eye(8), severity=0.0)
     assert torch.equal(sample.image, sample.healthy)
     assert not sample.region.any()
+
+
+def test_many_images_at_once_are_the_images_of_few():
+    index = torch.arange(300)  # enough for chunks of another size
+    many, few = ChestPhantom(64).sample(index), ChestPhantom(64, chunk=7).sample(index)
+    for field in fields(many):
+        assert torch.equal(getattr(many, field.name), getattr(few, field.name)), field.name
 
 
 def test_an_image_is_the_same_in_any_batch_order_and_chunk(phantom):

@@ -164,6 +164,10 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     train.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the run")
     train.add_argument("--resume", action="store_true", help="go on from the newest checkpoint")
     train.set_defaults(run=run_train)
+    reproduce.add_argument(
+        "--arm", dest="arms", action="append", default=[],
+        help="only this arm (and what it needs); may be given several times (default: all)",
+    )  # fmt: skip
     reproduce.add_argument("--seeds", type=_positive, default=3, help="(default: %(default)s)")
     reproduce.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="the record to write"
@@ -200,7 +204,8 @@ def run_reproduce(options: argparse.Namespace) -> None:
     _check_writable("--out", options.out)
     record = reproduce(
         options.paper, preset=options.preset, settings=options.settings, source=_source(options),
-        seeds=options.seeds, device=_device(options.device), precision=options.precision,
+        seeds=options.seeds, device=_device(options.device), arms=options.arms,
+        precision=options.precision,
         capture=options.capture, weights=options.weights, command=options.words,
     )  # fmt: skip
     write_json(options.out, record)

@@ -50,10 +50,12 @@ def score_alignment(
     """How much less images of patients never seen differ, before and after alignment.
 
     Returns:
-        `anchor distance`: mean |A - B(G(I))|, in [0, 2]; no landmarks are needed. `pose error`,
-        where the true pose is known: how far apart (cm, root mean square over images and over the
-        frame) the same point of the image lies in the patients; 0 for perfect alignment, whatever
-        frame it chooses. Each with `before` and `after`.
+        `anchor distance`: mean |A - B(G(I))|, in [0, 2]; no landmarks are needed. Where the true
+        pose is known: `pose error`, how far apart (cm, root mean square over images and over the
+        frame) the same point of the image lies in the patients, 0 for perfect alignment, whatever
+        frame it chooses; `frame width`, cm of patient that the image shows; and `misplaced`, the
+        error as a share of that width, because zooming in lowers an error in cm without aligning
+        anything. Each with `before` and `after`.
     """
     distance: dict[str, list[Tensor]] = {"before": [], "after": []}
     poses = []
@@ -70,8 +72,11 @@ def score_alignment(
     if study.poses is not None:
         true = study.poses(study.test[:POSED]).to(device)
         moved = composed(true, torch.cat(poses)[:POSED])
-        scores["pose error before"] = spread_of_poses(true)
-        scores["pose error after"] = spread_of_poses(moved)
+        for when, pose in (("before", true), ("after", moved)):
+            error, width = spread_of_poses(pose), frame_width(pose)
+            scores[f"pose error {when}"] = error
+            scores[f"frame width {when}"] = width
+            scores[f"misplaced {when}"] = error / width
     return scores
 
 
@@ -82,6 +87,11 @@ def composed(
     turned = torch.einsum("nij,njk->nik", pose[:, :, :2], matrix)
     turned[:, :, 2] += pose[:, :, 2]
     return turned
+
+
+def frame_width(pose: Float[Tensor, "N 2 3"]) -> float:
+    """How much of a patient the frame shows: the mean length of its sides, in cm."""
+    return float(2 * torch.linalg.det(pose[:, :, :2].double()).abs().sqrt().mean())
 
 
 def spread_of_poses(pose: Float[Tensor, "N 2 3"]) -> float:

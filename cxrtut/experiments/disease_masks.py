@@ -47,6 +47,7 @@ from cxrtut.papers.disease_masks import (
 
 PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
 KEPT = ("plain", "aligned", "aligned + DM")  # networks that the book shows, with the aligner
+WITH_BOXES = "Li (boxes)"  # the arm that needs boxes of training images
 OWN = "aligned + DM"  # the paper's method
 IMAGES = 8192  # simulated ones
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
@@ -114,7 +115,7 @@ ARMS: dict[str, Callable[[Stages], Method]] = {
     "Wang": _wang,
     "Cai": _cai,
     "Liu": _liu,
-    "Li (boxes)": _li,
+    WITH_BOXES: _li,
 }  # fmt: skip
 
 
@@ -178,7 +179,7 @@ def compare(
         config: of the arms.
         make_study: the data of a seed.
         seeds: how many.
-        arms: of `ARMS`.
+        arms: of `ARMS`; the one with boxes is left out where no image to learn from has any.
         device: where.
         command: what makes the record again.
         progress: a name to a callback for its reports.
@@ -203,6 +204,8 @@ def compare(
         watch = _of_seed(progress, seed)
         stages = Stages(config, study, seed, device, watch=watch, settings=settings)
         for arm in arms:
+            if arm == WITH_BOXES and not study.boxes_to_learn_from:
+                continue
             began = time.perf_counter()
             method = ARMS[arm](stages)
             scores = score(method, study, config, device)
@@ -243,10 +246,9 @@ def comparison_table(
     rows: list[dict[str, str | int | float | None]] = []
     for method in (arm for arm in ARMS if arm in record["results"]):
         runs = record["results"][method]
-        values = {name: [run["held out"][name] for run in runs] for name in measures}
-        first = values[measures[0]]
         row: dict[str, str | int | float | None] = {"method": method}
-        row |= {name: float(np.mean(found)) for name, found in values.items()}
+        row |= {name: _mean([run["held out"][name] for run in runs]) for name in measures}
+        first = [run["held out"][measures[0]] for run in runs]
         rows.append(row | {"seeds": f"{min(first):.3f}–{max(first):.3f}"})
     return rows
 
@@ -262,7 +264,12 @@ def class_table(
         runs = [run["held out"]["by class"][measure] for run in record["results"][method]]
         row: dict[str, str | int | float | None] = {"method": method}
         for name in runs[0]:
-            known = [v for run in runs if (v := run[name]) is not None and not math.isnan(v)]
-            row[name] = float(np.mean(known)) if known else None
+            row[name] = _mean([run[name] for run in runs])
         rows.append(row)
     return rows
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """Of the values that are there and are numbers."""
+    known = [v for v in values if v is not None and not math.isnan(v)]
+    return float(np.mean(known)) if known else None

@@ -53,6 +53,11 @@ class LabelStudy:
         both = np.unique(np.stack([boxes.row[known], boxes.label[known]]), axis=1)
         return both[0], both[1]
 
+    @property
+    def boxes_to_learn_from(self) -> bool:
+        """Whether any training image has a box."""
+        return bool(np.isin(self.store.boxes.row, self.train).any())
+
     def boxes_of(self, row: int, label: int) -> Float[Tensor, "m 4"]:
         """The boxes of a class in an image."""
         boxes, labels = self.store.boxes.of(row)

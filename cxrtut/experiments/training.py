@@ -57,9 +57,7 @@ def train_paper(
         StoreError: the images are not there, or do not fit the configuration.
     """
     module = PAPERS[paper]
-    arm = module.OWN if arm is None else arm
-    if arm not in module.ARMS:
-        raise ConfigurationError(f"arm: expected one of {list(module.ARMS)}, got {arm!r}")
+    arm = _known(module, module.OWN if arm is None else arm)
     config = override(module.PRESETS[preset], settings)
     start = time.perf_counter()
     with joined(device) as (ranks, place):
@@ -96,12 +94,13 @@ def reproduce(
     source: Source,
     seeds: int,
     device: str,
+    arms: Sequence[str] = (),
     precision: str = "auto",
     capture: bool = False,
     weights: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
-    """All arms and comparators of a paper's figures, as a run record.
+    """All arms and comparators of a paper's figures (or those named), as a run record.
 
     With a folder for `weights`, the networks of the first seed are kept there, and the record has
     their names and SHA-256.
@@ -114,14 +113,21 @@ def reproduce(
             name = f"{paper}-{preset}-{plain}.safetensors"
             kept[method] = {"file": name, "sha256": save_weights(network, weights / name)}
 
+    chosen = {"arms": [_known(module, arm) for arm in arms]} if arms else {}
     config = override(module.PRESETS[preset], settings)
     record: dict[str, Any] = module.compare(
         config, lambda seed: module.study_of(source, config, seed), seeds=seeds, device=device,
-        command=command, progress=progress, keep=keep, precision=precision,
-        capture=capture,
+        command=command, progress=progress, keep=keep, precision=precision, capture=capture,
+        **chosen,
     )  # fmt: skip
     return record | {
         "weights": kept,
         "preset": preset,
         "source": {k: v for k, v in asdict(source).items() if k != "root"},
     }
+
+
+def _known(module: Any, arm: str) -> str:
+    if arm not in module.ARMS:
+        raise ConfigurationError(f"arm: expected one of {list(module.ARMS)}, got {arm!r}")
+    return arm

@@ -10,6 +10,7 @@ import torch
 from cxrtut import __main__ as program
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
+from cxrtut.experiments import biomarker, disease_masks
 
 SMALL = [
     word
@@ -19,6 +20,15 @@ SMALL = [
     )
     for word in ("--set", setting)
 ]  # fmt: skip
+MASKS = [
+    word
+    for setting in (
+        "size=32", "cells=8", "classifier_width=4", "batch_size=16", "epochs=0.5",
+        "alignment_epochs=0.5", "anchor_images=10",
+    )
+    for word in ("--set", setting)
+]  # fmt: skip
+TRAIN_MASKS = ["train", "disease_masks", "--device", "cpu", "--images", "80", *MASKS]
 TRAIN = ["train", "biomarker", "--device", "cpu", "--images", "60", *SMALL]
 
 
@@ -101,3 +111,97 @@ def test_reproduce_writes_a_record_and_prints_its_table(tmp_path, capsys):
     assert record["preset"] == "smoke" and record["source"]["data"] == "phantom"
     table = capsys.readouterr().out
     assert "G-D-C" in table and "Grad-CAM-2" in table and f"written: {out}" in table
+
+
+def test_disease_masks_leave_a_log_of_each_stage_networks_and_record(tmp_path, capsys):
+    out = tmp_path / "run"
+    assert program.main([*TRAIN_MASKS, "--out", str(out)]) == 0
+    stages = ["plain", "aligner", "aligned", "aligned + DM"]
+    assert {path.name for path in out.iterdir()} == {
+        *(f"{stage}.jsonl" for stage in stages), "checkpoints", "classifier.pt", "aligner.pt",
+        "record.json",
+    }  # fmt: skip
+    record = json.loads((out / "record.json").read_text())
+    assert record["what"].startswith("disease_masks, aligned + DM, on eight diseases")
+    assert record["configuration"]["arm"] == "aligned + DM"
+    assert record["configuration"]["epochs"] == 0.5
+    scores = record["results"]["held out"]
+    assert 0 <= scores["T .3"] <= 1 and 0 < scores["AUROC"] < 1
+    assert torch.load(out / "classifier.pt", weights_only=True)["masks"].any()
+    told = capsys.readouterr()
+    assert "held out: T .3" in told.out and "disease_masks aligned + DM: step 1 of 1" in told.err
+
+
+def test_one_arm_of_disease_masks_is_run_and_resumed(tmp_path, capsys):
+    words = [*TRAIN_MASKS, "--arm", "plain", "--out", str(tmp_path / "run")]
+    assert program.main(words) == 0
+    first = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert not (tmp_path / "run" / "aligner.pt").exists()
+    assert program.main(words) == 1
+    assert "--resume" in capsys.readouterr().err
+    assert program.main([*words, "--resume"]) == 0
+    again = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert again["results"] == first["results"] and again["configuration"]["arm"] == "plain"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--arm", "G-D-C"], "arm: expected one of ['plain', 'aligned', 'aligned, longer', "),
+        (["--arm", "G-D-C"], "'Li (boxes)'], got 'G-D-C'"),
+        (["--data", "pasted"], "--data pasted: expected phantom or nih"),
+        (["--set", "base=4"], "expected NAME=VALUE with a name of size"),
+        (["--set", "channels=3"], "add --set channels=1"),
+    ],
+)
+def test_what_cannot_work_with_disease_masks_is_said_in_one_line(words, told, tmp_path, capsys):
+    assert program.main([*TRAIN_MASKS, "--out", str(tmp_path / "run"), *words]) == 1
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_arm_of_another_paper_is_answered_with_the_names(tmp_path, capsys):
+    assert program.main([*TRAIN, "--out", str(tmp_path / "run"), "--arm", "plain"]) == 1
+    error = capsys.readouterr().err
+    assert "arm: expected one of ['G-D-C', 'G-D', 'G-C', 'ED'], got 'plain'" in error
+
+
+def test_reproduce_of_disease_masks_has_every_arm_and_seed(tmp_path, capsys):
+    out, folder = tmp_path / "record.json", tmp_path / "weights"
+    words = ["reproduce", "disease_masks", "--device", "cpu", "--images", "120", "--seeds", "2"]
+    assert program.main([*words, *MASKS, "--out", str(out), "--weights", str(folder)]) == 0
+    record = json.loads(out.read_text())
+    assert list(record["results"]) == [*disease_masks.ARMS, "alignment"]
+    assert all(len(runs) == 2 for runs in record["results"].values())
+    assert set(record["weights"]) == {"plain", "aligned", "aligned + DM", "aligner"}
+    for kept in record["weights"].values():
+        data = (folder / kept["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == kept["sha256"]
+    assert len({kept["file"] for kept in record["weights"].values()}) == 4
+    assert record["source"]["images"] == 120 and "root" not in record["source"]
+    table = capsys.readouterr().out
+    assert all(arm in table for arm in disease_masks.ARMS) and f"written: {out}" in table
+
+
+def test_each_paper_has_its_own_number_of_images_unless_told(monkeypatch):
+    seen = []
+    monkeypatch.setattr(program, "run_train", None)
+    for paper in ("biomarker", "disease_masks"):
+        for more in ([], ["--images", "7"]):
+            words = ["train", paper, "--out", "x", *more]
+            seen.append(program._source(program.command_line().parse_args(words)).images)
+    assert seen == [biomarker.IMAGES, 7, disease_masks.IMAGES, 7]
+    assert biomarker.IMAGES != disease_masks.IMAGES
+
+
+def test_reproduce_can_be_asked_for_some_arms(tmp_path, capsys):
+    out = tmp_path / "record.json"
+    words = ["reproduce", "disease_masks", "--device", "cpu", "--images", "80", "--seeds", "1"]
+    words += MASKS
+    assert program.main([*words, "--arm", "plain", "--out", str(out)]) == 0
+    record = json.loads(out.read_text())
+    assert list(record["results"]) == ["plain"]
+    assert str(tmp_path) not in record["command"] and "--out record.json" in record["command"]
+    assert program.main([*words, "--arm", "planar", "--out", str(out)]) == 1
+    assert "arm: expected one of ['plain'," in capsys.readouterr().err

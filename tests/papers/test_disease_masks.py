@@ -260,7 +260,7 @@ def test_the_loss_of_alignment_is_the_sum_of_eq_7_and_eq_8_as_means():
 
 
 def test_the_features_stay_what_they_are_while_the_aligner_learns():
-    C = network()
+    C = network().train()  # as a training before has left it
     before = copy.deepcopy(C.state_dict())
     task = Alignment(TINY, C, torch.rand(1, 1, 32, 32))
     held = copy.deepcopy(task.features.state_dict())

@@ -317,7 +317,8 @@ def _is_expected(error: Exception) -> bool:
 
     told = (CannotBeDone, StoreError, CheckpointError, ConfigurationError, NonFiniteLoss)
     places = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-    return isinstance(error, (*told, *places))
+    network = (ConnectionError,)
+    return isinstance(error, (*told, *places, *network))
 
 
 def _tell(line: str) -> None:

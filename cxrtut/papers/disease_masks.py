@@ -85,8 +85,12 @@ class Config:
     def __post_init__(self) -> None:
         if self.classifier_layers not in (10, 50):
             raise ValueError(f"classifier_layers: expected 10 or 50, got {self.classifier_layers}")
-        if self.classifier_layers == 50 and self.stride != 32:
-            raise ValueError(f"stride: expected 32, that of ResNet-50, got {self.stride}")
+        strides = (32,) if self.classifier_layers == 50 else (2, 4, 8, 16)
+        if self.stride not in strides:
+            raise ValueError(
+                f"stride: expected one of {strides} with {self.classifier_layers} layers, "
+                f"got {self.stride}"
+            )
         for name in ("stride", "cells"):
             if self.size % getattr(self, name):
                 raise ValueError(

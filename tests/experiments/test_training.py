@@ -205,3 +205,18 @@ def test_reproduce_can_be_asked_for_some_arms(tmp_path, capsys):
     assert str(tmp_path) not in record["command"] and "--out record.json" in record["command"]
     assert program.main([*words, "--arm", "planar", "--out", str(out)]) == 1
     assert "arm: expected one of ['plain'," in capsys.readouterr().err
+
+
+def test_weights_that_cannot_be_fetched_are_told_in_one_line(tmp_path, capsys, monkeypatch):
+    def offline(*given, **named):
+        raise OSError("no route to host")
+
+    import torchvision
+
+    kind = torchvision.models.ResNet50_Weights
+    monkeypatch.setattr(kind, "get_state_dict", offline)
+    words = ["train", "disease_masks", "--device", "cpu", "--preset", "colab", "--images", "40"]
+    words += ["--set", "size=64", "--out", str(tmp_path / "run")]
+    assert program.main(words) == 1
+    told = capsys.readouterr().err
+    assert "no route to host" in told and "imagenet=False" in told and "Traceback" not in told

@@ -369,7 +369,8 @@ def test_steps_of_epochs():
     ("setting", "told"),
     [
         ({"classifier_layers": 18}, "classifier_layers: expected 10 or 50, got 18"),
-        ({"stride": 16}, "stride: expected 32, that of ResNet-50, got 16"),
+        ({"stride": 16}, r"stride: expected one of \(32,\) with 50 layers, got 16"),
+        ({"classifier_layers": 10}, r"expected one of \(2, 4, 8, 16\) with 10 layers, got 32"),
         ({"cells": 30}, "cells: expected a divisor of the size 512, got 30"),
         ({"size": 100, "cells": 10}, "stride: expected a divisor of the size 100, got 32"),
     ],

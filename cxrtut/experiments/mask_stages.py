@@ -22,6 +22,7 @@ from cxrtut.experiments.alignment import AlignedFeed
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.papers.disease_masks import (
     ASYMMETRIC,
+    MASKED,
     Alignment,
     Classification,
     Config,
@@ -151,9 +152,10 @@ class Stages:
     def masks(
         self, network: MaskAttention, aligner: nn.Module | None, *, flip: bool = True
     ) -> Float[Tensor, "K h w"]:
-        """Eq. (3) for every class, from the maps of a classifier on the images it has learnt from.
+        """Eq. (3), from the maps of a classifier on the images it has learnt from.
 
-        A class without a positive image gets an empty mask, with a warning.
+        Classes that are not `MASKED` get empty masks; so does one without a positive image, with a
+        warning.
         """
         c, store, rows = self.config, self.study.store, self.study.train
         logits = []
@@ -166,6 +168,9 @@ class Stages:
         labels = torch.from_numpy(store.labels[rows].astype(np.float32))
         masks = []
         for k, name in enumerate(store.classes):
+            if name not in MASKED:
+                masks.append(torch.zeros_like(network.masks[k]))
+                continue
             chosen = good_maps(
                 probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
             )

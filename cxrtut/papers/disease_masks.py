@@ -27,6 +27,9 @@ Steps
 Reading: the paper's images are P x P x 3, a grey image three times. A first convolution on one
 channel can be anything that one on three equal channels can be, so that images have one channel
 here. With ImageNet's weights it is their sum over the colours.
+
+Reading: the classifier has 14 classes (Table 3), and masks are shown for the eight that have boxes
+(Fig. 3). Nothing is said of the others; they have no mask, so that their maps stay as they are.
 """
 
 from __future__ import annotations
@@ -52,6 +55,11 @@ from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
 from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
 
+MASKED = (
+    "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
+    "Pneumothorax",
+)  # fmt: skip
+"""The classes that have masks: those of Fig. 3."""
 ASYMMETRIC = "Cardiomegaly"  # m of Eq. (3)
 
 

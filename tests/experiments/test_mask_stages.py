@@ -267,6 +267,16 @@ def test_a_class_without_a_positive_gets_an_empty_mask_and_a_warning(study, stag
     assert not masks[3].any() and masks[[0, 1, 2, 4, 5, 6, 7]].flatten(1).any(1).all()
 
 
+def test_only_the_eight_classes_of_the_paper_have_masks(study, stages):
+    names = tuple("Hernia" if name == "Mass" else name for name in study.store.classes)
+    other = Stages(TINY, replace(study, store=replace(study.store, classes=names)))
+    masks = other.masks(stages.aligned, stages.aligner)
+    mass = names.index("Hernia")
+    assert not masks[mass].any() and stages.disease_masks[mass].any()
+    rest = [k for k in range(len(names)) if k != mass]
+    assert torch.equal(masks[rest], stages.disease_masks[rest])
+
+
 def test_a_method_reads_images_through_its_aligner(study, stages):
     images = images_of(study, study.test)
     maps, logits, matrix = masked(stages.aligned, stages.aligner).on(images)

@@ -158,12 +158,8 @@ class Stages:
         warning.
         """
         c, store, rows = self.config, self.study.store, self.study.train
-        logits = []
-        for part in row_parts(rows):
-            images = store.batch(part, self.device).image
-            logits.append(
-                read(network, images if aligner is None else align(aligner, images)[0])[1]
-            )
+        method = masked(network, aligner)
+        logits = [method.on(store.batch(r, self.device).image)[1] for r in row_parts(rows)]
         probability = torch.cat(logits).sigmoid().cpu()
         labels = torch.from_numpy(store.labels[rows].astype(np.float32))
         masks = []
@@ -178,9 +174,7 @@ class Stages:
                 warnings.warn(f"{name}: no positive image to learn from, no mask", stacklevel=2)
             maps = [network.masks.new_zeros(0, *network.masks.shape[1:])]
             for part in row_parts(rows[chosen.numpy()]):
-                images = store.batch(part, self.device).image
-                images = images if aligner is None else align(aligner, images)[0]
-                maps.append(read(network, images)[0][:, k])
+                maps.append(method.on(store.batch(part, self.device).image)[0][:, k])
             symmetric = flip and name != ASYMMETRIC
             masks.append(
                 disease_mask(torch.cat(maps), symmetric=symmetric, threshold=c.mask_threshold)
@@ -217,4 +211,5 @@ class Stages:
 
 
 def masked(network: MaskAttention, aligner: nn.Module | None) -> Method:
+    """A classifier, whatever its masks, as a method."""
     return Method(network, lambda images: read(network, images), aligner)

@@ -32,7 +32,7 @@ def as_written(arithmetic: Arithmetic) -> Arithmetic:
 
 @cache
 def fused(images: int) -> Fuse:
-    """A `Fuse` for groups of at most so many images.
+    """A `Fuse` whose loops run over so many images at a time.
 
     What it makes compiles itself when it is first called, once in a process and for every size of
     the images: half a minute, or a few seconds where torch finds the program in its cache on the
@@ -48,8 +48,9 @@ def _same(value: Tensor) -> Tensor:
 class _Fused:
     """Arithmetic that is compiled for the shapes it meets.
 
-    The loops always run over `images` images, the last one repeated as often as need be: one
-    program, and so the same image bit for bit whatever is rendered beside it.
+    The loops always run over `images` images: more are done in groups, and in the last group its
+    last image is repeated as often as need be. So there is one program, and the same image bit for
+    bit whatever is rendered beside it.
     """
 
     def __init__(self, images: int, arithmetic: Arithmetic) -> None:
@@ -62,6 +63,13 @@ class _Fused:
         with self._lock:  # what one thread prepares, the others wait for
             self._names = self._names or self._names_used(arguments)
         tensors = self._tensors(arguments)
+        groups = [
+            self._group([tensor[start : start + self._images] for tensor in tensors])
+            for start in range(0, len(tensors[0]), self._images)
+        ]
+        return groups[0] if len(groups) == 1 else tuple(map(torch.cat, zip(*groups, strict=True)))
+
+    def _group(self, tensors: list[Tensor]) -> Planes:
         n = len(tensors[0])
         if n < self._images:
             rows = torch.arange(self._images).clamp(max=n - 1)

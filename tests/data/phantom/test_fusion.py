@@ -76,3 +76,16 @@ def test_a_compiled_phantom_draws_the_images_of_the_written_one():
             assert torch.equal(value, getattr(alone, name)[0]), f"{name} of image {number} alone"
             flipped = getattr(turned, name)[len(index) - 1 - i]
             assert torch.equal(value, flipped), f"{name} of image {number} in another order"
+
+
+@needs_compiler
+def test_more_images_than_a_group_are_the_same_as_in_groups():
+    draws, x = drawn(11)
+    compiled = fused(4)(rings)
+    together = compiled(draws, x)
+    for start in (0, 4, 8):
+        rows = slice(start, min(start + 4, 11))
+        alone = compiled(draws.take(rows), x[rows])
+        for plane, expected in zip(alone, together, strict=True):
+            assert torch.equal(plane, expected[rows])
+    assert all(len(plane) == 11 for plane in together)

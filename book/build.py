@@ -94,14 +94,15 @@ def accepted_parameters(notebook: Any, wanted: dict[str, Any]) -> dict[str, Any]
 
 
 def cache_key(page: str, parameters: dict[str, Any]) -> str:
-    """Changes whenever the page's outputs could: source, library, versions, parameters, records,
-    and the content of the store that `data_root` names.
+    """Changes whenever the page's outputs could: source, claims, library, versions, parameters,
+    records, and the content of the store that `data_root` names.
     """
     versions = [platform.python_version(), *map(version_of, VERSIONS)]
     stores = [store_identity(Path(parameters["data_root"]))] if "data_root" in parameters else []
     inputs = files_under(ROOT / "cxrtut", BOOK / "results", BOOK / "weights")
     told = json.dumps(parameters, sort_keys=True)
-    return digest(ROOT, [told, *stores, *versions, BOOK / f"{page}.md", *inputs])
+    own = [BOOK / f"{page}.md", *BOOK.glob(f"{page}.claims.yml")]
+    return digest(ROOT, [told, *stores, *versions, *own, *inputs])
 
 
 def store_identity(folder: Path) -> str:

@@ -327,19 +327,24 @@ def test_a_changed_library_makes_every_page_stale(
     assert "part/good changed since it was run" in stale.stderr
 
 
-def test_the_key_follows_source_library_records_weights_and_parameters(small_book: Path) -> None:
+def test_the_key_follows_source_library_records_weights_claims_and_parameters(
+    small_book: Path,
+) -> None:
     builder = load_builder(small_book / "book")
     keys = [builder.cache_key("bad", {"preset": "smoke"}), builder.cache_key("bad", {})]
     added = [
-        small_book / name for name in ("cxrtut/new.py", "book/results/a.json", "book/weights/w")
-    ]
+        small_book / name
+        for name in (
+            "cxrtut/new.py", "book/results/a.json", "book/weights/w", "book/bad.claims.yml"
+        )
+    ]  # fmt: skip
     for path in added:
         path.parent.mkdir(exist_ok=True)
         path.write_text("1")
         keys.append(builder.cache_key("bad", {}))
     for path in added:
         path.unlink()
-    assert len(set(keys)) == 5
+    assert len(set(keys)) == 6
     assert builder.cache_key("bad", {}) == keys[1]
     assert builder.cache_key("part/good", {}) != keys[1]
     (small_book / "cxrtut" / "__pycache__").mkdir(exist_ok=True)

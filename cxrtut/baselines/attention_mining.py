@@ -36,6 +36,7 @@ from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.evaluation import evaluating
 
 
 def class_maps(
@@ -179,12 +180,8 @@ class AttentionMining:
         first, as the second is the first with holes.
         """
         C = self.networks["classifier"]
-        training = C.training
-        C.eval()
-        try:
+        with evaluating(C):
             parts = [self._read(C, part) for part in images.split(batch_size)]
-        finally:
-            C.train(training)
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
 

@@ -31,6 +31,7 @@ from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.evaluation import evaluating
 
 
 def lse_pooling(features: Float[Tensor, "B c h w"], r: float = 10.0) -> Float[Tensor, "B c"]:
@@ -101,14 +102,10 @@ class ChestXray8:
         and range. The paper scales each to 0 ... 255 and cuts it at 60 and at 180.
         """
         classifier = self.networks["classifier"]
-        training = classifier.training
-        classifier.eval()
         maps, logits = [], []
-        try:
+        with evaluating(classifier):
             for part in images.split(batch_size):
                 features = self.features(part).float()
                 maps.append(class_activation_map(features, self.prediction.weight))
                 logits.append(self.prediction(lse_pooling(features, self.r)))
-        finally:
-            classifier.train(training)
         return torch.cat(maps).float(), torch.cat(logits).float()

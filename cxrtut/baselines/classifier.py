@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.nn.evaluation import evaluating
 
 
 class NormalOrNot:
@@ -73,9 +74,5 @@ def predict(
     classifier: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> Float[Tensor, "N K"]:
     """Logits in evaluation mode; the mode is put back."""
-    training = classifier.training
-    classifier.eval()
-    try:
+    with evaluating(classifier):
         return torch.cat([classifier(part) for part in images.split(batch_size)]).float()
-    finally:
-        classifier.train(training)

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -38,6 +37,7 @@ from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.evaluation import evaluating
 
 TINY = 1e-6  # below it x, -log(1 - x) and exp(x) - 1 are one number to float32
 
@@ -189,7 +189,7 @@ class ContrastAttention:
         if not len(normal_images):
             raise ValueError("normal_images: expected at least one, got none")
         total: Tensor | float = 0.0
-        with _evaluation(self.networks["classifier"]):
+        with evaluating(self.networks["classifier"]):
             for part in normal_images.split(batch_size):
                 total = total + self._features(part).sum(0, keepdim=True)
         reference = self.networks["reference"]
@@ -210,7 +210,7 @@ class ContrastAttention:
         assert isinstance(reference, Reference)
         if not reference.mean.numel():
             raise ValueError("expected a reference of normal images: call set_reference before")
-        with _evaluation(self.networks["classifier"]):
+        with evaluating(self.networks["classifier"]):
             parts = [self._read(part, reference.mean) for part in images.split(batch_size)]
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
@@ -234,14 +234,3 @@ class ContrastAttention:
         assert isinstance(linear, nn.Linear)
         maps = class_activation_map(attended, linear.weight).float()
         return maps if linear.bias is None else maps + linear.bias.float()[:, None, None]
-
-
-@contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Inside, a network is in evaluation mode; afterwards in the mode that it had."""
-    training = network.training
-    network.eval()
-    try:
-        yield
-    finally:
-        network.train(training)

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.nn.evaluation import evaluating
 
 _TINY = torch.finfo(torch.float32).tiny
 
@@ -202,15 +203,11 @@ class LimitedSupervision:
         its number; it puts images in an order.
         """
         classifier = self.networks["classifier"]
-        training = classifier.training
-        classifier.eval()
         maps, logits = [], []
-        try:
+        with evaluating(classifier):
             for part in images.split(batch_size):
                 z = self.patch_logits(part)
                 log_some, log_none = log_image_probability(F.logsigmoid(-z))
                 maps.append(torch.sigmoid(z))
                 logits.append(log_some - log_none)
-        finally:
-            classifier.train(training)
         return torch.cat(maps), torch.cat(logits)

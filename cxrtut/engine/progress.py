@@ -157,3 +157,10 @@ def terms_text(report: Report) -> str:
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
+
+
+def of_seed(
+    watch: Callable[[str], Callable[[Report], None]] | None, seed: int
+) -> Callable[[str], Callable[[Report], None]] | None:
+    """The same way of watching, with the seed beside the name of each stage; None stays None."""
+    return None if watch is None else lambda stage: watch(f"{stage}, seed {seed}")

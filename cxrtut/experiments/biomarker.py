@@ -23,7 +23,7 @@ from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.loop import train
 from cxrtut.engine.order import seeded
-from cxrtut.engine.progress import JsonLines, SampleGrid
+from cxrtut.engine.progress import JsonLines, SampleGrid, of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.engine.task import Report
 from cxrtut.experiments.sources import Source
@@ -363,7 +363,7 @@ def compare(
         for arm in arms:
             began = time.perf_counter()
             task = train_arm(
-                arm, config, study, seed=seed, device=device, watch=_of_seed(progress, seed),
+                arm, config, study, seed=seed, device=device, watch=of_seed(progress, seed),
                 **settings,
             )  # fmt: skip
             scores = score_generator(task, study, device)
@@ -384,12 +384,6 @@ def compare(
         seeds=list(range(seeds)), device=device, seconds=time.perf_counter() - start,
         results=results,
     )  # fmt: skip
-
-
-def _of_seed(progress: Callable[[str], Tell] | None, seed: int) -> Callable[[str], Tell] | None:
-    if progress is None:
-        return None
-    return lambda stage: progress(f"{stage}, seed {seed}")
 
 
 def comparison_table(

@@ -28,6 +28,7 @@ from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
 from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.progress import of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.experiments.alignment import score_alignment
 from cxrtut.experiments.label_study import LabelStudy, row_parts
@@ -201,7 +202,7 @@ def compare(
         study = make_study(seed)
         check_boxes(study)
         data = {"name": study.name, f"fingerprint, seed {seed}": study.store.fingerprint} | data
-        watch = _of_seed(progress, seed)
+        watch = of_seed(progress, seed)
         stages = Stages(config, study, seed, device, watch=watch, settings=settings)
         for arm in arms:
             if arm == WITH_BOXES and not study.boxes_to_learn_from:
@@ -229,12 +230,6 @@ def check_boxes(study: LabelStudy) -> None:
     """Raises StoreError where a study has no boxes on its test images."""
     if not len(study.pairs[0]):
         raise StoreError(f"{study.name}: expected boxes on the test images, got none")
-
-
-def _of_seed(progress: Callable[[str], Tell] | None, seed: int) -> Callable[[str], Tell] | None:
-    if progress is None:
-        return None
-    return lambda stage: progress(f"{stage}, seed {seed}")
 
 
 def comparison_table(

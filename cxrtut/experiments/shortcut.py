@@ -29,6 +29,7 @@ from cxrtut.engine.task import Report
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.metrics.classification import auroc
 from cxrtut.nn.backbones import ResNet10
+from cxrtut.nn.evaluation import evaluating
 
 DISEASE = "Pneumonia"
 SHORTCUT = Confounder(disease=DISEASE, with_disease=0.9, without=0.1)
@@ -125,12 +126,8 @@ def evidence_map(classifier: ResNet10, images: Float[Tensor, "B C H W"]) -> Floa
 
     The network is taken in evaluation mode, and its mode is put back.
     """
-    training = classifier.training
-    classifier.eval()
-    try:
+    with evaluating(classifier):
         features = classifier.features(images)
-    finally:
-        classifier.train(training)
     maps = class_activation_map(features, classifier.classifier.weight)
     return maps[:, 1] - maps[:, 0]
 

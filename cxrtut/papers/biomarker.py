@@ -39,6 +39,7 @@ from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_gener
 from cxrtut.losses.gradient_penalty import gradient_penalty
 from cxrtut.nn.backbones import ResNet10, ResNet18
 from cxrtut.nn.critic import Critic
+from cxrtut.nn.evaluation import evaluating
 from cxrtut.nn.unet import UNet
 
 
@@ -308,12 +309,8 @@ def heal(
     generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> Float[Tensor, "N C H W"]:
     """G(x), clipped to the range of images, in evaluation mode; the mode is put back."""
-    training = generator.training
-    generator.eval()
-    try:
+    with evaluating(generator):
         outputs = [generator(part).clamp(-1, 1) for part in images.split(batch_size)]
-    finally:
-        generator.train(training)
     return torch.cat(outputs) if outputs else images.clone()
 
 

@@ -53,6 +53,7 @@ from cxrtut.localize.heatmap import normalise, resize_heatmap
 from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
+from cxrtut.nn.evaluation import evaluating
 from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
 
 MASKED = (
@@ -358,12 +359,8 @@ def align(
     aligner: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, "N 2 3"]]:
     """Aligned images, sharp, and the matrices that did it, in evaluation mode."""
-    training = aligner.training
-    aligner.eval()
-    try:
+    with evaluating(aligner):
         matrix = torch.cat([aligner(part) for part in images.split(batch_size)])
-    finally:
-        aligner.train(training)
     parts = zip(images.split(batch_size), matrix.split(batch_size), strict=True)
     return torch.cat([warp(*part) for part in parts]).clamp(-1, 1), matrix
 
@@ -373,12 +370,8 @@ def read(
     classifier: MaskAttention, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
     """Maps Ŝ and logits, in evaluation mode; the mode is put back."""
-    training = classifier.training
-    classifier.eval()
-    try:
+    with evaluating(classifier):
         maps = torch.cat([classifier.maps(part) for part in images.split(batch_size)]).float()
-    finally:
-        classifier.train(training)
     return maps, maps.mean((2, 3)) + classifier.classifier.bias
 
 

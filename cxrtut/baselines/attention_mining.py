@@ -7,7 +7,7 @@ Equations, by what they say
     heat maps S = W f, a 1x1 convolution on the features      `class_maps`
     attention mining: hot places are dropped, and f without
     them is classified again                                  `hot`, `AttentionMining.loss`
-    knowledge preservation, ||z - z_before||²                 `AttentionMining.loss`, the KP term
+    knowledge preservation, ||S - S_before||²                 `AttentionMining.loss`, the KP term
     one map of all rounds                                     `AttentionMining.read`
 
 Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
@@ -19,7 +19,9 @@ the backbone and is left out.
 
 Reading: Kim et al. say that the L2 distance serves "the relationships between multiple diseases
 within an image". In the abstract it holds the responses of the updated network near those of the
-original; we do that, with the logits of all classes, as responses.
+original; we do that, and take the maps S of all classes, before the mean, as responses. With their
+means, the logits, as responses nothing keeps a map in its place: a network whose hot places are
+hidden from it learns to see the same from beside them, and its maps spread over the image.
 """
 
 from __future__ import annotations
@@ -134,7 +136,7 @@ class AttentionMining:
         yield Phase("AM", ("classifier",), self.loss)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """The mean over rounds of the weighted cross-entropy, plus λ_KP mean (z - z_before)².
+        """The mean over rounds of the weighted cross-entropy, plus λ_KP mean (S - S_before)².
 
         After each round the places are hidden that are hot for a class that the image has and that
         this round says it has (logit above 0); what was hidden before stays hidden. All classes
@@ -157,8 +159,8 @@ class AttentionMining:
             hidden = hot(seen, keep, self.drop) & found[:, :, None, None]
             keep = keep & ~hidden.any(1, keepdim=True)
         with torch.no_grad():
-            maps_before, bias_before = class_maps(before.train(C.training), batch.image)
-        kp = F.mse_loss(maps.mean((2, 3)) + bias, maps_before.mean((2, 3)) + bias_before)
+            maps_before, _ = class_maps(before.train(C.training), batch.image)
+        kp = F.mse_loss(maps, maps_before)
         classification = torch.stack(losses).mean()
         terms = {"first": losses[0], "last": losses[-1], "KP": kp}
         return classification + self.lambda_kp * kp, terms

@@ -6,17 +6,20 @@ Attention Network with Limited Supervision (CIA-Net), ICCV 2019.
 Equations, by what they say
     |f(x+) - f(x-)|, normalised: the attention A              `contrast_attention`
     attended features A f, patch logits by a 1x1 convolution  `ContrastAttention.loss`
-    p(y_k = 1 | x) = 1 - prod_ij (1 - p_ij^k)                 `image_logits`
+    from patches to the image                                 `ContrastAttention.image_logits`
     the pairs                                                 `partners`
 
 Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
 it; its printed equations were not compared. The map above has therefore no numbers, and the exact
-form of each rule, such as how A is normalised, is ours. The rule for the whole image is that of Li
-et al. (Thoracic Disease Identification and Localization with Limited Supervision, CVPR 2018), from
-memory.
+form of each rule, such as how A is normalised, is ours.
 
 Reading: the paper also uses some boxes in training. Our comparison is of weak supervision, so that
 term is left out, and the images' labels are all there is.
+
+Reading: how patches make an image is not in the abstract. We take their mean, as class activation
+maps do ("mean"). The rule of Li et al. (`losses.noisy_or`), which goes with boxes, is there as
+"noisy-or": with p and 1 - p from 0.98 on and no box to hold them back, an image is explained best
+by many of its patches, and the maps spread over it.
 
 Reading: the paper aligns images within the network. Here images come in aligned, by the aligner of
 the disease-masks paper, which is the same idea; without it the contrast is mostly of poses.
@@ -24,22 +27,21 @@ the disease-masks paper, which is the same idea; without it the contrast is most
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.evaluation import evaluating
 
-TINY = 1e-6  # below it x, -log(1 - x) and exp(x) - 1 are one number to float32
+POOLING = ("mean", "noisy-or")
 
 
 def partners(
@@ -74,29 +76,6 @@ def contrast_attention(
     return difference / torch.where(largest == 0, torch.ones_like(largest), largest)
 
 
-def image_logits(patch_logits: Float[Tensor, "B K h w"], floor: float) -> Float[Tensor, "B K"]:
-    """z = log P - log(1 - P) with P = 1 - prod_ij (1 - (1 - floor) p_ij), p_ij = σ(patch logit).
-
-    Finite for any patch logits: with u = -log(1 - (1 - floor) p) and t = sum_ij u,
-    z = log(exp(t) - 1), and log u and log t are computed from log p, which does not underflow.
-
-    Reading: floor = 0.98 is the trick of Li et al. against underflow: each factor 1 - p is mapped
-    linearly into [0.98, 1]. With it P is at most 1 - 0.98^(h w): 0.73 at 8 x 8 places, 0.994 at
-    16 x 16, and a single sure patch gives P = 0.02. The logit ranks images, but 0 is no natural
-    cut, and a positive image is explained best by many of its patches.
-
-    Args:
-        patch_logits: one map for each class.
-        floor: what a factor 1 - p is at least, in [1e-6, 1).
-    """
-    log_x = F.logsigmoid(patch_logits) + math.log1p(-floor)
-    x = log_x.exp().clamp_min(TINY)
-    log_t = (log_x + (-torch.log1p(-x) / x).log()).flatten(2).logsumexp(2)
-    t = log_t.exp()
-    some = t.clamp_min(TINY)
-    return log_t + t + (-torch.expm1(-some) / some).log()
-
-
 class Reference(nn.Module):
     """The mean feature map of normal images, in the buffer `mean` (1, c, h, w); h = w = 0 before
     there is one. A state of any size can be loaded, so that a checkpoint restores it.
@@ -127,25 +106,25 @@ class ContrastAttention:
     """
 
     def __init__(
-        self, classifier: nn.Module, *, floor: float = 0.98, learning_rate: float = 1e-4
+        self, classifier: nn.Module, *, pooling: str = "mean", learning_rate: float = 1e-4
     ) -> None:
         """
         Args:
             classifier: on its device: `features` (B, c, h, w), and `classifier`, a linear layer,
                 which serves as the 1x1 convolution.
-            floor: see `image_logits`.
+            pooling: see `image_logits`.
             learning_rate: of Adam.
 
         Raises:
-            ValueError: a floor outside [1e-6, 1).
+            ValueError: no such pooling.
             TypeError: a classifier that does not end in one linear layer.
         """
-        if not TINY <= floor < 1:
-            raise ValueError(f"floor: expected a number in [{TINY:g}, 1), got {floor}")
+        if pooling not in POOLING:
+            raise ValueError(f"pooling: expected one of {POOLING}, got {pooling!r}")
         last = classifier.get_submodule("classifier")
         if not isinstance(last, nn.Linear):
             raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
-        self.floor = floor
+        self.pooling = pooling
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
             "reference": Reference(last.in_features, last.weight.device),
@@ -158,8 +137,8 @@ class ContrastAttention:
         yield Phase("CIA", ("classifier",), self.loss)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Weighted cross-entropy of the images' probabilities, each image beside a normal one of
-        the batch; beside the mean of the batch where there is no other normal image.
+        """Weighted cross-entropy of the images' logits, each image beside a normal one of the
+        batch; beside the mean of the batch where there is no other normal image.
 
         Reading: normal images are classified too, each beside another normal one, as the classifier
         has to learn what is no disease. The partner's features move with the image's.
@@ -170,7 +149,7 @@ class ContrastAttention:
             there[:, None, None, None], features[row], features.mean(0, keepdim=True)
         )
         attention = contrast_attention(features, partner)
-        logits = image_logits(self._patch_logits(features * attention), self.floor)
+        logits = self.image_logits(self._patch_logits(features * attention))
         return weighted_bce_loss(logits, batch.label_vector), {"attention": attention.mean()}
 
     @torch.no_grad()
@@ -200,8 +179,8 @@ class ContrastAttention:
     def read(
         self, images: Float[Tensor, "N C H W"], batch_size: int = 64
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
-        """Patch probabilities p_ij as maps, and the images' logits, each image beside the
-        reference. Evaluation mode; the mode is put back.
+        """Patch logits as maps, and the images' logits, each image beside the reference.
+        Evaluation mode; the mode is put back.
 
         Raises:
             ValueError: there is no reference, or it is of images of another size.
@@ -223,7 +202,17 @@ class ContrastAttention:
                 f"got {tuple(features.shape[1:])}"
             )
         patch_logits = self._patch_logits(features * contrast_attention(features, normal))
-        return patch_logits.sigmoid(), image_logits(patch_logits, self.floor)
+        return patch_logits, self.image_logits(patch_logits)
+
+    def image_logits(self, patch_logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K"]:
+        """The mean of the patches; or log P - log(1 - P), where P is noisy-or of the normalised
+        patch probabilities: at most 1 - 0.98^(h w), 0.73 at 8 x 8 places and 0.994 at 16 x 16.
+        """
+        if self.pooling == "mean":
+            return patch_logits.mean((2, 3))
+        _, log_absent = log_normalised(patch_logits)
+        log_some, log_none = log_image_probability(log_absent)
+        return log_some - log_none
 
     def _features(self, images: Tensor) -> Tensor:
         features: Tensor = self.networks["classifier"].get_submodule("features")(images)

@@ -37,9 +37,8 @@ from torch import Tensor, nn
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.nn.evaluation import evaluating
-
-_TINY = torch.finfo(torch.float32).tiny
 
 
 def patches_in_boxes(
@@ -84,18 +83,6 @@ def _edges(patches: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor]:
     return edges[:-1], edges[1:]
 
 
-def log_normalised(
-    logits: Float[Tensor, "B K h w"], lowest: float = 0.98
-) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B K h w"]]:
-    """log of p and of 1 - p, each brought from [0, 1] to [lowest, 1] on a straight line.
-
-    Their products over a few hundred patches then cannot come near zero. The two no longer sum to
-    one.
-    """
-    room = 1 - lowest
-    return torch.log1p(-room * torch.sigmoid(-logits)), torch.log1p(-room * torch.sigmoid(logits))
-
-
 def log_box_probability(
     log_present: Float[Tensor, "B K h w"],
     log_absent: Float[Tensor, "B K h w"],
@@ -103,19 +90,6 @@ def log_box_probability(
 ) -> Float[Tensor, "B K"]:
     """log p(y | x, box) = Σ_{inside} log p + Σ_{outside} log(1 - p)."""
     return torch.where(inside, log_present, log_absent).sum((2, 3))
-
-
-def log_image_probability(
-    log_absent: Float[Tensor, "B K h w"],
-) -> tuple[Float[Tensor, "B K"], Float[Tensor, "B K"]]:
-    """log p(y | x) and log(1 - p(y | x)), of p(y | x) = 1 - Π (1 - p): at least one patch has it.
-
-    Where all patches say no so surely that the sum is zero in float32, the first is -87 and has no
-    gradient.
-    """
-    log_none = log_absent.sum((2, 3))
-    log_some = torch.log(-torch.expm1(log_none.clamp(max=-_TINY)))
-    return log_some, log_none
 
 
 class LimitedSupervision:

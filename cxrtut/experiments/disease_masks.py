@@ -2,8 +2,9 @@
 
 An arm is what its name says, in the order in which the paper trains: the classifier on images as
 they are; on aligned images; and again with masks. Not in the paper: `longer`, which trains as long
-as the arms with masks and has none; the variants of Eq. (3); the prior for the centre; and the loss
-without weights.
+as the arms with masks and has none; the variants of Eq. (3); the prior for the centre; the loss
+without weights; contrast-induced attention with another pooling; and the average box of a class,
+which needs no image.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from cxrtut.baselines.chestxray8 import ChestXray8
 from cxrtut.baselines.classifier import DiseaseClassifier
 from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
+from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.progress import of_seed
@@ -48,7 +50,7 @@ from cxrtut.papers.disease_masks import (
 
 PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
 KEPT = ("plain", "aligned", "aligned + DM")  # networks that the book shows, with the aligner
-WITH_BOXES = "Li (boxes)"  # the arm that needs boxes of training images
+WITH_BOXES = ("Li (boxes)", "average box (boxes)")  # arms that need boxes of training images
 OWN = "aligned + DM"  # the paper's method
 IMAGES = 8192  # simulated ones
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
@@ -76,17 +78,30 @@ def _cai(s: Stages) -> Method:
     return s.baseline("Cai", task, s.study.feed())
 
 
-def _liu(s: Stages) -> Method:
-    task = ContrastAttention(s.classifier(), learning_rate=s.config.learning_rate)
-    method = s.baseline("Liu", task, s.aligned_feed, aligned=True)
-    rows = s.study.some_normal(s.config.anchor_images, s.seed)
-    task.set_reference(align(s.aligner, s.study.store.batch(rows, s.device).image)[0])
+def _liu(s: Stages, stage: str = "Liu", pooling: str = "mean") -> Method:
+    task = ContrastAttention(
+        s.classifier(), pooling=pooling, learning_rate=s.config.learning_rate
+    )  # fmt: skip
+    method = s.baseline(stage, task, s.aligned_feed, aligned=True)
+    task.set_reference(align(s.aligner, s.normal)[0])
     return method
 
 
 def _li(s: Stages) -> Method:
     task = LimitedSupervision(s.classifier(), learning_rate=s.config.learning_rate)
     return s.baseline("Li", task, s.study.feed_with_boxes(KNOWN_BOXES, s.seed))
+
+
+def _average_box(s: Stages) -> Method:
+    """No network: each class has its average box of the training images, in every image."""
+    size = s.config.size
+    boxes = s.study.average_boxes().to(s.device)
+    maps = torch.stack([boxes_to_mask(box[None], size, size) for box in boxes]).float()
+
+    def read(images: Tensor) -> tuple[Tensor, Tensor]:
+        return maps.expand(len(images), *maps.shape), images.new_zeros(len(images), len(maps))
+
+    return Method(nn.Identity(), read)
 
 
 def _pseudo(s: Stages) -> Float[Tensor, "K h w"]:
@@ -116,7 +131,9 @@ ARMS: dict[str, Callable[[Stages], Method]] = {
     "Wang": _wang,
     "Cai": _cai,
     "Liu": _liu,
-    WITH_BOXES: _li,
+    "Liu, noisy-or": lambda s: _liu(s, "Liu, noisy-or", "noisy-or"),
+    "Li (boxes)": _li,
+    "average box (boxes)": _average_box,
 }  # fmt: skip
 
 
@@ -180,7 +197,7 @@ def compare(
         config: of the arms.
         make_study: the data of a seed.
         seeds: how many.
-        arms: of `ARMS`; the one with boxes is left out where no image to learn from has any.
+        arms: of `ARMS`; those with boxes are left out where no image to learn from has any.
         device: where.
         command: what makes the record again.
         progress: a name to a callback for its reports.
@@ -205,7 +222,7 @@ def compare(
         watch = of_seed(progress, seed)
         stages = Stages(config, study, seed, device, watch=watch, settings=settings)
         for arm in arms:
-            if arm == WITH_BOXES and not study.boxes_to_learn_from:
+            if arm in WITH_BOXES and not study.boxes_to_learn_from:
                 continue
             began = time.perf_counter()
             method = ARMS[arm](stages)

@@ -58,6 +58,15 @@ class LabelStudy:
         """Whether any training image has a box."""
         return bool(np.isin(self.store.boxes.row, self.train).any())
 
+    def average_boxes(self) -> Float[Tensor, "K 4"]:
+        """The mean corners of the training images' boxes of each class; zeros where it has none."""
+        boxes = self.store.boxes
+        known = np.isin(boxes.row, self.train)
+        label = torch.from_numpy(boxes.label[known].astype(np.int64))
+        total = torch.zeros(len(self.store.classes), 4)
+        total.index_add_(0, label, torch.from_numpy(boxes.xyxy[known]).float())
+        return total / torch.bincount(label, minlength=len(total)).clamp_min(1)[:, None]
+
     def boxes_of(self, row: int, label: int) -> Float[Tensor, "m 4"]:
         """The boxes of a class in an image."""
         boxes, labels = self.store.boxes.of(row)

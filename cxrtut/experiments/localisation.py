@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from torch import Tensor
 
 from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.experiments.label_study import LabelStudy
-from cxrtut.localize.boxes import component_boxes, cut_at_fraction
+from cxrtut.localize.boxes import Scored, component_boxes, cut_at_fraction
 from cxrtut.metrics.classification import auroc_by_class
 from cxrtut.metrics.detection import (
     accuracy_by_class,
@@ -27,26 +29,38 @@ CHESTXRAY8_CUTS = (60 / 255, 180 / 255)
 ORACLE_CUTS = tuple(k / 10 for k in range(1, 10))
 _BLOCK = 512  # maps enlarged at once
 
+Rule = Callable[[Float[Tensor, "B H W"]], list[Scored]]
+"""From heat in [0, 1] to the boxes of each image."""
+
+
+def every_region(heat: Float[Tensor, "B H W"], cut: float) -> list[Scored]:
+    """The boxes of all regions above `cut` times a map's maximum, where `boxes_from_heat` has the
+    largest region's.
+    """
+    return component_boxes(cut_at_fraction(heat, cut), heat)
+
 
 def predicted_boxes(
     maps: Float[Tensor, "P h w"],
     matrix: Float[Tensor, "P 2 3"] | None,
     size: int,
-    cut: float,
-    *,
-    every: bool = False,
-) -> list[Float[Tensor, "n 4"]]:
-    """Boxes of each map on the images as they were: the largest region's, or every region's."""
-    boxes: list[Tensor] = []
+    *rules: Rule,
+) -> list[list[Float[Tensor, "n 4"]]]:
+    """For each rule the boxes of each map, on the images as they were.
+
+    Args:
+        maps: one of each image.
+        matrix: of the images' alignment, if they were aligned.
+        size: of the images, pixels.
+        *rules: heat (B, H, W) in [0, 1] to boxes; all rules share the heat.
+    """
+    boxes: list[list[Tensor]] = [[] for _ in rules]
     for i in range(0, len(maps), _BLOCK):
         part = slice(i, i + _BLOCK)
         there = None if matrix is None else matrix[part]
         heat = heat_in_image(maps[part], (size, size), there)
-        if every:
-            found = component_boxes(cut_at_fraction(heat, cut), heat)
-        else:
-            found = boxes_from_heat(heat, cut)
-        boxes += [b.cpu() for b, _ in found]
+        for found, rule in zip(boxes, rules, strict=True):
+            found += [b.cpu() for b, _ in rule(heat)]
     return boxes
 
 
@@ -66,7 +80,9 @@ def accuracies_at_cut(
     """
     rows, labels = study.pairs
     truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
-    iou = best_iou(predicted_boxes(maps, matrix, study.store.size, cut), truth)
+    rule = partial(boxes_from_heat, cut=cut)
+    (found,) = predicted_boxes(maps, matrix, study.store.size, rule)
+    iou = best_iou(found, truth)
     label = torch.from_numpy(np.ascontiguousarray(labels))
     n = len(study.store.classes)
     return [macro_mean(accuracy_by_class(iou, label, n, t)) for t in THRESHOLDS]
@@ -106,7 +122,7 @@ def score_localisation(
         the classes that the method predicts (P >= .5), that meet no true box at T = .3. `by class`:
         each `T` for each class.
     """
-    classes, size = study.store.classes, study.store.size
+    classes = study.store.classes
     place = {int(row): i for i, row in enumerate(study.test)}
     rows, labels = study.pairs
     image = torch.tensor([place[int(row)] for row in rows])
@@ -115,14 +131,14 @@ def score_localisation(
     asked = maps[image.to(maps.device), label.to(maps.device)]
     moved = None if matrix is None else matrix[image.to(matrix.device)]
 
-    def ious(cuts: tuple[float, ...], *, every: bool = False) -> list[list[Tensor]]:
-        return [predicted_boxes(asked, moved, size, c, every=every) for c in cuts]
-
-    (headline,) = ious((cut,))
+    low, high, headline, *others = predicted_boxes(
+        asked, moved, study.store.size,
+        *[partial(every_region, cut=c) for c in CHESTXRAY8_CUTS],
+        *[partial(boxes_from_heat, cut=c) for c in (cut, *ORACLE_CUTS)],
+    )  # fmt: skip
     iou = best_iou(headline, truth)
-    regions = ious(CHESTXRAY8_CUTS, every=True)
-    anywhere = best_iou([torch.cat(both) for both in zip(*regions, strict=True)], truth)
-    by_cut = torch.stack([iou] + [best_iou(boxes, truth) for boxes in ious(ORACLE_CUTS)])
+    anywhere = best_iou([torch.cat(both) for both in zip(low, high, strict=True)], truth)
+    by_cut = torch.stack([iou] + [best_iou(boxes, truth) for boxes in others])
     scores: dict[str, Any] = {}
     by_class: dict[str, dict[str, float]] = {}
     for threshold in THRESHOLDS:
@@ -144,7 +160,8 @@ def _false_positives(
     """Boxes that meet no true box, an image: of the classes predicted for the test images."""
     image, label = (logits > 0).nonzero(as_tuple=True)
     moved = None if matrix is None else matrix[image]
-    predicted = predicted_boxes(maps[image, label], moved, study.store.size, cut)
+    rule = partial(boxes_from_heat, cut=cut)
+    (predicted,) = predicted_boxes(maps[image, label], moved, study.store.size, rule)
     rows = study.test[image.cpu().numpy()]
     pairs = zip(rows, label.tolist(), strict=True)
     truth = [study.boxes_of(int(row), k) for row, k in pairs]

@@ -32,6 +32,7 @@ from cxrtut.papers.disease_masks import (
     disease_mask,
     good_maps,
     make_classifier,
+    mean_features,
     read,
     steps_of,
 )
@@ -121,19 +122,29 @@ class Stages:
         """The classifier of images as they are."""
         return self.classify("plain", self.classifier(), self.study.feed())
 
+    @property
+    def normal(self) -> Float[Tensor, "N C H W"]:
+        """Some normal images to learn from, always the same."""
+        rows = self.study.some_normal(self.config.anchor_images, self.seed)
+        return self.study.store.batch(rows, self.device).image
+
     @cached_property
     def anchor(self) -> Float[Tensor, "1 C H W"]:
         """The mean of normal images."""
-        rows = self.study.some_normal(self.config.anchor_images, self.seed)
-        return anchor_image(self.study.store.batch(rows, self.device).image)
+        return anchor_image(self.normal)
 
     @cached_property
     def aligner(self) -> nn.Module:
         """Trained on the features of `plain`."""
-        task = Alignment(
-            self.config, self.plain, self.anchor, seed=self.seed, device=self.device
-        )  # fmt: skip
         c = self.config
+        mean = (
+            mean_features(self.plain.features, self.normal, c.cells)
+            if c.anchor_features == "mean"
+            else None
+        )
+        task = Alignment(
+            c, self.plain, self.anchor, anchor_features=mean, seed=self.seed, device=self.device
+        )
         self.fit(
             "aligner", task, self.study.feed(), c.alignment_epochs, c.alignment_batch_size
         )  # fmt: skip

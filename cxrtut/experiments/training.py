@@ -10,6 +10,7 @@ scores with everything needed to repeat them, `record.json`.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -109,7 +110,7 @@ def reproduce(
 
     def keep(method: str, network: nn.Module) -> None:
         if weights is not None:
-            plain = "".join(c if c.isalnum() or c == "-" else "_" for c in method)
+            plain = re.sub(r"[^0-9A-Za-z-]+", "_", method)
             name = f"{paper}-{preset}-{plain}.safetensors"
             kept[method] = {"file": name, "sha256": save_weights(network, weights / name)}
 

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -62,6 +62,7 @@ MASKED = (
 )  # fmt: skip
 """The classes that have masks: those of Fig. 3."""
 ASYMMETRIC = "Cardiomegaly"  # m of Eq. (3)
+ANCHOR_FEATURES = ("anchor", "mean")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,7 @@ class Config:
     cells: int = 32  # 3.2: average pooling by 16 of 512 px leaves 32 x 32
     anchor_images: int = 2000  # 3.2
     bounded: bool = True  # † see `nn.spatial_transformer.SpatialTransformer`
+    anchor_features: str = "anchor"  # † or "mean", see `Alignment`
     lambda_p: float = 1.0  # Eq. (9)
     lambda_e: float = 1.0  # Eq. (9)
     alignment_epochs: float = 5.0  # 4.2
@@ -99,6 +101,10 @@ class Config:
             raise ValueError(
                 f"stride: expected one of {strides} with {self.classifier_layers} layers, "
                 f"got {self.stride}"
+            )
+        if self.anchor_features not in ANCHOR_FEATURES:
+            raise ValueError(
+                f"anchor_features: expected one of {ANCHOR_FEATURES}, got {self.anchor_features!r}"
             )
         for name in ("stride", "cells"):
             if self.size % getattr(self, name):
@@ -215,6 +221,25 @@ def anchor_image(normal: Float[Tensor, "N C H W"]) -> Float[Tensor, "1 C H W"]:
     return normal.mean(0, keepdim=True)
 
 
+@torch.no_grad()
+def mean_features(
+    features: nn.Module, normal: Float[Tensor, "N C H W"], cells: int, batch_size: int = 64
+) -> list[Float[Tensor, "1 _ _ _"]]:
+    """The mean over smoothed normal images of what each stage puts out, in evaluation mode.
+
+    Raises:
+        ValueError: no images.
+    """
+    if not len(normal):
+        raise ValueError("expected normal images for the mean features, got none")
+    with evaluating(features):
+        sums = [
+            [layer.sum(0, keepdim=True) for layer in stages(features, smooth(part, cells))]
+            for part in normal.split(batch_size)
+        ]
+    return [torch.stack(layer).sum(0) / len(normal) for layer in zip(*sums, strict=True)]
+
+
 class Alignment:
     """Trains the aligner to make every image look like the anchor, Eqs. (6) to (9).
 
@@ -227,6 +252,10 @@ class Alignment:
 
     Reading: the network that gives the features of Eq. (7), "a ResNet-50 model pretrained on the
     ChestX-ray14 dataset", is the classifier of the images as they are, frozen.
+
+    Reading: Eq. (7) has the features of the anchor, a blurred mean such as that network has never
+    seen. The features' mean over the normal images (`mean_features`) is another choice:
+    `Config.anchor_features` "mean".
     """
 
     def __init__(
@@ -235,6 +264,7 @@ class Alignment:
         classifier: MaskAttention,
         anchor: Float[Tensor, "1 C H W"],
         *,
+        anchor_features: Sequence[Tensor] | None = None,
         seed: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -243,6 +273,7 @@ class Alignment:
             config: of the run.
             classifier: whose stages give the features; a frozen copy is kept.
             anchor: from `anchor_image`.
+            anchor_features: for Eq. (7), one of each stage; by default those of the anchor.
             seed: of the initial weights.
             device: where everything is.
         """
@@ -257,8 +288,10 @@ class Alignment:
         self.features = copy.deepcopy(classifier.features).to(device)
         self.features.eval().requires_grad_(False)
         self.anchor = anchor.to(device)
-        with torch.no_grad():
-            self.anchor_features = stages(self.features, self.anchor)
+        if anchor_features is None:
+            with torch.no_grad():
+                anchor_features = stages(self.features, self.anchor)
+        self.anchor_features = [layer.to(device) for layer in anchor_features]
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("align", ("aligner",), self.loss)

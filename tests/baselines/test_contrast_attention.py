@@ -10,7 +10,6 @@ from torch import nn
 from cxrtut.baselines.contrast_attention import (
     ContrastAttention,
     contrast_attention,
-    image_logits,
     partners,
 )
 from cxrtut.data.feed import Feed
@@ -50,11 +49,6 @@ def batch_of(image: torch.Tensor, labels: list[list[float]]) -> Batch:
 def small(seed: int = 0) -> ResNet10:
     with seeded("contrast attention", seed):
         return ResNet10(1, width=8, classes=8, stride=8)
-
-
-def product_rule(p: torch.Tensor, floor: float) -> torch.Tensor:
-    """1 - prod (floor + (1 - floor) (1 - p)), as it is written, in double precision."""
-    return 1 - (floor + (1 - floor) * (1 - p.double())).flatten(2).prod(2)
 
 
 def test_every_image_has_a_normal_partner_in_turn_and_no_normal_image_itself():
@@ -104,66 +98,36 @@ def test_features_equal_to_the_partners_have_no_attention_and_no_nan_in_the_grad
     assert features.grad is not None and features.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("floor", [0.98, 0.5, 0.2])
-def test_the_image_logit_is_that_of_the_product_rule(floor):
-    torch.manual_seed(0)
-    z = 3 * torch.randn(4, 3, 5, 5)
-    p = product_rule(z.double().sigmoid(), floor)
-    expected = torch.logit(p).float()
-    torch.testing.assert_close(image_logits(z, floor), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_the_image_logit_by_hand():
-    # Patches .5 0 / 0 1, floor .9: factors .95, 1, 1, .9.
-    z = torch.tensor([[[[0.0, -200.0], [-200.0, 200.0]]]])
-    p = 1 - 0.95 * 0.9
-    assert image_logits(z, 0.9).item() == pytest.approx(math.log(p / (1 - p)), rel=1e-5)
-
-
-def test_the_largest_probability_is_what_the_docstring_says():
-    for side, largest in ((8, 0.73), (16, 0.994)):
-        p = image_logits(torch.full((1, 1, side, side), 50.0), 0.98).sigmoid().item()
-        assert p == pytest.approx(1 - 0.98 ** (side * side), rel=1e-5)
-        assert p == pytest.approx(largest, abs=5e-3)
-
-
-@pytest.mark.parametrize("level", [-1e4, -100.0, -30.0, 0.0, 30.0, 1e4])
-@pytest.mark.parametrize("floor", [1e-6, 0.98, 1 - 1e-6])
-def test_extreme_patches_give_finite_logits_and_gradients(level, floor):
-    z = torch.full((1, 2, 16, 16), level, requires_grad=True)
-    image_logits(z, floor).sum().backward()
-    assert image_logits(z, floor).isfinite().all()
-    assert z.grad is not None and z.grad.isfinite().all()
-
-
-def test_far_below_zero_the_logit_is_the_sum_of_the_odds():
-    # p = exp(z), so log P = log(0.02 h w) + z, where p itself is below what float32 holds
-    z = image_logits(torch.full((1, 1, 4, 4), -200.0), 0.98).item()
-    assert z == pytest.approx(math.log(0.02 * 16) - 200, abs=1e-3)
-
-
-def test_the_gradient_of_the_image_logit_is_that_of_the_product_rule():
-    torch.manual_seed(1)
-    z = (2 * torch.randn(2, 2, 3, 3)).requires_grad_()
-    slow = z.detach().double().requires_grad_()
-    image_logits(z, 0.98).sum().backward()
-    p = product_rule(slow.sigmoid(), 0.98)
-    (p.log() - torch.log1p(-p)).sum().backward()
-    assert z.grad is not None and slow.grad is not None
-    torch.testing.assert_close(z.grad, slow.grad.float(), rtol=1e-4, atol=1e-6)
-    assert (z.grad > 0).all()
-
-
 def test_the_loss_by_hand():
     # A normal image of zeros, an ill one of 4 2 / 0 0. Each one's attention: the normal image has
     # no other normal one, so it stands beside the mean 2 1 / 0 0; both have A = 1 .5 / 0 0.
     image = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[4.0, 2.0], [0.0, 0.0]]]])
-    task = ContrastAttention(Plain([[1.0]], [-1.0]), floor=0.5)
+    task = ContrastAttention(Plain([[1.0]], [-1.0]))
     loss, terms = task.loss(batch_of(image, [[0.0], [1.0]]))
-    patches = torch.tensor([[[[-1.0, -1.0], [-1.0, -1.0]]], [[[3.0, 0.0], [-1.0, -1.0]]]])
-    expected = weighted_bce_loss(image_logits(patches, 0.5), torch.tensor([[0.0], [1.0]]))
+    # patches -1 -1 / -1 -1 and 3 0 / -1 -1
+    expected = weighted_bce_loss(torch.tensor([[-1.0], [0.25]]), torch.tensor([[0.0], [1.0]]))
     torch.testing.assert_close(loss, expected)
     assert terms["attention"].item() == pytest.approx(1.5 / 4)
+
+
+def test_an_image_is_the_mean_of_its_patches_or_any_of_them():
+    patches = torch.tensor([[[[3.0, 0.0], [-1.0, -90.0]]]])
+    mean = ContrastAttention(small()).image_logits(patches)
+    assert mean.item() == pytest.approx(-22)
+    any_of_them = ContrastAttention(small(), pooling="noisy-or").image_logits(patches)
+    p = 1 - math.prod(1 - 0.02 / (1 + math.exp(-z)) for z in (3, 0, -1, -90))
+    assert any_of_them.item() == pytest.approx(math.log(p / (1 - p)), rel=1e-5)
+
+
+def test_the_pooling_is_that_of_the_loss_and_of_reading():
+    image = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[4.0, 2.0], [0.0, 0.0]]]])
+    task = ContrastAttention(Plain([[1.0]], [-1.0]), pooling="noisy-or")
+    loss, _ = task.loss(batch_of(image, [[0.0], [1.0]]))
+    patches = torch.tensor([[[[-1.0, -1.0], [-1.0, -1.0]]], [[[3.0, 0.0], [-1.0, -1.0]]]])
+    logits = task.image_logits(patches)
+    torch.testing.assert_close(loss, weighted_bce_loss(logits, torch.tensor([[0.0], [1.0]])))
+    task.set_reference(image[:1])
+    torch.testing.assert_close(task.read(image[1:])[1], logits[1:])
 
 
 def test_without_any_normal_image_the_partner_is_the_mean_of_the_batch():
@@ -176,9 +140,8 @@ def test_without_any_normal_image_the_partner_is_the_mean_of_the_batch():
         [[[[1.0, 0.0], [0.0, 1.0]]], [[[0.25, 0.0], [0.0, 1.0]]], [[[0.5, 0.0], [0.0, 1.0]]]]
     )
     assert terms["attention"].item() == pytest.approx(attention.mean().item())
-    torch.testing.assert_close(
-        loss, weighted_bce_loss(image_logits(shifted * attention, 0.98), torch.ones(3, 1))
-    )
+    logits = (shifted * attention).mean((2, 3))
+    torch.testing.assert_close(loss, weighted_bce_loss(logits, torch.ones(3, 1)))
 
 
 def test_the_gradient_reaches_the_features_and_the_linear_layer():
@@ -218,8 +181,8 @@ def test_reading_by_hand_is_beside_the_mean_of_the_reference():
     # |x - reference| = 1 2 / 4 0: the bright place of all normal images is not what is looked at
     maps, logits = task.read(torch.tensor([[[[1.0, 4.0], [4.0, 0.0]]]]))
     patches = torch.tensor([[[[-0.5, 3.0], [7.0, -1.0]]]])
-    torch.testing.assert_close(maps, patches.sigmoid())
-    torch.testing.assert_close(logits, image_logits(patches, 0.98))
+    torch.testing.assert_close(maps, patches)
+    assert logits.item() == pytest.approx(8.5 / 4)
 
 
 @pytest.mark.parametrize("mode", [True, False])
@@ -231,7 +194,8 @@ def test_read_gives_maps_and_logits_in_evaluation_mode_and_puts_the_mode_back(mo
     task.set_reference(torch.rand(3, 1, 64, 64), batch_size=2)
     maps, logits = task.read(images, batch_size=2)
     assert maps.shape == (5, 8, 8, 8) and logits.shape == (5, 8)
-    assert maps.amin() >= 0 and maps.amax() <= 1 and not maps.requires_grad
+    torch.testing.assert_close(maps.mean((2, 3)), logits)
+    assert not maps.requires_grad
     assert network.training is mode
     assert all(torch.equal(network.state_dict()[k], v) for k, v in before.items())
     for one, other in zip(task.read(images), (maps, logits), strict=True):
@@ -246,10 +210,11 @@ def test_the_mode_is_put_back_when_reading_fails():
     assert task.networks["classifier"].training
 
 
+@pytest.mark.parametrize("pooling", ["mean", "noisy-or"])
 @pytest.mark.parametrize("scale", [1e4, -1e4])
-def test_extreme_logits_stay_finite(scale):
+def test_extreme_logits_stay_finite(scale, pooling):
     network = Plain([[scale], [-scale]], [scale, 0.0])
-    task = ContrastAttention(network)
+    task = ContrastAttention(network, pooling=pooling)
     image = torch.rand(3, 1, 4, 4)
     loss, _ = task.loss(batch_of(image, [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
     loss.backward()
@@ -259,9 +224,8 @@ def test_extreme_logits_stay_finite(scale):
 
 
 def test_settings_outside_their_range_are_refused():
-    for floor in (0.0, 1.0, float("nan")):
-        with pytest.raises(ValueError, match="floor: expected a number in"):
-            ContrastAttention(small(), floor=floor)
+    with pytest.raises(ValueError, match=r"pooling: expected one of .*, got 'max'"):
+        ContrastAttention(small(), pooling="max")
     with pytest.raises(TypeError, match=r"expected nn\.Linear, got Sequential"):
         ContrastAttention(VGG19(1, 8))
 

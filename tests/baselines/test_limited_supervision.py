@@ -11,8 +11,6 @@ from torch import nn
 from cxrtut.baselines.limited_supervision import (
     LimitedSupervision,
     log_box_probability,
-    log_image_probability,
-    log_normalised,
     patches_in_boxes,
 )
 from cxrtut.data.phantom import ChestPhantom
@@ -75,28 +73,11 @@ def normalised(p: float) -> float:
 NORMALISED_NONE = math.prod(normalised(1 - p) for p in PATCHES)
 
 
-def test_at_least_one_of_four_patches_by_hand():
-    log_some, log_none = log_image_probability(torch.nn.functional.logsigmoid(-Z))
-    assert log_none.exp().item() == pytest.approx(NONE, rel=1e-5)
-    assert log_some.exp().item() == pytest.approx(1 - NONE, rel=1e-6)
-
-
 def test_a_box_of_two_of_four_patches_by_hand():
     inside = torch.tensor([[[[True, False], [False, True]]]])
     present, absent = (torch.nn.functional.logsigmoid(z) for z in (Z, -Z))
     probability = log_box_probability(present, absent, inside).exp()
     assert probability.item() == pytest.approx(0.9 * 0.6 * 0.8 * 0.7, rel=1e-5)
-
-
-def test_normalised_probabilities_go_from_98_percent_to_one():
-    present, absent = log_normalised(torch.tensor([-90.0, logit(0.3), 90.0]).view(1, 1, 1, 3))
-    assert present.exp().flatten().tolist() == pytest.approx([0.98, 0.986, 1.0], rel=1e-6)
-    assert absent.exp().flatten().tolist() == pytest.approx([1.0, 0.994, 0.98], rel=1e-6)
-
-
-def test_a_patch_that_is_almost_surely_empty_keeps_its_logarithm():
-    _, absent = log_normalised(torch.full((1, 1, 1, 1), -40.0))
-    assert absent.item() == pytest.approx(-0.02 * math.exp(-40), rel=1e-5)
 
 
 def test_without_boxes_the_loss_is_that_of_multiple_instances():

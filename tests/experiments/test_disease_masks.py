@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtut.data.boxes import mask_to_box
 from cxrtut.data.store import StoreError
 from cxrtut.engine.checkpoint import CheckpointError
 from cxrtut.engine.distributed import Ranks
@@ -34,7 +35,7 @@ TINY = replace(
     anchor_images=20,
 )  # fmt: skip
 MEASURES = [f"T .{t}{which}" for t in (3, 5, 7) for which in ("", ", any", ", oracle")]
-COMPARATORS = ("Wang", "Cai", "Liu", "Li (boxes)")
+COMPARATORS = ("Wang", "Cai", "Liu", "Liu, noisy-or", "Li (boxes)", "average box (boxes)")
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +107,27 @@ def test_the_reference_of_contrast_attention_is_made_of_aligned_normal_images(
     assert torch.equal(given, expected)
 
 
+def test_the_two_arms_of_contrast_attention_differ_in_their_pooling(stages, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        Stages, "fit", lambda self, stage, task, *rest: seen.update({stage: task.pooling})
+    )
+    for arm in ("Liu", "Liu, noisy-or"):
+        ARMS[arm](stages)
+    assert seen == {"Liu": "mean", "Liu, noisy-or": "noisy-or"}
+
+
+def test_the_average_box_is_that_of_the_training_images_in_every_image(stages, study):
+    method = ARMS["average box (boxes)"](stages)
+    maps, _, matrix = method.on(study.store.batch(study.test).image)
+    assert matrix is None and torch.equal(maps[0], maps[-1])
+    found = mask_to_box(maps[0] > 0)
+    expected = study.average_boxes()
+    assert (expected[:, 2:] > expected[:, :2]).all()
+    assert (found - expected).abs().max() <= 0.5
+    assert score(method, study, TINY, "cpu")["false positives"] == 0
+
+
 def test_only_limited_supervision_is_given_boxes(study, monkeypatch):
     fed = {}
     monkeypatch.setattr(
@@ -146,7 +168,7 @@ def test_the_cut_of_the_configuration_is_used(study):
     assert low["T .3, any"] == high["T .3, any"]
 
 
-def test_without_boxes_to_learn_from_limited_supervision_is_left_out(study):
+def test_without_boxes_to_learn_from_the_arms_with_boxes_are_left_out(study):
     boxes = study.store.boxes
     test = np.isin(boxes.row, study.test)
     kept = replace(
@@ -155,7 +177,9 @@ def test_without_boxes_to_learn_from_limited_supervision_is_left_out(study):
     )  # fmt: skip
     blind_training = replace(study, store=replace(study.store, boxes=kept))
     assert study.boxes_to_learn_from and not blind_training.boxes_to_learn_from
-    record = compare(TINY, lambda _: blind_training, seeds=1, arms=["Wang", "Li (boxes)"])
+    assert not blind_training.average_boxes().any()
+    arms = ["Wang", "Li (boxes)", "average box (boxes)"]
+    record = compare(TINY, lambda _: blind_training, seeds=1, arms=arms)
     assert list(record["results"]) == ["Wang"]
 
 

@@ -138,6 +138,18 @@ def test_the_boxes_of_a_class_are_those_of_the_image_and_the_class(tmp_path):
     assert study.boxes_of(4, 1).shape == (0, 4)
 
 
+def test_the_average_box_of_a_class_is_of_the_training_images_alone():
+    store = ArrayStore.from_arrays(
+        np.zeros((4, 1, 16, 16), np.uint8), np.ones((4, 3), np.uint8), ("A", "B", "C"),
+        boxes_rows=[
+            (0, 0, 0.0, 0.0, 4.0, 8.0, "hand"), (1, 0, 2.0, 2.0, 8.0, 10.0, "hand"),
+            (1, 2, 1.0, 1.0, 2.0, 3.0, "hand"), (3, 0, 0.0, 0.0, 16.0, 16.0, "hand"),
+        ],
+    )  # fmt: skip
+    study = LabelStudy("by hand", store, np.array([0, 1]), np.array([2, 3]))
+    assert study.average_boxes().tolist() == [[1, 1, 6, 9], [0, 0, 0, 0], [1, 1, 2, 3]]
+
+
 def test_normal_images_are_those_to_learn_from_without_a_disease(simulated, tmp_path):
     study = store_labels(written(tmp_path / "store"), 8)
     assert study.normal.tolist() == [0, 7]  # 3 and 5 have none either, but belong to test patients

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cxrtut.experiments.label_study import LabelStudy, phantom_labels
 from cxrtut.experiments.localisation import (
     THRESHOLDS,
     accuracies_at_cut,
+    every_region,
     predicted_boxes,
     score_classification,
     score_localisation,
@@ -20,8 +22,10 @@ from cxrtut.experiments.localisation import (
 )
 from cxrtut.metrics.detection import iou_matrix
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
+from cxrtut.papers.disease_masks import boxes_from_heat, heat_in_image
 
 CUT = 180 / 255
+LARGEST = partial(boxes_from_heat, cut=CUT)
 SIZE = 16
 
 
@@ -279,32 +283,44 @@ def test_scores_do_not_depend_on_scale_and_offset_of_a_map(simulated):
 def test_the_largest_region_or_every_region_becomes_a_box():
     maps = torch.zeros(1, 8, 8)
     maps[0, 1:3, 1:3], maps[0, 5:8, 4:8] = 1.0, 0.9
-    (one,) = predicted_boxes(maps, None, 8, CUT)
+    every, hot = partial(every_region, cut=CUT), partial(every_region, cut=0.95)
+    [one], [both], [hottest] = predicted_boxes(maps, None, 8, LARGEST, every, hot)
     assert one.tolist() == [[4, 5, 8, 8]]
-    (both,) = predicted_boxes(maps, None, 8, CUT, every=True)
     assert both.tolist() == [[1, 1, 3, 3], [4, 5, 8, 8]]
-    (hot,) = predicted_boxes(maps, None, 8, 0.95, every=True)
-    assert hot.tolist() == [[1, 1, 3, 3]]
-    assert predicted_boxes(maps[:0], None, 8, CUT) == []
+    assert hottest.tolist() == [[1, 1, 3, 3]]
+    assert predicted_boxes(maps[:0], None, 8, LARGEST, every) == [[], []]
+
+
+def test_heat_is_made_once_for_all_rules(monkeypatch):
+    made = []
+
+    def counted(*given):
+        made.append(len(given[0]))
+        return heat_in_image(*given)
+
+    monkeypatch.setattr("cxrtut.experiments.localisation.heat_in_image", counted)
+    predicted_boxes(torch.rand(5, 8, 8), None, 16, LARGEST, LARGEST, LARGEST)
+    assert made == [5]
 
 
 def test_boxes_are_in_pixels_of_the_image_as_it_was():
     maps = torch.zeros(1, 16, 16)
     maps[0, 4:8, 2:6] = 1.0
-    (box,) = predicted_boxes(maps, None, 64, 0.5)
+    half = partial(boxes_from_heat, cut=0.5)
+    ([box],) = predicted_boxes(maps, None, 64, half)
     truth = torch.tensor([[8.0, 16.0, 24.0, 32.0]])
     assert iou_matrix(box, truth).item() > 0.9
     shifted = five_parameter_matrix(*(torch.tensor([v]) for v in (1.0, 1.0, 0.5, -0.25, 0.0)))
-    (moved,) = predicted_boxes(maps, shifted, 64, 0.5)  # looked 16 px right and 8 px up
+    ([moved],) = predicted_boxes(maps, shifted, 64, half)  # looked 16 px right and 8 px up
     assert iou_matrix(moved, truth + torch.tensor([16.0, -8.0, 16.0, -8.0])).item() > 0.9
 
 
 def test_maps_are_enlarged_in_blocks_of_their_own_matrices(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     maps, matrix = torch.rand(7, 8, 8, generator=generator), moved_frames(7)
-    whole = predicted_boxes(maps, matrix, 32, CUT)
+    (whole,) = predicted_boxes(maps, matrix, 32, LARGEST)
     monkeypatch.setattr("cxrtut.experiments.localisation._BLOCK", 3)
-    parts = predicted_boxes(maps, matrix, 32, CUT)
+    (parts,) = predicted_boxes(maps, matrix, 32, LARGEST)
     assert len(whole) == len(parts) == 7
     assert all(torch.equal(a, b) for a, b in zip(whole, parts, strict=True))
 

@@ -6,12 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.testing import assert_close
 
 from cxrtut.data.feed import Feed
 from cxrtut.experiments.alignment import AlignedFeed
 from cxrtut.experiments.disease_masks import ARMS
 from cxrtut.experiments.label_study import phantom_labels
 from cxrtut.experiments.mask_stages import Method, Stages, masked
+from cxrtut.nn.backbones import stages as resnet_stages
 from cxrtut.papers.disease_masks import (
     SMOKE,
     align,
@@ -21,6 +23,7 @@ from cxrtut.papers.disease_masks import (
     make_classifier,
     read,
     shared,
+    smooth,
 )
 
 TINY = replace(
@@ -87,7 +90,9 @@ def test_nothing_is_trained_before_it_is_asked_for_and_nothing_twice(watched):
         ("Wang", ["Wang"]),
         ("Cai", ["plain", "Cai"]),
         ("Liu", ["plain", "aligner", "Liu"]),
+        ("Liu, noisy-or", ["plain", "aligner", "Liu, noisy-or"]),
         ("Li (boxes)", ["Li"]),
+        ("average box (boxes)", []),
     ],
 )
 def test_an_arm_trains_the_stages_that_it_begins_with(watched, arm, needed):
@@ -124,6 +129,24 @@ def test_the_anchor_is_the_mean_of_normal_images_to_learn_from(study, stages):
     assert torch.allclose(stages.anchor, mean, atol=1e-6)
     one = Stages(replace(TINY, anchor_images=1), study).anchor
     assert min(float((one - x).abs().max()) for x in images_of(study, study.normal)) < 1e-6
+
+
+def test_the_anchors_features_can_be_the_mean_of_normal_images(study, stages, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        Stages, "fit", lambda self, stage, task, *rest: seen.update({self.config: task})
+    )
+    own, mean = TINY, replace(TINY, anchor_features="mean")
+    for config in (own, mean):
+        one = Stages(config, study)
+        one.__dict__["plain"] = stages.plain
+        assert one.aligner is seen[config].networks["aligner"]
+    network = seen[own].features
+    assert_close(seen[own].anchor_features, resnet_stages(network, stages.anchor))
+    images = smooth(images_of(study, study.normal), TINY.cells)
+    expected = [layer.mean(0, keepdim=True) for layer in resnet_stages(network, images)]
+    assert_close(seen[mean].anchor_features, expected)
+    assert not torch.allclose(seen[mean].anchor_features[3], seen[own].anchor_features[3])
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ def test_one_arm_of_disease_masks_is_run_and_resumed(tmp_path, capsys):
     ("words", "told"),
     [
         (["--arm", "G-D-C"], "arm: expected one of ['plain', 'aligned', 'aligned, longer', "),
-        (["--arm", "G-D-C"], "'Li (boxes)'], got 'G-D-C'"),
+        (["--arm", "G-D-C"], "'average box (boxes)'], got 'G-D-C'"),
         (["--data", "pasted"], "--data pasted: expected phantom or nih"),
         (["--set", "base=4"], "expected NAME=VALUE with a name of size"),
         (["--set", "channels=3"], "add --set channels=1"),
@@ -178,7 +178,10 @@ def test_reproduce_of_disease_masks_has_every_arm_and_seed(tmp_path, capsys):
     for kept in record["weights"].values():
         data = (folder / kept["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == kept["sha256"]
-    assert len({kept["file"] for kept in record["weights"].values()}) == 4
+    names = {kept["file"].removesuffix(".safetensors") for kept in record["weights"].values()}
+    assert names == {
+        f"disease_masks-smoke-{name}" for name in ("plain", "aligned", "aligned_DM", "aligner")
+    }
     assert record["source"]["images"] == 120 and "root" not in record["source"]
     table = capsys.readouterr().out
     assert all(arm in table for arm in disease_masks.ARMS) and f"written: {out}" in table

@@ -31,6 +31,7 @@ from cxrtut.papers.disease_masks import (
     heat_in_image,
     make_aligner,
     make_classifier,
+    mean_features,
     read,
     shared,
     smooth,
@@ -242,6 +243,31 @@ def test_the_anchor_is_the_mean_of_normal_images():
         anchor_image(images[:0])
 
 
+def test_mean_features_are_those_of_all_images_whatever_the_batches():
+    C, images = network().train(), torch.rand(5, 1, 32, 32)
+    found = mean_features(C.features, images, 8, batch_size=2)
+    assert C.features.training  # as it was
+    C.eval()
+    x, layers = smooth(images, 8), []
+    for layer in C.features:
+        x = layer(x)
+        layers.append(x.mean(0, keepdim=True))
+    assert len(found) == 4
+    for one, other in zip(found, layers[1:], strict=True):
+        torch.testing.assert_close(one, other)
+    with pytest.raises(ValueError, match="expected normal images for the mean features, got none"):
+        mean_features(C.features, images[:0], 8)
+
+
+def test_the_loss_compares_with_the_features_that_are_given():
+    batch, anchor = make_batch(), torch.rand(1, 1, 32, 32)
+    C = network().eval()
+    given = mean_features(C.features, torch.rand(3, 1, 32, 32), 8)
+    own = Alignment(TINY, C, anchor).loss(batch)[1]
+    other = Alignment(TINY, C, anchor, anchor_features=given).loss(batch)[1]
+    assert own["L_e"].item() == other["L_e"].item() and own["L_p"].item() != other["L_p"].item()
+
+
 def test_the_loss_of_alignment_is_the_sum_of_eq_7_and_eq_8_as_means():
     batch, anchor = make_batch(), torch.rand(1, 1, 32, 32)
     config = replace(TINY, lambda_e=2.0, lambda_p=3.0)
@@ -371,6 +397,7 @@ def test_steps_of_epochs():
         ({"classifier_layers": 18}, "classifier_layers: expected 10 or 50, got 18"),
         ({"stride": 16}, r"stride: expected one of \(32,\) with 50 layers, got 16"),
         ({"classifier_layers": 10}, r"expected one of \(2, 4, 8, 16\) with 10 layers, got 32"),
+        ({"anchor_features": "median"}, r"expected one of \('anchor', 'mean'\), got 'median'"),
         ({"cells": 30}, "cells: expected a divisor of the size 512, got 30"),
         ({"size": 100, "cells": 10}, "stride: expected a divisor of the size 100, got 32"),
     ],

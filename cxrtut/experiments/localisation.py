@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -69,14 +69,16 @@ def accuracies_at_cut(
     matrix: Float[Tensor, "P 2 3"] | None,
     study: LabelStudy,
     cut: float,
+    thresholds: Sequence[float] = THRESHOLDS,
 ) -> list[float]:
-    """Localisation accuracy, the mean over classes, at T of .3, .5 and .7.
+    """Localisation accuracy, the mean over classes, at each T.
 
     Args:
         maps: one for each of the study's pairs, of the pair's class.
         matrix: of their images' alignment, if they were aligned.
         study: has the pairs and their boxes.
         cut: of the maps, a share of their maximum.
+        thresholds: T, by default .3, .5 and .7.
     """
     rows, labels = study.pairs
     truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
@@ -85,7 +87,7 @@ def accuracies_at_cut(
     iou = best_iou(found, truth)
     label = torch.from_numpy(np.ascontiguousarray(labels))
     n = len(study.store.classes)
-    return [macro_mean(accuracy_by_class(iou, label, n, t)) for t in THRESHOLDS]
+    return [macro_mean(accuracy_by_class(iou, label, n, t)) for t in thresholds]
 
 
 def true_masks(

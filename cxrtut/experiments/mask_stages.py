@@ -20,6 +20,7 @@ from cxrtut.engine.progress import JsonLines
 from cxrtut.engine.task import Data, Report, Task
 from cxrtut.experiments.alignment import AlignedFeed
 from cxrtut.experiments.label_study import LabelStudy, row_parts
+from cxrtut.nn.backbones import mean_stages
 from cxrtut.papers.disease_masks import (
     ASYMMETRIC,
     MASKED,
@@ -32,8 +33,8 @@ from cxrtut.papers.disease_masks import (
     disease_mask,
     good_maps,
     make_classifier,
-    mean_features,
     read,
+    smooth,
     steps_of,
 )
 
@@ -138,7 +139,7 @@ class Stages:
         """Trained on the features of `plain`."""
         c = self.config
         mean = (
-            mean_features(self.plain.features, self.normal, c.cells)
+            mean_stages(self.plain.features, smooth(self.normal, c.cells))
             if c.anchor_features == "mean"
             else None
         )

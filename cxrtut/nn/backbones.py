@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.nn.evaluation import evaluating
+
 _STRIDES = (2, 4, 8, 16)
 
 
@@ -152,6 +154,25 @@ def stages(features: nn.Module, image: Float[Tensor, "B C H W"]) -> list[Tensor]
         if name.startswith(("block", "layer")):
             outputs.append(image)
     return outputs
+
+
+@torch.no_grad()
+def mean_stages(
+    features: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> list[Float[Tensor, "1 _ _ _"]]:
+    """The mean over images of what each stage puts out, in evaluation mode.
+
+    Raises:
+        ValueError: no images.
+    """
+    if not len(images):
+        raise ValueError("expected images for mean features, got none")
+    with evaluating(features):
+        sums = [
+            [layer.sum(0, keepdim=True) for layer in stages(features, part)]
+            for part in images.split(batch_size)
+        ]
+    return [torch.stack(layer).sum(0) / len(images) for layer in zip(*sums, strict=True)]
 
 
 class VGG19(nn.Module):

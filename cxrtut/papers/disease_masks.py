@@ -9,8 +9,8 @@ Equations
     (3)  ψ_c = T(1/N_c Σ N(H(L_c) + L_c))               `disease_mask`, `good_maps`
     (4)  f' = ψ f + f                                   `attended_features`
     (5)  Ŝ_c = Σ_k w_k^c f'_k                           `MaskAttention.maps`
-    (6)  φ(I) = B(G([sx cos θ ...] I))                  `smooth`, and in `nn.spatial_transformer`
-                                                        `five_parameter_matrix`, `warp`
+    (6)  φ(I) = B(G([sx cos θ ...] I))                  `smooth`, `warp`,
+                                                    `nn.spatial_transformer.five_parameter_matrix`
     (7)  L_p = Σ_s ||F_s(A) - F_s(φ(I))|| / (C H W)     `losses.perceptual.perceptual_loss`
     (8)  L_e = ΣΣ ||A - φ(I)||                          `losses.perceptual.euclidean_loss`
     (9)  L_total = L_e + L_p                            `Alignment.loss`
@@ -221,25 +221,6 @@ def anchor_image(normal: Float[Tensor, "N C H W"]) -> Float[Tensor, "1 C H W"]:
     return normal.mean(0, keepdim=True)
 
 
-@torch.no_grad()
-def mean_features(
-    features: nn.Module, normal: Float[Tensor, "N C H W"], cells: int, batch_size: int = 64
-) -> list[Float[Tensor, "1 _ _ _"]]:
-    """The mean over smoothed normal images of what each stage puts out, in evaluation mode.
-
-    Raises:
-        ValueError: no images.
-    """
-    if not len(normal):
-        raise ValueError("expected normal images for the mean features, got none")
-    with evaluating(features):
-        sums = [
-            [layer.sum(0, keepdim=True) for layer in stages(features, smooth(part, cells))]
-            for part in normal.split(batch_size)
-        ]
-    return [torch.stack(layer).sum(0) / len(normal) for layer in zip(*sums, strict=True)]
-
-
 class Alignment:
     """Trains the aligner to make every image look like the anchor, Eqs. (6) to (9).
 
@@ -254,8 +235,7 @@ class Alignment:
     ChestX-ray14 dataset", is the classifier of the images as they are, frozen.
 
     Reading: Eq. (7) has the features of the anchor, a blurred mean such as that network has never
-    seen. The features' mean over the normal images (`mean_features`) is another choice:
-    `Config.anchor_features` "mean".
+    seen. Their mean over smoothed normal images is another choice, `Config.anchor_features` "mean".
     """
 
     def __init__(

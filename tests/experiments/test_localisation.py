@@ -337,6 +337,9 @@ def test_accuracies_at_a_cut_are_those_of_the_scores(simulated):
             moved = None if there is None else there[image]
             found = accuracies_at_cut(asked, moved, simulated, cut)
             assert found == [scores["T .3"], scores["T .5"], scores["T .7"]]
+            other = accuracies_at_cut(asked, moved, simulated, cut, (0.7, 0.0, 0.3))
+            assert [other[0], other[2]] == [scores["T .7"], scores["T .3"]]
+            assert other[1] >= scores["T .3"]
 
 
 def test_true_masks_are_the_boxes_of_the_class(four_boxes):

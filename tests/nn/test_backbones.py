@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18, ResNet50, stages
+from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18, ResNet50, mean_stages, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -101,6 +101,18 @@ def test_the_large_residual_networks_are_torchvisions(make, name: str, channels:
     assert logits.std(0).min() > 1e-3
     assert torch.allclose(ours.eval()(image), theirs.eval()(image), atol=1e-6)
     assert ours.features(image).shape == (2, channels, 2, 2)
+
+
+def test_mean_stages_are_those_of_all_images_whatever_the_batches():
+    C, images = ResNet10(1, 4, 2, stride=8).train(), torch.rand(5, 1, 32, 32)
+    found = mean_stages(C.features, images, batch_size=2)
+    assert C.features.training  # as it was
+    C.eval()
+    for one, whole in zip(found, stages(C.features, images), strict=True):
+        torch.testing.assert_close(one, whole.mean(0, keepdim=True))
+        assert not one.requires_grad
+    with pytest.raises(ValueError, match="expected images for mean features, got none"):
+        mean_stages(C.features, images[:0])
 
 
 def test_the_stages_of_a_residual_network_end_in_its_features():

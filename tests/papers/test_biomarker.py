@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from cxrtut.data.sample import Batch
-from cxrtut.papers import biomarker
 from cxrtut.papers.biomarker import (
     COLAB,
     PAPER,
@@ -273,12 +272,3 @@ def test_a_step_without_draws_says_so():
 def test_a_configuration_that_cannot_work_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(PAPER, **change)
-
-
-def test_every_equation_of_the_map_names_something_that_exists():
-    text = biomarker.__doc__
-    for name in ("Biomarker", "loss_1", "critic_loss", "loss_2", "ed_loss", "ce_loss", "localise",
-                 "Generator", "Pretraining", "WarmUp",
-                 "WithoutClassifier", "WithoutCritic"):  # fmt: skip
-        assert f"`{name}`" in text or f"Biomarker.{name}`" in text
-        assert hasattr(biomarker, name) or hasattr(Biomarker, name)

@@ -11,7 +11,7 @@ from torch import nn
 from cxrtut.data.sample import Batch
 from cxrtut.engine.loop import train
 from cxrtut.localize.cam import class_activation_map
-from cxrtut.nn.backbones import ResNet10
+from cxrtut.nn.backbones import ResNet10, stages
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, invert, warp
 from cxrtut.papers.disease_masks import (
     COLAB,
@@ -31,7 +31,6 @@ from cxrtut.papers.disease_masks import (
     heat_in_image,
     make_aligner,
     make_classifier,
-    mean_features,
     read,
     shared,
     smooth,
@@ -243,26 +242,10 @@ def test_the_anchor_is_the_mean_of_normal_images():
         anchor_image(images[:0])
 
 
-def test_mean_features_are_those_of_all_images_whatever_the_batches():
-    C, images = network().train(), torch.rand(5, 1, 32, 32)
-    found = mean_features(C.features, images, 8, batch_size=2)
-    assert C.features.training  # as it was
-    C.eval()
-    x, layers = smooth(images, 8), []
-    for layer in C.features:
-        x = layer(x)
-        layers.append(x.mean(0, keepdim=True))
-    assert len(found) == 4
-    for one, other in zip(found, layers[1:], strict=True):
-        torch.testing.assert_close(one, other)
-    with pytest.raises(ValueError, match="expected normal images for the mean features, got none"):
-        mean_features(C.features, images[:0], 8)
-
-
 def test_the_loss_compares_with_the_features_that_are_given():
     batch, anchor = make_batch(), torch.rand(1, 1, 32, 32)
     C = network().eval()
-    given = mean_features(C.features, torch.rand(3, 1, 32, 32), 8)
+    given = stages(C.features, torch.rand(1, 1, 32, 32))
     own = Alignment(TINY, C, anchor).loss(batch)[1]
     other = Alignment(TINY, C, anchor, anchor_features=given).loss(batch)[1]
     assert own["L_e"].item() == other["L_e"].item() and own["L_p"].item() != other["L_p"].item()

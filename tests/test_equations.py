@@ -1,70 +1,116 @@
-"""A paper's equations are found from its module: every name of its map exists, no number lacks."""
+"""A paper's equations are found from its module: every name of its map leads to a line, no number
+lacks, and the book's page of equations links them.
+"""
 
 import ast
-import importlib
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "cxrtut"
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
+
+import equations  # noqa: E402
+
 PAPERS = {"biomarker": 3, "disease_masks": 10}  # how many equations a paper numbers
-MODULES = {
-    f"cxrtut.{path.parent.name}.{path.stem}": ast.get_docstring(ast.parse(path.read_text()))
+SYSTEMS = {
+    path: lines
     for folder in ("papers", "baselines")
-    for path in sorted((PACKAGE / folder).glob("*.py"))
-    if path.stem != "__init__"
+    for path in sorted((ROOT / "cxrtut" / folder).glob("*.py"))
+    if (lines := equations.equation_map(ast.get_docstring(ast.parse(path.read_text())) or ""))
 }
+NAMES = [(path, name) for path, lines in SYSTEMS.items() for name in re.findall("`(.+?)`", lines)]
 
 
-def equation_map(docstring: str) -> str:
-    """The indented lines below "Equations" and "Steps"."""
-    found, inside = [], False
-    for line in docstring.splitlines():
-        indented = line.startswith(" ")
-        inside = line.startswith(("Equations", "Steps")) or (inside and indented)
-        if inside and indented:
-            found.append(line)
-    return "\n".join(found)
-
-
-MAPS = {module: lines for module, text in MODULES.items() if (lines := equation_map(text or ""))}
-NAMES = [(module, n) for module, lines in MAPS.items() for n in re.findall(r"`([\w.]+)`", lines)]
-
-
-def resolved(module: str, name: str) -> object:
-    """An object by the name it has in a module, or by its path from `cxrtut`."""
-    rest = name.split(".")
-    if (PACKAGE / rest[0]).is_dir():
-        found = importlib.import_module(".".join(["cxrtut", *rest[:2]]))
-        rest = rest[2:]
-    else:
-        found = importlib.import_module(module)
-    for part in rest:
-        declared = part in getattr(found, "__annotations__", {})  # a buffer or a field of a class
-        found = getattr(found, part) if not declared else found.__annotations__[part]
-    return found
-
-
-@pytest.mark.parametrize(("module", "name"), NAMES)
-def test_what_the_map_names_exists(module, name):
-    assert resolved(module, name) is not None
-
-
-@pytest.mark.parametrize("name", ["loss_3", "losses.nothing", "losses.perceptual.nothing"])
-def test_what_does_not_exist_is_noticed(name):
-    with pytest.raises((AttributeError, ModuleNotFoundError)):
-        resolved("cxrtut.papers.biomarker", name)
+@pytest.mark.parametrize(("path", "name"), NAMES, ids=[f"{p.stem}-{n}" for p, n in NAMES])
+def test_what_a_map_names_has_a_line_in_the_source(path, name):
+    file, line = equations.place_of(name, path)
+    last = name.rpartition(".")[2]
+    assert last in file.read_text().splitlines()[line - 1] or file.stem == last
 
 
 def test_every_paper_and_every_system_it_compares_with_has_a_map():
-    plain = {"cxrtut.baselines.classifier"}  # no system of a paper: a network and cross-entropy
-    assert set(MODULES) - set(MAPS) <= plain | {"cxrtut.baselines.point_gan"}
-    assert {module.rpartition(".")[2] for module in MODULES if ".papers." in module} == set(PAPERS)
+    found = {f"{path.parent.name}/{path.stem}" for path in SYSTEMS}
+    baselines = {"attention_mining", "chestxray8", "contrast_attention", "limited_supervision"}
+    assert found == {f"papers/{p}" for p in PAPERS} | {f"baselines/{b}" for b in baselines}
 
 
-@pytest.mark.parametrize(("paper", "equations"), PAPERS.items())
-def test_every_numbered_equation_has_its_line(paper, equations):
-    lines = MAPS[f"cxrtut.papers.{paper}"]
+@pytest.mark.parametrize(("paper", "numbered"), PAPERS.items())
+def test_every_numbered_equation_has_its_line(paper, numbered):
+    lines = SYSTEMS[ROOT / "cxrtut" / "papers" / f"{paper}.py"]
     numbers = [int(n) for n in re.findall(r"^ +\((\d+)\)", lines, re.MULTILINE)]
-    assert numbers == list(range(1, equations + 1))
+    assert numbers == list(range(1, numbered + 1))
+
+
+MODULE = '''"""A system.
+
+Somebody, Something, 2020.
+
+Equations
+    (1) a < b      `f`
+                   `C.m`, `C.kept`
+Steps
+    Section 2      `nn.evaluation.evaluating`, `evaluating`, `missing`
+
+Reading: of the `module`.
+"""
+from cxrtut.nn.evaluation import evaluating
+SIZE: int = 3
+def f(): ...
+class C:
+    kept: int
+    def m(self):
+        """Reading: of m."""
+'''
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(equations, "ROOT", tmp_path)
+    monkeypatch.setattr(equations, "PACKAGE", tmp_path / "cxrtut")
+    for name, text in (
+        ("baselines/system.py", MODULE),
+        ("nn/evaluation.py", "\ndef evaluating(): 0"),
+    ):
+        path = tmp_path / "cxrtut" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    return tmp_path / "cxrtut" / "baselines" / "system.py"
+
+
+def test_an_equation_map_is_its_indented_lines_with_their_headings(module):
+    lines = equations.equation_map(ast.get_docstring(ast.parse(MODULE))).splitlines()
+    assert [line.split()[0] for line in lines] == ["Equations", "(1)", "`C.m`,", "Steps", "Section"]
+    assert equations.equation_map("Nothing.\n\n    `a`") == ""
+    assert equations.citation(ast.get_docstring(ast.parse(MODULE))) == "Somebody, Something, 2020."
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "line"),
+    [
+        ("f", "baselines/system.py", 15),
+        ("C", "baselines/system.py", 16),
+        ("C.kept", "baselines/system.py", 17),
+        ("C.m", "baselines/system.py", 18),
+        ("SIZE", "baselines/system.py", 14),
+        ("evaluating", "nn/evaluation.py", 2),
+        ("nn.evaluation.evaluating", "nn/evaluation.py", 2),
+        ("nn.evaluation", "nn/evaluation.py", 1),
+    ],
+)
+def test_a_name_leads_to_the_line_that_defines_it(module, name, file, line):
+    assert MODULE.splitlines()[13] == "SIZE: int = 3"
+    assert equations.place_of(name, module) == (module.parents[1] / file, line)
+
+
+@pytest.mark.parametrize("name", ["missing", "C.missing", "nn.missing.f", "nn.evaluation.missing"])
+def test_a_name_that_nothing_defines_leads_nowhere(module, name):
+    assert equations.place_of(name, module) is None
+
+
+def test_a_map_keeps_its_columns_and_its_text_is_text(module):
+    found = equations.linked("(1) a < b   `f`\n            `missing`", module)
+    target = f"{equations.SOURCE}cxrtut/baselines/system.py#L15"
+    assert f'(1) a &lt; b   <a href="{target}">f</a>\n            missing' in found

@@ -35,14 +35,23 @@ def readings(*modules: ModuleType) -> Readings:
     """All `Reading:` paragraphs in the docstrings of some modules, in the order of the source."""
     entries: list[tuple[str, str]] = []
     for module in modules:
-        tree = ast.parse(inspect.getsource(module))
-        short = module.__name__.rpartition(".")[2]
-        for name, text in _docstrings(tree, short):
-            for paragraph in re.split(r"\n\s*\n", text):
-                found = _READING.match(paragraph.strip())
-                if found:
-                    entries.append((name, " ".join(found.group(1).split())))
+        entries += paragraphs(inspect.getsource(module), module.__name__.rpartition(".")[2])
     return Readings(tuple(entries))
+
+
+def paragraphs(source: str, name: str) -> list[tuple[str, str]]:
+    """The `Reading:` paragraphs of a source, each with the object whose docstring has it.
+
+    Args:
+        source: of a module.
+        name: what the module itself is called.
+    """
+    entries = []
+    for owner, text in _docstrings(ast.parse(source), name):
+        for paragraph in re.split(r"\n\s*\n", text):
+            if found := _READING.match(paragraph.strip()):
+                entries.append((owner, " ".join(found.group(1).split())))
+    return entries
 
 
 def _docstrings(node: ast.AST, name: str) -> list[tuple[str, str]]:

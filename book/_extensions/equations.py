@@ -1,0 +1,132 @@
+"""The directive `equations`: which code computes which equation, and what papers leave open.
+
+    ```{equations} papers baselines
+    ```
+
+For every module of the packages named: its equation map, each name a link to the line of the source
+that defines it, and its `Reading:` paragraphs. Sources are parsed, never imported.
+"""
+
+import ast
+import html
+import re
+from pathlib import Path
+
+from api_overview import ROOT, SOURCE, summary, text_with_code
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+from cxrtut.viz.readings import paragraphs
+
+PACKAGE = ROOT / "cxrtut"
+Place = tuple[Path, int]
+
+
+def equation_map(docstring: str) -> str:
+    """The lines below "Equations" and "Steps", with these headings; empty where there are none."""
+    found, inside = [], False
+    for line in docstring.splitlines():
+        heading = line.startswith(("Equations", "Steps"))
+        inside = heading or (inside and line.startswith(" "))
+        if inside:
+            found.append(line)
+    return "\n".join(found)
+
+
+def citation(docstring: str) -> str:
+    """The paragraph after the summary: whose equations these are."""
+    return " ".join(docstring.split("\n\n")[1].split())
+
+
+def place_of(name: str, path: Path) -> Place | None:
+    """The file and line that define what a module calls by a name, or by a path from `cxrtut`.
+
+    None where nothing does.
+    """
+    first, *rest = name.split(".")
+    if (PACKAGE / first).is_dir() and rest:
+        inner = PACKAGE / first / f"{rest[0]}.py"
+        return _inside(rest[1:], inner) if inner.is_file() else None
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cxrtut."):
+            continue
+        if first in [alias.name for alias in node.names]:
+            inner = ROOT / Path(*node.module.split(".")).with_suffix(".py")
+            return _inside([first, *rest], inner)
+    return _inside([first, *rest], path)
+
+
+def _inside(names: list[str], path: Path) -> Place | None:
+    node: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
+    line = 1
+    for name in names:
+        here = [child for child in getattr(node, "body", []) if _defines(child, name)]
+        if not here:
+            return None
+        node, line = here[0], here[0].lineno
+    return path, line
+
+
+def _defines(node: ast.AST, name: str) -> bool:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return node.name == name
+    if isinstance(node, ast.AnnAssign):
+        return isinstance(node.target, ast.Name) and node.target.id == name
+    targets = node.targets if isinstance(node, ast.Assign) else []
+    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+
+
+def linked(lines: str, path: Path) -> str:
+    """A map as HTML that keeps its columns; the backticks go, so that names keep their width."""
+
+    def link(found: re.Match[str]) -> str:
+        name = found.group(1)
+        place = place_of(html.unescape(name), path)
+        if place is None:
+            return f"{name}  "
+        target = f"{SOURCE}{place[0].relative_to(ROOT).as_posix()}#L{place[1]}"
+        return f'<a href="{target}">{name}</a>'
+
+    text = re.sub(r"`([^`]+)`", link, html.escape(lines))
+    return f'<pre class="equation-map" tabindex="0">{text}</pre>'
+
+
+class Equations(SphinxDirective):
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        sections = []
+        for package in self.arguments[0].split():
+            for path in sorted((PACKAGE / package).rglob("*.py")):
+                self.env.note_dependency(path.as_posix())
+                sections += self.module(path)
+        return sections
+
+    def module(self, path: Path) -> list[nodes.Node]:
+        source = path.read_text(encoding="utf-8")
+        docstring = ast.get_docstring(tree := ast.parse(source)) or ""
+        lines, readings = equation_map(docstring), paragraphs(source, path.stem)
+        if not lines and not readings:
+            return []
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        section = nodes.section(ids=[nodes.make_id(f"equations {name}")], names=[f"of {name}"])
+        section += nodes.title(name, name)
+        section += text_with_code(summary(tree))
+        if lines:
+            section += text_with_code(citation(docstring))
+            section += nodes.raw("", linked(lines, path), format="html")
+        listing = nodes.definition_list(classes=["readings"])
+        for owner, text in readings:
+            term = nodes.term("", "", nodes.literal(text=owner))
+            definition = nodes.definition("", text_with_code(text))
+            listing += nodes.definition_list_item("", term, definition)
+        if readings:
+            section += listing
+        return [section]
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_directive("equations", Equations)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -110,7 +110,14 @@ def test_a_name_that_nothing_defines_leads_nowhere(module, name):
     assert equations.place_of(name, module) is None
 
 
-def test_a_map_keeps_its_columns_and_its_text_is_text(module):
-    found = equations.linked("(1) a < b   `f`\n            `missing`", module)
+def test_a_map_is_a_table_and_its_text_is_text(module):
+    found = equations.table("    (1) a < b   `f`\n            `missing`", module)
     target = f"{equations.SOURCE}cxrtut/baselines/system.py#L15"
-    assert f'(1) a &lt; b   <a href="{target}">f</a>\n            missing' in found
+    assert f'<td>(1) a &lt; b</td><td><a href="{target}">f</a><br>missing</td>' in found
+
+
+def test_a_deeper_line_goes_on_with_its_row():
+    lines = "Equations\n    (3) L: max   `f`\n           min   `C.m`, `C`\n    (4) none"
+    assert equations.rows(lines) == [
+        ("Equations", []), ("(3) L: max\nmin", ["f", "C.m", "C"]), ("(4) none", [])
+    ]  # fmt: skip

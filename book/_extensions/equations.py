@@ -20,6 +20,8 @@ from sphinx.util.docutils import SphinxDirective
 from cxrtut.viz.readings import paragraphs
 
 PACKAGE = ROOT / "cxrtut"
+HEADINGS = ("Equations", "Steps")
+INDENT = 4  # of a row
 Place = tuple[Path, int]
 
 
@@ -27,7 +29,7 @@ def equation_map(docstring: str) -> str:
     """The lines below "Equations" and "Steps", with these headings; empty where there are none."""
     found, inside = [], False
     for line in docstring.splitlines():
-        heading = line.startswith(("Equations", "Steps"))
+        heading = line.startswith(HEADINGS)
         inside = heading or (inside and line.startswith(" "))
         if inside:
             found.append(line)
@@ -77,19 +79,43 @@ def _defines(node: ast.AST, name: str) -> bool:
     return any(isinstance(target, ast.Name) and target.id == name for target in targets)
 
 
-def linked(lines: str, path: Path) -> str:
-    """A map as HTML that keeps its columns; the backticks go, so that names keep their width."""
+def rows(lines: str) -> list[tuple[str, list[str]]]:
+    """The map's rows: what the paper has, and the names beside it; a heading has no names.
 
-    def link(found: re.Match[str]) -> str:
-        name = found.group(1)
-        place = place_of(html.unescape(name), path)
+    A line that is indented further than a row goes on with the row above it.
+    """
+    found: list[tuple[str, list[str]]] = []
+    for line in lines.splitlines():
+        names = re.findall(r"`([^`]+)`", line)
+        said = line.partition("`")[0].strip()
+        goes_on = len(line) - len(line.lstrip()) > INDENT
+        if goes_on and found:
+            above, before = found[-1]
+            found[-1] = "\n".join(filter(None, (above, said))), before + names
+        else:
+            found.append((said, names))
+    return found
+
+
+def table(lines: str, path: Path) -> str:
+    """A map as an HTML table, its names links to the source."""
+
+    def link(name: str) -> str:
+        place = place_of(name, path)
         if place is None:
-            return f"{name}  "
+            return html.escape(name)
         target = f"{SOURCE}{place[0].relative_to(ROOT).as_posix()}#L{place[1]}"
-        return f'<a href="{target}">{name}</a>'
+        return f'<a href="{target}">{html.escape(name)}</a>'
 
-    text = re.sub(r"`([^`]+)`", link, html.escape(lines))
-    return f'<pre class="equation-map" tabindex="0">{text}</pre>'
+    body = []
+    for said, names in rows(lines):
+        text = html.escape(said).replace("\n", "<br>")
+        if said.startswith(HEADINGS):
+            body.append(f'<tr><th colspan="2" scope="colgroup">{text}</th></tr>')
+        else:
+            links = "<br>".join(map(link, names))
+            body.append(f"<tr><td>{text}</td><td>{links}</td></tr>")
+    return f'<table class="table equation-map">{"".join(body)}</table>'
 
 
 class Equations(SphinxDirective):
@@ -116,7 +142,7 @@ class Equations(SphinxDirective):
         section += text_with_code(summary(tree))
         if lines:
             section += text_with_code(citation(docstring))
-            section += nodes.raw("", linked(lines, path), format="html")
+            section += nodes.raw("", table(lines, path), format="html")
         listing = nodes.definition_list(classes=["readings"])
         for owner, text in readings:
             term = nodes.term("", "", nodes.literal(text=owner))

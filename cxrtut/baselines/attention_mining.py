@@ -6,7 +6,7 @@ Disease Pattern Localization in Chest X-Rays, MICCAI 2018 (arXiv 1807.00958).
 Equations, by what they say
     heat maps S = W f, a 1x1 convolution on the features      `class_maps`
     attention mining: hot places are dropped, and f without
-    them is classified again                                  `hot`, `AttentionMining.loss`
+        them is classified again                              `hot`, `AttentionMining.loss`
     knowledge preservation, ||S - S_before||²                 `AttentionMining.loss`, the KP term
     one map of all rounds                                     `AttentionMining.read`
 

@@ -11,13 +11,20 @@ A claims file is YAML, a list of
       better: G-D-C
       worse: CAM
 
-or, where nothing here could test it, with `untested: why` instead of the last five.
+or, where a measure is to fall from one stage of a method to the next, instead of the last three
+
+      method: alignment
+      protocol: held out
+      less: misplaced after
+      than: misplaced before
+
+or, where nothing here could test it, `untested: why` alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +40,9 @@ _SMALL = {
     "opposite": "disagree",
 }
 _FIELDS = {"claim", "where", "paper"}
-_TESTED = {"record", "measure", "protocol", "better", "worse"}
+_COMPARED = {"record", "measure", "protocol", "better", "worse"}
+_LOWERED = {"record", "method", "protocol", "less", "than"}
+_KINDS = ({"untested"}, _COMPARED, _LOWERED)
 
 
 class ClaimError(Exception):
@@ -42,7 +51,7 @@ class ClaimError(Exception):
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two methods over seeds, each pair on the same data.
+    """Of two methods (or two stages of one) over seeds, each pair on the same data.
 
     Attributes:
         mean: better minus worse.
@@ -75,14 +84,33 @@ def difference(
     Raises:
         ClaimError: the record lacks a method, a protocol or a measure.
     """
-    values = {}
-    for method in (better, worse):
-        try:
-            runs = record["results"][method]
-            values[method] = [float(_found(run[protocol], measure)) for run in runs]
-        except KeyError as error:
-            raise ClaimError(f"the record has no {error} for {method!r}") from error
-    gains = [a - b for a, b in zip(values[better], values[worse], strict=True)]
+    good, bad = (_values(record, method, protocol, measure) for method in (better, worse))
+    return _difference(good, bad)
+
+
+def fall(
+    record: Mapping[str, Any], *, method: str, protocol: str, less: str, than: str
+) -> Difference:
+    """How much lower one measure of a method is than another.
+
+    Raises:
+        ClaimError: as in `difference`.
+    """
+    high, low = (_values(record, method, protocol, measure) for measure in (than, less))
+    return _difference(high, low)
+
+
+def _values(record: Mapping[str, Any], method: str, protocol: str, measure: str) -> list[float]:
+    """Of each seed."""
+    try:
+        runs = record["results"][method]
+        return [float(_found(run[protocol], measure)) for run in runs]
+    except KeyError as error:
+        raise ClaimError(f"the record has no {error} for {method!r}") from error
+
+
+def _difference(high: Sequence[float], low: Sequence[float]) -> Difference:
+    gains = [a - b for a, b in zip(high, low, strict=True)]
     n, mean = len(gains), sum(gains) / len(gains)
     if n < 2:
         return Difference(mean, math.inf, n)
@@ -109,7 +137,7 @@ def read_claims(path: Path) -> list[dict[str, str]]:
     if not isinstance(entries, list) or not entries:
         raise ClaimError(f"{path}: expected a list of claims, got {type(entries).__name__}")
     for i, entry in enumerate(entries, 1):
-        kind = {"untested"} if "untested" in entry else _TESTED
+        kind = max(_KINDS, key=lambda fields: len(fields & set(entry)) / len(fields))
         if set(entry) != _FIELDS | kind:
             wrong = sorted(set(entry) ^ (_FIELDS | kind))
             raise ClaimError(f"{path}, claim {i}: missing or not known: {', '.join(wrong)}")
@@ -142,8 +170,8 @@ def claims_table(
             except FileNotFoundError:
                 status = "not tested: no record"
             else:
-                tested = {k: entry[k] for k in ("measure", "protocol", "better", "worse")}
-                gain = difference(record, **tested)
+                tested = {k: v for k, v in entry.items() if k not in {*_FIELDS, "record"}}
+                gain = (fall if "than" in entry else difference)(record, **tested)
                 margin = f" ± {gain.margin:.3f}" if math.isfinite(gain.margin) else ""
                 ours = f"{gain.mean:+.3f}{margin} ({gain.n} seeds)"
                 small = record["configuration"]["classifier_layers"] == SMALL_LAYERS

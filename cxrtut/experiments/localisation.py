@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from cxrtut.metrics.detection import (
     macro_mean,
     oracle_cut,
 )
+from cxrtut.nn.spatial_transformer import warp
 from cxrtut.papers.disease_masks import boxes_from_heat, heat_in_image
 
 THRESHOLDS = (0.3, 0.5, 0.7)  # T of Tables 1 and 2
@@ -98,6 +100,29 @@ def true_masks(
     pairs = zip(rows, labels, strict=True)
     boxes = [study.boxes_of(int(row), int(label)) for row, label in pairs]
     return torch.stack([boxes_to_mask(found, size, size) for found in boxes])
+
+
+def occurrence(
+    study: LabelStudy, matrix: Float[Tensor, "P 2 3"] | None, cells: int
+) -> Float[Tensor, "K h w"]:
+    """Where diseases are, to be compared with masks that say where they may be: the share of the
+    images with a disease in which a cell lies in its boxes. Zeros for a disease without boxes.
+
+    Args:
+        study: of its pairs of test image and disease, all are counted.
+        matrix: of the alignment of the pairs' images; None for the frame as it was.
+        cells: height and width of the result, a divisor of the size.
+    """
+    rows, labels = study.pairs
+    label = torch.from_numpy(np.ascontiguousarray(labels))
+    total = torch.zeros(len(study.store.classes), cells, cells)
+    for i in range(0, len(rows), _BLOCK):
+        part = slice(i, i + _BLOCK)
+        inside = true_masks(study, rows[part], labels[part]).float()[:, None]
+        if matrix is not None:
+            inside = warp(inside, matrix[part].cpu(), outside=0.0)
+        total.index_add_(0, label[part], F.adaptive_avg_pool2d(inside, cells)[:, 0])
+    return total / torch.bincount(label, minlength=len(total)).clamp_min(1)[:, None, None]
 
 
 def score_localisation(

@@ -18,6 +18,7 @@ from cxrtut.engine.whole_file import whole_file
 BOOK = Path(__file__).resolve().parents[2] / "book"
 RESULTS = BOOK / "results"
 WEIGHTS = BOOK / "weights"
+PAPERS = BOOK / "papers"
 PUBLISHED = "https://raw.githubusercontent.com/cxrtut/cxrtut/main/book"
 
 
@@ -38,11 +39,20 @@ def read_record(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     if folder.exists():
         known = sorted(path.stem for path in folder.glob("*.json"))
         raise FileNotFoundError(f"no record {name!r} in {folder}; there are {known}")
-    try:
-        with urlopen(f"{PUBLISHED}/results/{name}.json", timeout=30) as answer:
-            return dict(json.load(answer))
-    except URLError as error:
-        raise FileNotFoundError(f"record {name!r} is neither here nor online: {error}") from error
+    return dict(json.loads(_published(f"results/{name}.json")))
+
+
+def claims_file(paper: str, folder: Path = PAPERS) -> Path:
+    """Where the claims of a paper are (see `experiments.claims`): in the checkout this library
+    belongs to, else in the user's cache, fetched anew each time as they were published.
+
+    Raises:
+        FileNotFoundError: they are neither here nor online.
+    """
+    name = f"{paper}.claims.yml"
+    if (folder / name).exists():
+        return folder / name
+    return _cached(name, _published(f"papers/{name}"))
 
 
 def load_recorded(
@@ -65,22 +75,31 @@ def load_recorded(
         raise FileNotFoundError(f"the record has no network {method!r}; it has {sorted(kept)}")
     path = folder / kept[method]["file"]
     if not path.exists():
-        path = _fetched(kept[method]["file"])
+        path = _cache() / path.name
+    if not path.exists():
+        path = _cached(path.name, _published(f"weights/{path.name}"))
     load_weights(network, path, kept[method]["sha256"])
     network.eval()
 
 
-def _fetched(name: str) -> Path:
-    """The published file in the user's cache."""
-    home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
-    path = Path(home) / "cxrtut" / name
-    if path.exists():
-        return path
+def _published(name: str) -> bytes:
+    """A file of the book as it was published."""
     try:
-        with urlopen(f"{PUBLISHED}/weights/{name}", timeout=60) as answer:
-            data = answer.read()
+        with urlopen(f"{PUBLISHED}/{name}", timeout=60) as answer:
+            data: bytes = answer.read()
     except URLError as error:
-        raise FileNotFoundError(f"weights {name!r} are neither here nor online: {error}") from error
+        raise FileNotFoundError(f"{name} is neither here nor online: {error}") from error
+    return data
+
+
+def _cache() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))
+    return Path(home) / "cxrtut"
+
+
+def _cached(name: str, data: bytes) -> Path:
+    """The path of a file in the user's cache, with these contents."""
+    path = _cache() / name
     with whole_file(path) as file:
         file.write(data)
     return path

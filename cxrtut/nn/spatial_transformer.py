@@ -25,8 +25,10 @@ class SpatialTransformer(nn.Module):
     five parameters the matrix is `five_parameter_matrix`, with six it is any affine one.
 
     Bounded, the parameters pass through tanh: scales in 1 +- .5, shifts in +- .5 (a quarter of the
-    image), angles in +- 45 degrees; with six, each entry lies within .5 of the identity's. Without
-    bounds nothing keeps a scale from collapsing onto a patch that is as flat as a blurred target.
+    image), angles in +- 45 degrees; with six, each entry lies within .5 of the identity's.
+
+    Reading: Kim, Jung and Lee give their five parameters no bounds. Without any, nothing keeps a
+    scale from collapsing onto a patch that is as flat as their blurred anchor.
     """
 
     def __init__(

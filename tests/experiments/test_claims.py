@@ -9,6 +9,7 @@ from cxrtut.experiments.claims import (
     ClaimError,
     claims_table,
     difference,
+    fall,
     read_claims,
 )
 
@@ -85,6 +86,24 @@ def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
         read_claims(write(tmp_path, "claim: x\n"))
     with pytest.raises(ClaimError, match=r"the record has no 'A'"):
         difference({"results": {}}, measure="AP", protocol="p", better="A", worse="B")
+
+
+def test_a_measure_that_falls_is_a_gain(tmp_path):
+    runs = [{"p": {"off before": b, "off after": a}} for b, a in ((0.9, 0.5), (0.8, 0.5))]
+    found = {"configuration": {"classifier_layers": 18}, "results": {"alignment": runs}}
+    d = fall(found, method="alignment", protocol="p", less="off after", than="off before")
+    assert d.mean == pytest.approx(0.35) and d.n == 2
+    text = (
+        "  record: r\n  method: alignment\n  protocol: p\n  less: off after\n  than: off before\n"
+    )
+    path = write(tmp_path, f"- claim: it falls\n  where: Abstract\n  paper: none\n{text}")
+    (row,) = claims_table(path, lambda name: found)
+    assert row["ours"].startswith("+0.350") and row["status"] == "weaker"
+    with pytest.raises(ClaimError, match="the record has no 'other' for 'alignment'"):
+        fall(found, method="alignment", protocol="p", less="other", than="off before")
+    path = write(tmp_path, f"- claim: it falls\n  where: Abstract\n  paper: none\n{text[:-19]}")
+    with pytest.raises(ClaimError, match="claim 1: missing or not known: than"):
+        read_claims(path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "book").rglob("*.claims.yml")), ids=str)

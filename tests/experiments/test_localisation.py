@@ -15,6 +15,7 @@ from cxrtut.experiments.localisation import (
     THRESHOLDS,
     accuracies_at_cut,
     every_region,
+    occurrence,
     predicted_boxes,
     score_classification,
     score_localisation,
@@ -340,6 +341,22 @@ def test_accuracies_at_a_cut_are_those_of_the_scores(simulated):
             other = accuracies_at_cut(asked, moved, simulated, cut, (0.7, 0.0, 0.3))
             assert [other[0], other[2]] == [scores["T .7"], scores["T .3"]]
             assert other[1] >= scores["T .3"]
+
+
+def test_occurrence_is_the_share_of_the_images_with_a_disease_that_have_it_there(monkeypatch):
+    study = study_of(
+        (1, 0, 0, 0, 8, 8), (2, 0, 0, 8, 8, 16), (3, 0, 0, 0, 16, 8), (3, 1, 8, 8, 12, 16),
+        (0, 0, 0, 0, 16, 16),
+    )  # fmt: skip
+    expected = [[[2 / 3, 1 / 3], [1 / 3, 0]], [[0, 0], [0, 0.5]], [[0, 0], [0, 0]]]
+    assert torch.allclose(occurrence(study, None, 2), torch.tensor(expected))
+    monkeypatch.setattr("cxrtut.experiments.localisation._BLOCK", 3)
+    assert torch.allclose(occurrence(study, None, 2), torch.tensor(expected))
+    one, zero = torch.ones(4), torch.zeros(4)
+    right = five_parameter_matrix(one, one, zero + 1.0, zero, zero)  # looks half an image right
+    moved = occurrence(study, right, 2)
+    assert torch.allclose(moved[0], torch.tensor([[1 / 3, 0], [0, 0]]), atol=0.02)
+    assert torch.allclose(moved[1], torch.tensor([[0, 0], [0.5, 0]]), atol=0.05)
 
 
 def test_true_masks_are_the_boxes_of_the_class(four_boxes):

@@ -33,6 +33,22 @@ def test_without_a_checkout_the_published_record_is_asked_for(tmp_path, monkeypa
     assert asked == [f"{records.PUBLISHED}/results/one.json"]
 
 
+def test_claims_are_those_of_the_checkout_or_as_published_each_time_anew(tmp_path, monkeypatch):
+    assert records.claims_file("biomarker") == records.PAPERS / "biomarker.claims.yml"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    answers, asked = [b"- first", b"- second"], []
+
+    def online(address, timeout):
+        asked.append(address)
+        return io.BytesIO(answers[len(asked) - 1])
+
+    monkeypatch.setattr(records, "urlopen", online)
+    for expected in answers:
+        path = records.claims_file("one", tmp_path / "absent")
+        assert path.read_bytes() == expected and path.is_relative_to(tmp_path)
+    assert asked == [f"{records.PUBLISHED}/papers/one.claims.yml"] * 2
+
+
 def recorded(tmp_path):
     network = nn.Linear(2, 1)
     sha256 = save_weights(network, tmp_path / "a.safetensors")

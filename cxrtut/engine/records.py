@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,11 @@ def configuration_hash(configuration: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@cache
 def revision() -> str:
     """The commit of the checkout this library belongs to, "-dirty" if files were changed since;
-    "unknown" for an installed library.
+    "unknown" for an installed library. As it was when this was first asked for: a checkout may move
+    on during a run.
     """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():

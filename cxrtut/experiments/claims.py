@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cxrtut.experiments.intervals import mean_and_margin
+
 ENOUGH_SEEDS = 3
 SMALL_LAYERS = 10  # of the classifier at the CPU's size; no paper has it
-# Two-sided 95 % points of Student's t with n - 1 degrees of freedom, by n.
-_STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306}
 _SMALL = {
     "reproduced": "agree",
     "weaker": "agree, within the noise",
@@ -103,19 +103,17 @@ def fall(
 def _values(record: Mapping[str, Any], method: str, protocol: str, measure: str) -> list[float]:
     """Of each seed."""
     try:
-        runs = record["results"][method]
-        return [float(_found(run[protocol], measure)) for run in runs]
+        values = [_found(run[protocol], measure) for run in record["results"][method]]
     except KeyError as error:
         raise ClaimError(f"the record has no {error} for {method!r}") from error
+    if any(value is None or math.isnan(value) for value in values):
+        raise ClaimError(f"{method!r}, {measure}: expected numbers, got {values}")
+    return [float(value) for value in values]
 
 
 def _difference(high: Sequence[float], low: Sequence[float]) -> Difference:
     gains = [a - b for a, b in zip(high, low, strict=True)]
-    n, mean = len(gains), sum(gains) / len(gains)
-    if n < 2:
-        return Difference(mean, math.inf, n)
-    spread = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / (n - 1))
-    return Difference(mean, _STUDENT.get(n, 2.262) * spread / math.sqrt(n), n)
+    return Difference(*mean_and_margin(gains), len(gains))
 
 
 def _found(scores: Mapping[str, Any], measure: str) -> Any:
@@ -174,7 +172,7 @@ def claims_table(
                 gain = (fall if "than" in entry else difference)(record, **tested)
                 margin = f" ± {gain.margin:.3f}" if math.isfinite(gain.margin) else ""
                 ours = f"{gain.mean:+.3f}{margin} ({gain.n} seeds)"
-                small = record["configuration"]["classifier_layers"] == SMALL_LAYERS
+                small = record["configuration"].get("classifier_layers") == SMALL_LAYERS
                 status = (
                     f"not tested; small networks {_SMALL[gain.status]}" if small else gain.status
                 )

@@ -33,6 +33,7 @@ from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.progress import of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.experiments.alignment import score_alignment
+from cxrtut.experiments.intervals import mean_and_margin
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.experiments.localisation import score_classification, score_localisation
 from cxrtut.experiments.mask_stages import Method, Stages, Tell, masked
@@ -40,6 +41,7 @@ from cxrtut.experiments.sources import Source
 from cxrtut.localize.location_priors import centre_prior, pseudo_masks
 from cxrtut.papers.disease_masks import (
     COLAB,
+    MASKED,
     PAPER,
     SMOKE,
     Config,
@@ -101,7 +103,7 @@ def _average_box(s: Stages) -> Method:
     def read(images: Tensor) -> tuple[Tensor, Tensor]:
         return maps.expand(len(images), *maps.shape), images.new_zeros(len(images), len(maps))
 
-    return Method(nn.Identity(), read)
+    return Method(nn.Identity(), read, classifies=False)
 
 
 def _pseudo(s: Stages) -> Float[Tensor, "K h w"]:
@@ -111,7 +113,9 @@ def _pseudo(s: Stages) -> Float[Tensor, "K h w"]:
 
 def _centre(s: Stages) -> Float[Tensor, "K h w"]:
     c = s.config
-    return centre_prior(len(s.study.store.classes), c.size // c.stride).to(s.device)
+    classes = s.study.store.classes
+    allowed = torch.tensor([name in MASKED for name in classes])[:, None, None]
+    return (centre_prior(len(classes), c.size // c.stride) * allowed).to(s.device)
 
 
 ARMS: dict[str, Callable[[Stages], Method]] = {
@@ -176,6 +180,9 @@ def score(method: Method, study: LabelStudy, config: Config, device: Any) -> dic
     moved = None if method.aligner is None else torch.cat(matrices)
     where = score_localisation(*whole, moved, study, cut=config.cut)
     whether = score_classification(whole[1], study)
+    if not method.classifies:
+        where["false positives"] = whether["AUROC"] = None
+        whether["by class"]["AUROC"] = dict.fromkeys(study.store.classes)
     return where | whether | {"by class": where["by class"] | whether["by class"]}
 
 
@@ -210,7 +217,7 @@ def compare(
 
     Returns:
         A run record; `results` has for each method, and for "alignment", a list with the scores of
-        every seed.
+        every seed; for "masks" how many sure maps each was made of.
     """
     start = time.perf_counter()
     results: dict[str, list[dict[str, Any]]] = {}
@@ -231,6 +238,8 @@ def compare(
             results.setdefault(arm, []).append({"held out": scores, "seconds": seconds})
             if keep and seed == 0 and arm in KEPT:
                 keep(arm, method.network)
+        if stages.sure_maps:
+            results.setdefault("masks", []).append({"sure maps": dict(stages.sure_maps)})
         if "aligner" in stages.__dict__:
             found = score_alignment(stages.aligner, stages.anchor, study, config, device)
             results.setdefault("alignment", []).append({"held out": found})
@@ -252,17 +261,23 @@ def check_boxes(study: LabelStudy) -> None:
 def comparison_table(
     record: Mapping[str, Any], measures: Sequence[str] = ("T .3", "T .5", "T .7", "AUROC")
 ) -> list[dict[str, str | int | float | None]]:
-    """A record of `compare` as rows for a page: the mean over seeds of each measure, and the range
-    of the first.
+    """A record of `compare` as rows for a page: of each measure the mean over seeds and, from two
+    seeds on, half its 95 % interval.
     """
     rows: list[dict[str, str | int | float | None]] = []
     for method in (arm for arm in ARMS if arm in record["results"]):
         runs = record["results"][method]
         row: dict[str, str | int | float | None] = {"method": method}
-        row |= {name: _mean([run["held out"][name] for run in runs]) for name in measures}
-        first = [run["held out"][measures[0]] for run in runs]
-        rows.append(row | {"seeds": f"{min(first):.3f}–{max(first):.3f}"})
+        for name in measures:
+            values = [run["held out"][name] for run in runs]
+            row[name] = None if _mean(values) is None else _with_margin(values)
+        rows.append(row)
     return rows
+
+
+def _with_margin(values: Sequence[float]) -> str:
+    mean, margin = mean_and_margin(values)
+    return f"{mean:.3f} ± {margin:.3f}" if math.isfinite(margin) else f"{mean:.3f}"
 
 
 def class_table(

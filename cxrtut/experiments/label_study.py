@@ -24,7 +24,7 @@ POSED = 256  # test images whose true pose is asked for, at most
 
 @dataclass(frozen=True, eq=False)
 class LabelStudy:
-    """Who is learnt from and who is tested; no patient is both, and no box is seen in training.
+    """Who is learnt from and who is tested; no patient is both.
 
     Attributes:
         name: of the data, for tables.
@@ -134,7 +134,7 @@ def store_labels(path: Path | str, size: int) -> LabelStudy:
         StoreError: no such store, or nothing left to learn from or to test.
     """
     whole = ArrayStore.open(path)
-    store = select(whole, np.arange(len(whole)), size=size)
+    store = whole if size == whole.size else select(whole, np.arange(len(whole)), size=size)
     patient = store.table["patient"]
     out = store.table["split"] == "test"
     out |= np.isin(patient, patient[out]) | np.isin(patient, patient[store.boxes.row])

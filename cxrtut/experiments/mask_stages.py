@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,11 +49,13 @@ class Method:
         network: what was trained.
         read: images, aligned if there is an aligner, to maps (N, K, h, w) and logits (N, K).
         aligner: what aligns the images, if anything does.
+        classifies: whether its logits mean anything.
     """
 
     network: nn.Module
     read: Callable[[Tensor], tuple[Tensor, Tensor]]
     aligner: nn.Module | None = None
+    classifies: bool = True
 
     def on(
         self, images: Float[Tensor, "N C H W"]
@@ -78,6 +80,7 @@ class Stages:
         resume: go on from what is in `out`.
         watch: the name of a stage to a callback for its reports.
         settings: further arguments of `engine.loop.train`.
+        sure_maps: N_c of Eq. (3) by class, once `disease_masks` is there.
     """
 
     config: Config
@@ -88,6 +91,7 @@ class Stages:
     resume: bool = False
     watch: Callable[[str], Tell] | None = None
     settings: Mapping[str, Any] | None = None
+    sure_maps: dict[str, int] = field(default_factory=dict, init=False)
 
     def fit(self, stage: str, task: Task, feed: Data, epochs: float, batch_size: int) -> None:
         """Trains one stage."""
@@ -162,12 +166,23 @@ class Stages:
         return self.classify("aligned", self.classifier(), self.aligned_feed)
 
     def masks(
-        self, network: MaskAttention, aligner: nn.Module | None, *, flip: bool = True
+        self,
+        network: MaskAttention,
+        aligner: nn.Module | None,
+        *,
+        flip: bool = True,
+        counted: dict[str, int] | None = None,
     ) -> Float[Tensor, "K h w"]:
         """Eq. (3), from the maps of a classifier on the images it has learnt from.
 
-        Classes that are not `MASKED` get empty masks; so does one without a positive image, with a
-        warning.
+        Classes that are not `MASKED` get empty masks; so does one without a positive image. That,
+        and a class with too few maps of P_c >= 0.8, is warned of.
+
+        Args:
+            network: gives maps and probabilities.
+            aligner: of the images, if any.
+            flip: whether symmetric diseases are averaged with their mirror images.
+            counted: gets N_c of each class, how many maps of P_c >= 0.8 there were.
         """
         c, store, rows = self.config, self.study.store, self.study.train
         method = masked(network, aligner)
@@ -182,8 +197,18 @@ class Stages:
             chosen = good_maps(
                 probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
             )
+            sure = (probability[:, k] >= c.min_probability) & (labels[:, k] > 0)
+            n_sure = int(sure.sum())
+            if counted is not None:
+                counted[name] = n_sure
             if not len(chosen):
                 warnings.warn(f"{name}: no positive image to learn from, no mask", stacklevel=2)
+            elif n_sure < len(chosen):
+                warnings.warn(
+                    f"{name}: {n_sure} maps of P >= {c.min_probability}; "
+                    f"the mask is of the {len(chosen)} with the highest P",
+                    stacklevel=2,
+                )
             maps = [network.masks.new_zeros(0, *network.masks.shape[1:])]
             for part in row_parts(rows[chosen.numpy()]):
                 maps.append(method.on(store.batch(part, self.device).image)[0][:, k])
@@ -196,7 +221,7 @@ class Stages:
     @cached_property
     def disease_masks(self) -> Float[Tensor, "K h w"]:
         """The masks of the paper, from aligned images."""
-        return self.masks(self.aligned, self.aligner)
+        return self.masks(self.aligned, self.aligner, counted=self.sure_maps)
 
     def retrained(
         self, stage: str, masks: Float[Tensor, "K h w"] | None, *, aligned: bool = True
@@ -215,7 +240,9 @@ class Stages:
         return masked(network, self.aligner if aligned else None)
 
     def baseline(self, stage: str, task: Any, feed: Data, *, aligned: bool = False) -> Method:
-        """A system of another paper, as long as the classifier."""
+        """A system of another paper, trained as long as `plain` (one that begins with `plain`, as
+        long again).
+        """
         self.fit(stage, task, feed, self.config.epochs, self.config.batch_size)
         return Method(
             task.networks["classifier"], task.read, self.aligner if aligned else None

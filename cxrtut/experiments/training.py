@@ -23,7 +23,7 @@ from torch import nn
 from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import joined
 from cxrtut.engine.progress import progress
-from cxrtut.engine.records import run_record, write_json
+from cxrtut.engine.records import revision, run_record, write_json
 from cxrtut.engine.weights import save_weights
 from cxrtut.experiments import biomarker, disease_masks
 from cxrtut.experiments.configuration import ConfigurationError, override
@@ -61,13 +61,9 @@ def train_paper(
     arm = _known(module, module.OWN if arm is None else arm)
     config = override(module.PRESETS[preset], settings)
     start = time.perf_counter()
+    revision()  # now: the checkout may move on
     with joined(device) as (ranks, place):
-        study = module.study_of(source, config, seed)
-        if study.store.channels != config.channels:
-            raise StoreError(
-                f"expected images of {config.channels} channels, got {study.store.channels}: "
-                f"add --set channels={study.store.channels}"
-            )
+        study = _study(module, source, config, seed)
         networks, scores = module.run_arm(
             arm, config, study, seed=seed, device=place, out=out, resume=resume, ranks=ranks,
             watch=(lambda stage: progress(f"{paper} {stage}")) if ranks.first else None,
@@ -107,6 +103,7 @@ def reproduce(
     their names and SHA-256.
     """
     module, kept = PAPERS[paper], {}
+    revision()  # now: the checkout may move on
 
     def keep(method: str, network: nn.Module) -> None:
         if weights is not None:
@@ -117,7 +114,7 @@ def reproduce(
     chosen = {"arms": [_known(module, arm) for arm in arms]} if arms else {}
     config = override(module.PRESETS[preset], settings)
     record: dict[str, Any] = module.compare(
-        config, lambda seed: module.study_of(source, config, seed), seeds=seeds, device=device,
+        config, lambda seed: _study(module, source, config, seed), seeds=seeds, device=device,
         command=command, progress=progress, keep=keep, precision=precision, capture=capture,
         **chosen,
     )  # fmt: skip
@@ -126,6 +123,16 @@ def reproduce(
         "preset": preset,
         "source": {k: v for k, v in asdict(source).items() if k != "root"},
     }
+
+
+def _study(module: Any, source: Source, config: Any, seed: int) -> Any:
+    study = module.study_of(source, config, seed)
+    if study.store.channels != config.channels:
+        raise StoreError(
+            f"expected images of {config.channels} channels, got {study.store.channels}: "
+            f"add --set channels={study.store.channels}"
+        )
+    return study
 
 
 def _known(module: Any, arm: str) -> str:

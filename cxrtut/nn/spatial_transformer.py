@@ -88,7 +88,8 @@ def five_parameter_matrix(
     Args:
         scale_x, scale_y: factors; below 1 zooms in.
         shift_x, shift_y: of the point looked at; 1 is half an image.
-        angle: radians; on the screen, where y points down, positive angles turn clockwise.
+        angle: radians; on the screen, where y points down, positive angles turn the frame that is
+            looked at clockwise, and what is seen in it the other way.
     """
     cos, sin = angle.cos(), angle.sin()
     rows = (scale_x * cos, -scale_y * sin, shift_x, scale_x * sin, scale_y * cos, shift_y)

@@ -63,6 +63,11 @@ MASKED = (
 """The classes that have masks: those of Fig. 3."""
 ASYMMETRIC = "Cardiomegaly"  # m of Eq. (3)
 ANCHOR_FEATURES = ("anchor", "mean")
+RANGES = {
+    "classifier_width": (1, math.inf), "anchor_images": (1, math.inf), "epochs": (0, math.inf),
+    "alignment_epochs": (0, math.inf), "fewest": (0, math.inf), "min_probability": (0, 1),
+    "mask_threshold": (0, 1), "cut": (0, 1 - 1e-6),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +111,9 @@ class Config:
             raise ValueError(
                 f"anchor_features: expected one of {ANCHOR_FEATURES}, got {self.anchor_features!r}"
             )
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
         for name in ("stride", "cells"):
             if self.size % getattr(self, name):
                 raise ValueError(
@@ -362,7 +370,9 @@ def binary(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
 
 
 def shared(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
-    """The mean of the masks that are not empty, for every class: one f' for all (Eq. (4))."""
+    """The mean of the masks that are not empty, for every class, those without a mask of their own
+    included: one f' for all (Eq. (4)).
+    """
     full = masks.flatten(1).any(1).sum().clamp_min(1)
     return (masks.sum(0) / full).expand_as(masks).clone()
 
@@ -402,7 +412,8 @@ def heat_in_image(
         size: (H, W) of the images.
         matrix: of the alignment; None where there was none.
     """
-    heat = normalise(resize_heatmap(maps, size))
+    # Twice, so that rounding in a map without contrast is not taken for contrast
+    heat = normalise(resize_heatmap(normalise(maps), size))
     return heat if matrix is None else warp(heat[:, None], invert(matrix), outside=0.0)[:, 0]
 
 

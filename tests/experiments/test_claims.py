@@ -88,6 +88,12 @@ def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
         difference({"results": {}}, measure="AP", protocol="p", better="A", worse="B")
 
 
+@pytest.mark.parametrize("value", [None, float("nan")])
+def test_a_measure_that_is_not_defined_is_refused(value):
+    with pytest.raises(ClaimError, match="'B', AP: expected numbers, got"):
+        gain([0.5, 0.6], [0.4, value])
+
+
 def test_a_measure_that_falls_is_a_gain(tmp_path):
     runs = [{"p": {"off before": b, "off after": a}} for b, a in ((0.9, 0.5), (0.8, 0.5))]
     found = {"configuration": {"classifier_layers": 18}, "results": {"alignment": runs}}

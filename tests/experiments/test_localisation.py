@@ -150,9 +150,27 @@ def test_the_mean_over_three_classes_by_hand():
         "T .3": {"A": pytest.approx(2 / 3), "B": 0.5, "C": 1.0},
         "T .5": {"A": pytest.approx(1 / 3), "B": 0.5, "C": 0.0},  # 1/2 is not above 1/2
         "T .7": {"A": pytest.approx(1 / 3), "B": 0.5, "C": 0.0},
+        "pairs": {"A": 3, "B": 2, "C": 1},
     }
     assert scores["T .3"] == pytest.approx((2 / 3 + 0.5 + 1) / 3)
     assert scores["T .5"] == scores["T .7"] == pytest.approx((1 / 3 + 0.5) / 3)
+
+
+def test_a_map_without_contrast_is_a_miss():
+    levels = torch.rand(64, generator=torch.Generator().manual_seed(0))
+    flat = levels[:, None, None].expand(64, 8, 8)
+    (boxes,) = predicted_boxes(flat, None, 64, LARGEST)
+    assert all(len(found) == 0 for found in boxes)
+
+
+def test_what_nobody_knows_is_no_false_positive():
+    # Of three test images: one with the disease and its box, one with the disease alone, one well.
+    labels = np.array([[0], [1], [1], [0]], np.uint8)
+    study = study_of((1, 0, 0, 0, 8, 8), classes=("A",), labels=labels)
+    maps = torch.zeros(3, 1, SIZE, SIZE)
+    maps[:, :, 10:14, 10:14] = 1  # beside the box
+    scores = score_localisation(maps, torch.ones(3, 1), None, study, cut=CUT)
+    assert scores["false positives"] == pytest.approx(2 / 3)
 
 
 def smooth_maps(study, seed=0):

@@ -26,6 +26,8 @@ from cxrtut.papers.disease_masks import (
     smooth,
 )
 
+FEW = ".* maps of P >= "
+pytestmark = pytest.mark.filterwarnings(f"ignore:{FEW}:UserWarning")  # of so few images
 TINY = replace(
     SMOKE, size=32, cells=8, classifier_width=4, epochs=1.0, alignment_epochs=1.0, batch_size=16,
     anchor_images=1000,
@@ -288,6 +290,27 @@ def test_a_class_without_a_positive_gets_an_empty_mask_and_a_warning(study, stag
     with pytest.warns(UserWarning, match="Infiltration: no positive image to learn from, no mask"):
         masks = without.masks(stages.aligned, stages.aligner)
     assert not masks[3].any() and masks[[0, 1, 2, 4, 5, 6, 7]].flatten(1).any(1).all()
+
+
+def test_too_few_sure_maps_are_warned_of_and_counted(study, stages):
+    counted = {}
+    told = r"Mass: \d+ maps of P >= 0.99; the mask is of the 20 with the highest P"
+    sterner = Stages(replace(TINY, min_probability=0.99), study)
+    with pytest.warns(UserWarning, match=told):
+        sterner.masks(stages.aligned, stages.aligner, counted=counted)
+    assert set(counted) == set(study.store.classes) and max(counted.values()) < 20
+    with pytest.warns(UserWarning, match=FEW) as warned:
+        Stages(replace(TINY, min_probability=0.0, fewest=10**6), study).masks(stages.aligned, None)
+        counted.clear()
+        sterner.masks(stages.aligned, None)
+    assert all("0.99" in str(w.message) for w in warned)  # nothing to say where all positives count
+
+
+def test_how_many_maps_were_sure_is_kept(study, stages):
+    assert stages.disease_masks is not None
+    positives = dict(zip(study.store.classes, study.store.labels[study.train].sum(0), strict=True))
+    assert list(stages.sure_maps) == list(study.store.classes)
+    assert all(0 <= n <= positives[name] for name, n in stages.sure_maps.items())
 
 
 def test_only_the_eight_classes_of_the_paper_have_masks(study, stages):

@@ -12,6 +12,7 @@ from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.experiments import biomarker, disease_masks
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
 SMALL = [
     word
     for setting in (

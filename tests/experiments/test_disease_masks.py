@@ -294,7 +294,14 @@ def compared():
 
 def test_a_comparison_has_every_arm_and_every_seed(compared):
     record, _ = compared
-    assert list(record["results"]) == ["plain", "aligned", "aligned + DM", "Wang", "alignment"]
+    assert list(record["results"]) == [
+        "plain",
+        "aligned",
+        "aligned + DM",
+        "Wang",
+        "masks",
+        "alignment",
+    ]
     assert all(len(runs) == 2 for runs in record["results"].values())
     assert record["seeds"] == [0, 1] and record["command"] == "here"
     assert "eight diseases" in record["data"]["name"]
@@ -306,6 +313,9 @@ def test_a_comparison_has_the_fields_of_the_tables(compared):
     record, _ = compared
     for arm, runs in record["results"].items():
         for done in runs:
+            if arm == "masks":
+                assert len(done["sure maps"]) == 8
+                continue
             found = done["held out"]
             if arm == "alignment":
                 names = ("anchor distance", "pose error", "frame width", "misplaced")
@@ -313,7 +323,7 @@ def test_a_comparison_has_the_fields_of_the_tables(compared):
                 continue
             assert done["seconds"] >= 0 and found["pairs"] > 0
             assert set(found) == {*MEASURES, "AUROC", "false positives", "pairs", "by class"}
-            assert set(found["by class"]) == {"T .3", "T .5", "T .7", "AUROC"}
+            assert set(found["by class"]) == {"T .3", "T .5", "T .7", "AUROC", "pairs"}
     plain = [done["held out"] for done in record["results"]["plain"]]
     assert plain[0] != plain[1], "each seed has its own data and weights"
 
@@ -323,7 +333,7 @@ def test_a_comparison_becomes_a_file_and_tables(compared, tmp_path):
     write_json(tmp_path / "record.json", record)
     rows = comparison_table(record)
     assert [row["method"] for row in rows] == ["plain", "aligned", "aligned + DM", "Wang"]
-    assert list(rows[0]) == ["method", "T .3", "T .5", "T .7", "AUROC", "seeds"]
+    assert list(rows[0]) == ["method", "T .3", "T .5", "T .7", "AUROC"]
     wide = class_table(record, "AUROC", ["plain", "Wang"])
     assert [row["method"] for row in wide] == ["plain", "Wang"] and len(wide[0]) == 9
 

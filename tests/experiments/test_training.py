@@ -173,7 +173,7 @@ def test_reproduce_of_disease_masks_has_every_arm_and_seed(tmp_path, capsys):
     words = ["reproduce", "disease_masks", "--device", "cpu", "--images", "120", "--seeds", "2"]
     assert program.main([*words, *MASKS, "--out", str(out), "--weights", str(folder)]) == 0
     record = json.loads(out.read_text())
-    assert list(record["results"]) == [*disease_masks.ARMS, "alignment"]
+    assert list(record["results"]) == [*disease_masks.ARMS, "masks", "alignment"]
     assert all(len(runs) == 2 for runs in record["results"].values())
     assert set(record["weights"]) == {"plain", "aligned", "aligned + DM", "aligner"}
     for kept in record["weights"].values():
@@ -186,6 +186,13 @@ def test_reproduce_of_disease_masks_has_every_arm_and_seed(tmp_path, capsys):
     assert record["source"]["images"] == 120 and "root" not in record["source"]
     table = capsys.readouterr().out
     assert all(arm in table for arm in disease_masks.ARMS) and f"written: {out}" in table
+
+
+def test_reproduce_too_says_which_channels_the_images_have(tmp_path, capsys):
+    words = ["reproduce", "disease_masks", "--device", "cpu", "--images", "40", "--seeds", "1"]
+    out = tmp_path / "record.json"
+    assert program.main([*words, *MASKS, "--set", "channels=3", "--out", str(out)]) == 1
+    assert "add --set channels=1" in capsys.readouterr().err and not out.exists()
 
 
 def test_each_paper_has_its_own_number_of_images_unless_told(monkeypatch):

@@ -95,10 +95,12 @@ def _li(s: Stages) -> Method:
 
 
 def _average_box(s: Stages) -> Method:
-    """No network: each class has its average box of the training images, in every image."""
-    size = s.config.size
-    boxes = s.study.average_boxes().to(s.device)
-    maps = torch.stack([boxes_to_mask(box[None], size, size) for box in boxes]).float()
+    """No network: each class has its average box of the training images, in every image. Maps of
+    64 x 64 cells are fine enough, and small enough to be kept for all test images.
+    """
+    cells = min(s.config.size, 64)
+    boxes = s.study.average_boxes().to(s.device) * (cells / s.config.size)
+    maps = torch.stack([boxes_to_mask(box[None], cells, cells) for box in boxes]).float()
 
     def read(images: Tensor) -> tuple[Tensor, Tensor]:
         return maps.expand(len(images), *maps.shape), images.new_zeros(len(images), len(maps))
@@ -269,8 +271,8 @@ def comparison_table(
         runs = record["results"][method]
         row: dict[str, str | int | float | None] = {"method": method}
         for name in measures:
-            values = [run["held out"][name] for run in runs]
-            row[name] = None if _mean(values) is None else _with_margin(values)
+            values = _known([run["held out"][name] for run in runs])
+            row[name] = _with_margin(values) if values else None
         rows.append(row)
     return rows
 
@@ -297,6 +299,10 @@ def class_table(
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """Of the values that are there and are numbers."""
-    known = [v for v in values if v is not None and not math.isnan(v)]
+    known = _known(values)
     return float(np.mean(known)) if known else None
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    """The values that are there and are numbers."""
+    return [v for v in values if v is not None and not math.isnan(v)]

@@ -8,7 +8,8 @@ _STUDENT = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.36
 
 
 def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half the 95 % interval of the mean (Student's t); infinite for one value.
+    """The mean and half the 95 % interval of the mean (Student's t); infinite for one value, from
+    eleven on a little too wide.
 
     Raises:
         ValueError: no values.

@@ -279,7 +279,7 @@ def comparison_table(
 
 def _with_margin(values: Sequence[float]) -> str:
     mean, margin = mean_and_margin(values)
-    return f"{mean:.3f} ± {margin:.3f}" if math.isfinite(margin) else f"{mean:.3f}"
+    return f"{mean:.3f}\u00a0±\u00a0{margin:.3f}" if math.isfinite(margin) else f"{mean:.3f}"
 
 
 def class_table(

@@ -383,9 +383,9 @@ def test_a_table_has_means_over_seeds_and_their_intervals():
     assert list(plain) == ["method", "T .3", "T .5", "T .7", "AUROC"]
     assert plain["method"] == "plain" and wang["method"] == "Wang"
     # seeds .2 and .4: a standard error of .1, and 12.706 times that with two seeds
-    assert plain["T .3"] == "0.300 ± 1.271" and plain["T .7"] == "0.000 ± 0.000"
+    assert plain["T .3"] == "0.300\u00a0±\u00a01.271" and plain["T .7"] == "0.000\u00a0±\u00a00.000"
     (row, _) = comparison_table(by_hand(), ["AUROC"])
-    assert list(row) == ["method", "AUROC"] and row["AUROC"].startswith("0.650 ± ")
+    assert list(row) == ["method", "AUROC"] and row["AUROC"].startswith("0.650\u00a0± ".strip())
 
 
 def test_a_table_of_one_seed_has_no_interval_and_of_nothing_measured_none():

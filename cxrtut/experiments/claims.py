@@ -103,7 +103,7 @@ def fall(
 def _values(record: Mapping[str, Any], method: str, protocol: str, measure: str) -> list[float]:
     """Of each seed."""
     try:
-        values = [_found(run[protocol], measure) for run in record["results"][method]]
+        values = [measured(run[protocol], measure) for run in record["results"][method]]
     except KeyError as error:
         raise ClaimError(f"the record has no {error} for {method!r}") from error
     if any(value is None or math.isnan(value) for value in values):
@@ -116,7 +116,8 @@ def _difference(high: Sequence[float], low: Sequence[float]) -> Difference:
     return Difference(*mean_and_margin(gains), len(gains))
 
 
-def _found(scores: Mapping[str, Any], measure: str) -> Any:
+def measured(scores: Mapping[str, Any], measure: str) -> Any:
+    """A measure by its name, or by its path: by class > T .3 > Nodule."""
     found: Any = scores
     for name in measure.split(" > "):
         found = found[name]

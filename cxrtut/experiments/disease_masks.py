@@ -33,6 +33,7 @@ from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.progress import of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.experiments.alignment import score_alignment
+from cxrtut.experiments.claims import measured
 from cxrtut.experiments.intervals import mean_and_margin
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.experiments.localisation import score_classification, score_localisation
@@ -263,15 +264,15 @@ def check_boxes(study: LabelStudy) -> None:
 def comparison_table(
     record: Mapping[str, Any], measures: Sequence[str] = ("T .3", "T .5", "T .7", "AUROC")
 ) -> list[dict[str, str | int | float | None]]:
-    """A record of `compare` as rows for a page: of each measure the mean over seeds and, from two
-    seeds on, half its 95 % interval.
+    """A record of `compare` as rows for a page: of each measure (a name, or a path as in claims)
+    the mean over seeds and, from two seeds on, half its 95 % interval.
     """
     rows: list[dict[str, str | int | float | None]] = []
     for method in (arm for arm in ARMS if arm in record["results"]):
         runs = record["results"][method]
         row: dict[str, str | int | float | None] = {"method": method}
         for name in measures:
-            values = _known([run["held out"][name] for run in runs])
+            values = _known([measured(run["held out"], name) for run in runs])
             row[name] = _with_margin(values) if values else None
         rows.append(row)
     return rows

@@ -388,6 +388,12 @@ def test_a_table_has_means_over_seeds_and_their_intervals():
     assert list(row) == ["method", "AUROC"] and row["AUROC"].startswith("0.650\u00a0± ".strip())
 
 
+def test_a_measure_of_a_table_may_be_a_path():
+    (plain, wang) = comparison_table(by_hand(), ["by class > AUROC > A", "by class > AUROC > B"])
+    assert plain["by class > AUROC > A"].startswith("0.600")
+    assert wang["by class > AUROC > B"] is None
+
+
 def test_a_table_of_one_seed_has_no_interval_and_of_nothing_measured_none():
     run = {"held out": {"T .3": 0.25, "AUROC": None}}
     (row,) = comparison_table({"results": {"plain": [run]}}, ["T .3", "AUROC"])

@@ -16,6 +16,7 @@ import re
 import shlex
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -347,4 +348,5 @@ def _preset(text: str) -> str:
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *where, **line: f"warning: {message}\n"
     sys.exit(main())

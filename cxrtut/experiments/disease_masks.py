@@ -162,14 +162,20 @@ def run_arm(
 
     Returns:
         The networks, and on rank 0 the scores.
+
+    Raises:
+        StoreError: a study without boxes on its test images, or, for the arms `WITH_BOXES`, on its
+            training images.
     """
     check_boxes(study)
+    if arm in WITH_BOXES and not study.boxes_to_learn_from:
+        raise StoreError(f"{study.name}: {arm!r} expected boxes of training images, got none")
     stages = Stages(
         config, study, seed, device, out=out, resume=resume, watch=watch,
         settings={"ranks": ranks, **settings},
     )  # fmt: skip
     method = ARMS[arm](stages)
-    networks = {"classifier": method.network}
+    networks = {"classifier": method.network} if method.classifies else {}
     if method.aligner is not None:
         networks["aligner"] = method.aligner
     return networks, {"held out": score(method, study, config, device)} if ranks.first else {}

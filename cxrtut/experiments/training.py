@@ -77,6 +77,7 @@ def train_paper(
             data={"name": study.name, "fingerprint": study.store.fingerprint}, seeds=[seed],
             device=place, seconds=time.perf_counter() - start, results=scores,
         )  # fmt: skip
+        out.mkdir(parents=True, exist_ok=True)  # an arm may have trained nothing
         for name, network in networks.items():
             torch.save(network.state_dict(), out / f"{name}.pt")
         write_json(out / "record.json", record)

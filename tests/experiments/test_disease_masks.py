@@ -16,6 +16,7 @@ from cxrtut.experiments import disease_masks as experiment
 from cxrtut.experiments.disease_masks import (
     ARMS,
     KEPT,
+    WITH_BOXES,
     check_boxes,
     class_table,
     compare,
@@ -49,10 +50,10 @@ def stages(study):
     return Stages(TINY, study)
 
 
-def blind(study):
-    """The study without boxes on its test images; those to learn from keep theirs."""
+def with_boxes_of(study, rows):
+    """The study with the boxes of some rows alone."""
     table = study.store.boxes
-    kept = np.isin(table.row, study.train)
+    kept = np.isin(table.row, rows)
     assert kept.any()
     boxes = replace(
         table, row=table.row[kept], label=table.label[kept], xyxy=table.xyxy[kept],
@@ -183,13 +184,7 @@ def test_the_cut_of_the_configuration_is_used(study):
 
 
 def test_without_boxes_to_learn_from_the_arms_with_boxes_are_left_out(study):
-    boxes = study.store.boxes
-    test = np.isin(boxes.row, study.test)
-    kept = replace(
-        boxes, row=boxes.row[test], label=boxes.label[test], xyxy=boxes.xyxy[test],
-        origin=boxes.origin[test],
-    )  # fmt: skip
-    blind_training = replace(study, store=replace(study.store, boxes=kept))
+    blind_training = with_boxes_of(study, study.test)
     assert study.boxes_to_learn_from and not blind_training.boxes_to_learn_from
     assert not blind_training.average_boxes().any()
     arms = ["Wang", "Li (boxes)", "average box (boxes)"]
@@ -197,13 +192,21 @@ def test_without_boxes_to_learn_from_the_arms_with_boxes_are_left_out(study):
     assert list(record["results"]) == ["Wang"]
 
 
+@pytest.mark.parametrize("arm", WITH_BOXES)
+def test_an_arm_that_needs_boxes_is_refused_where_there_are_none(study, tmp_path, arm):
+    blind_training = with_boxes_of(study, study.test)
+    with pytest.raises(StoreError, match="expected boxes of training images, got none"):
+        run(arm, blind_training, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_study_without_boxes_is_refused_before_anything_is_trained(study, tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "Stages", None)  # would fail, were it called
     told = "expected boxes on the test images, got none"
     with pytest.raises(StoreError, match=told):
-        compare(TINY, lambda seed: blind(study), seeds=1)
+        compare(TINY, lambda seed: with_boxes_of(study, study.train), seeds=1)
     with pytest.raises(StoreError, match=told):
-        run("plain", blind(study), tmp_path / "run")
+        run("plain", with_boxes_of(study, study.train), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     check_boxes(study)
 

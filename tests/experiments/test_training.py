@@ -162,6 +162,14 @@ def test_what_cannot_work_with_disease_masks_is_said_in_one_line(words, told, tm
     assert not (tmp_path / "run").exists()
 
 
+def test_an_arm_that_trains_nothing_leaves_its_record(tmp_path, capsys):
+    out = tmp_path / "deep" / "run"
+    words = [*TRAIN_MASKS, "--arm", "average box (boxes)", "--out", str(out)]
+    assert program.main(words) == 0
+    assert [path.name for path in out.iterdir()] == ["record.json"]
+    assert json.loads((out / "record.json").read_text())["results"]["held out"]["AUROC"] is None
+
+
 def test_an_arm_of_another_paper_is_answered_with_the_names(tmp_path, capsys):
     assert program.main([*TRAIN, "--out", str(tmp_path / "run"), "--arm", "plain"]) == 1
     error = capsys.readouterr().err

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from cxrtut.engine import records
 from cxrtut.engine.records import configuration_hash, run_record, write_json
 
 
@@ -51,3 +52,9 @@ def test_a_full_disk_leaves_the_former_record_and_no_partial_file(tmp_path, monk
     assert json.loads(path.read_text()) == {"x": 1} and [p.name for p in tmp_path.iterdir()] == [
         "r.json"
     ]
+
+
+def test_the_revision_is_that_of_the_beginning(monkeypatch):
+    before = records.revision()
+    monkeypatch.setattr(records.subprocess, "run", None)  # would fail, were git asked again
+    assert records.revision() == before

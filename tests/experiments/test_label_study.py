@@ -93,6 +93,12 @@ def test_images_and_boxes_come_at_the_size_asked_for(tmp_path):
     assert study.boxes_of(2, 0).tolist() == [[0.5, 0.5, 2.5, 2.5], [1.0, 1.0, 3.0, 3.5]]
 
 
+def test_a_store_of_the_size_asked_for_is_not_copied_into_memory(tmp_path):
+    path = written(tmp_path / "store")
+    assert isinstance(store_labels(path, 8).store.images, np.memmap)
+    assert not isinstance(store_labels(path, 4).store.images, np.memmap)
+
+
 def test_a_store_with_nobody_to_test_or_nobody_to_learn_from_is_refused(tmp_path):
     people = [(p, "train", found) for p, _, found in PEOPLE]
     with pytest.raises(StoreError, match="others to test, got 8 and 0"):

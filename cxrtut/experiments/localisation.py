@@ -83,7 +83,7 @@ def accuracies_at_cut(
         thresholds: T, by default .3, .5 and .7.
     """
     rows, labels = study.pairs
-    truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
+    truth = _true_boxes(study, rows, labels)
     rule = partial(boxes_from_heat, cut=cut)
     (found,) = predicted_boxes(maps, matrix, study.store.size, rule)
     iou = best_iou(found, truth)
@@ -92,13 +92,19 @@ def accuracies_at_cut(
     return [macro_mean(accuracy_by_class(iou, label, n, t)) for t in thresholds]
 
 
+def _true_boxes(
+    study: LabelStudy, rows: Int64[np.ndarray, "p"], labels: Int64[np.ndarray, "p"]
+) -> list[Float[Tensor, "n 4"]]:
+    """The boxes of each pair of an image and a class."""
+    return [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
+
+
 def true_masks(
     study: LabelStudy, rows: Int64[np.ndarray, "p"], labels: Int64[np.ndarray, "p"]
 ) -> Bool[Tensor, "p H W"]:
     """Inside the boxes of a class in an image, for figures."""
     size = study.store.size
-    pairs = zip(rows, labels, strict=True)
-    boxes = [study.boxes_of(int(row), int(label)) for row, label in pairs]
+    boxes = _true_boxes(study, rows, labels)
     return torch.stack([boxes_to_mask(found, size, size) for found in boxes])
 
 
@@ -154,7 +160,7 @@ def score_localisation(
     rows, labels = study.pairs
     image = torch.tensor([place[int(row)] for row in rows])
     label = torch.from_numpy(np.ascontiguousarray(labels))
-    truth = [study.boxes_of(int(r), int(k)) for r, k in zip(rows, labels, strict=True)]
+    truth = _true_boxes(study, rows, labels)
     asked = maps[image.to(maps.device), label.to(maps.device)]
     moved = None if matrix is None else matrix[image.to(matrix.device)]
 
@@ -205,9 +211,7 @@ def _false_positives(
     rule = partial(boxes_from_heat, cut=cut)
     (predicted,) = predicted_boxes(maps[image, label], moved, study.store.size, rule)
     rows = study.test[image.cpu().numpy()]
-    truth = [
-        study.boxes_of(int(row), k) for row, k in zip(rows, label.tolist(), strict=True)
-    ]  # fmt: skip
+    truth = _true_boxes(study, rows, label.cpu().numpy())
     return average_false_positives(predicted, truth, THRESHOLDS[0], len(study.test))
 
 

@@ -197,8 +197,7 @@ class Stages:
             chosen = good_maps(
                 probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
             )
-            sure = (probability[:, k] >= c.min_probability) & (labels[:, k] > 0)
-            n_sure = int(sure.sum())
+            n_sure = int((probability[chosen, k] >= c.min_probability).sum())
             if counted is not None:
                 counted[name] = n_sure
             if not len(chosen):

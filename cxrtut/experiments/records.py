@@ -18,7 +18,7 @@ from cxrtut.engine.whole_file import whole_file
 BOOK = Path(__file__).resolve().parents[2] / "book"
 RESULTS = BOOK / "results"
 WEIGHTS = BOOK / "weights"
-PAPERS = BOOK / "papers"
+CLAIMS = BOOK / "papers"
 PUBLISHED = "https://raw.githubusercontent.com/cxrtut/cxrtut/main/book"
 
 
@@ -42,7 +42,7 @@ def read_record(name: str, folder: Path = RESULTS) -> dict[str, Any]:
     return dict(json.loads(_published(f"results/{name}.json")))
 
 
-def claims_file(paper: str, folder: Path = PAPERS) -> Path:
+def claims_file(paper: str, folder: Path = CLAIMS) -> Path:
     """Where the claims of a paper are (see `experiments.claims`): in the checkout this library
     belongs to, else in the user's cache, fetched anew each time as they were published.
 
@@ -74,11 +74,13 @@ def load_recorded(
     if method not in kept:
         raise FileNotFoundError(f"the record has no network {method!r}; it has {sorted(kept)}")
     path = folder / kept[method]["file"]
+    sha256 = kept[method]["sha256"]
     if not path.exists():
-        path = _cache() / path.name
-    if not path.exists():
-        path = _cached(path.name, _published(f"weights/{path.name}"))
-    load_weights(network, path, kept[method]["sha256"])
+        name = f"{sha256[:12]}-{path.name}"  # a later record has other weights under the same name
+        path = _cache() / name
+        if not path.exists():
+            path = _cached(name, _published(f"weights/{kept[method]['file']}"))
+    load_weights(network, path, sha256)
     network.eval()
 
 

@@ -307,11 +307,24 @@ def test_where_all_positives_are_sure_there_is_nothing_to_warn_of(study, stages)
     Stages(replace(TINY, min_probability=0.0), study).masks(stages.aligned, stages.aligner)
 
 
+def test_sure_maps_are_counted_by_class(study, stages):
+    labels = study.store.labels[study.train] > 0
+    aligned, _ = align(stages.aligner, images_of(study, study.train))
+    probability = read(stages.aligned, aligned)[1].sigmoid().numpy()
+    middle = float(np.median(probability[labels]))
+    counted = {}
+    lower = Stages(replace(TINY, min_probability=middle, fewest=1), study)
+    lower.masks(stages.aligned, stages.aligner, counted=counted)
+    by_hand = ((probability >= middle) & labels).sum(0)
+    assert len(set(by_hand)) > 2
+    assert counted == dict(zip(study.store.classes, by_hand.tolist(), strict=True))
+
+
 def test_how_many_maps_were_sure_is_kept(study, stages):
     assert stages.disease_masks is not None
-    positives = dict(zip(study.store.classes, study.store.labels[study.train].sum(0), strict=True))
-    assert list(stages.sure_maps) == list(study.store.classes)
-    assert all(0 <= n <= positives[name] for name, n in stages.sure_maps.items())
+    counted = {}
+    stages.masks(stages.aligned, stages.aligner, counted=counted)
+    assert stages.sure_maps == counted and list(counted) == list(study.store.classes)
 
 
 def test_only_the_eight_classes_of_the_paper_have_masks(study, stages):

@@ -34,7 +34,7 @@ def test_without_a_checkout_the_published_record_is_asked_for(tmp_path, monkeypa
 
 
 def test_claims_are_those_of_the_checkout_or_as_published_each_time_anew(tmp_path, monkeypatch):
-    assert records.claims_file("biomarker") == records.PAPERS / "biomarker.claims.yml"
+    assert records.claims_file("biomarker") == records.CLAIMS / "biomarker.claims.yml"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     answers, asked = [b"- first", b"- second"], []
 
@@ -86,4 +86,16 @@ def test_without_a_checkout_weights_are_fetched_once_and_checked(tmp_path, monke
         records.load_recorded(other, record, "A", tmp_path / "absent")
         assert torch.equal(other.weight, network.weight)
     assert asked == [f"{records.PUBLISHED}/weights/a.safetensors"]
-    assert [path.name for path in (tmp_path / "cache" / "cxrtut").iterdir()] == ["a.safetensors"]
+    name = f"{record['weights']['A']['sha256'][:12]}-a.safetensors"
+    assert [path.name for path in (tmp_path / "cache" / "cxrtut").iterdir()] == [name]
+
+
+def test_later_weights_of_the_same_name_are_fetched_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for _ in range(2):
+        network, record = recorded(tmp_path)
+        data = (tmp_path / "a.safetensors").read_bytes()
+        monkeypatch.setattr(records, "urlopen", lambda *_, data=data, **__: io.BytesIO(data))
+        other = nn.Linear(2, 1)
+        records.load_recorded(other, record, "A", tmp_path / "absent")
+        assert torch.equal(other.weight, network.weight)

@@ -154,7 +154,7 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
             "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
         )
         parser.add_argument(
-            "--capture", action="store_true", help="record phases as CUDA graphs (one GPU)"
+            "--cuda-graphs", action="store_true", help="record phases as CUDA graphs (one GPU)"
         )
         _add_device(parser)
     train.add_argument(
@@ -186,8 +186,8 @@ def run_train(options: argparse.Namespace) -> None:
     record = train_paper(
         options.paper, preset=options.preset, settings=options.settings, source=_source(options),
         arm=options.arm, out=options.out, resume=options.resume, seed=options.seed,
-        device=_device(options.device), precision=options.precision, capture=options.capture,
-        command=options.words,
+        device=_device(options.device), precision=options.precision,
+        cuda_graphs=options.cuda_graphs, command=options.words,
     )  # fmt: skip
     for protocol, scores in record.get("results", {}).items():
         told = [f"{k} {v:.3g}" for k, v in scores.items() if isinstance(v, float)]
@@ -207,7 +207,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
         options.paper, preset=options.preset, settings=options.settings, source=_source(options),
         seeds=options.seeds, device=_device(options.device), arms=options.arms,
         precision=options.precision,
-        capture=options.capture, weights=options.weights, command=options.words,
+        cuda_graphs=options.cuda_graphs, weights=options.weights, command=options.words,
     )  # fmt: skip
     write_json(options.out, record)
     print(Table(PAPERS[options.paper].comparison_table(record), digits=3))
@@ -242,12 +242,12 @@ def run_bench(options: argparse.Namespace) -> None:
 def run_realism(options: argparse.Namespace) -> None:
     """`python -m cxrtut realism`: measures, writes the record and prints its table."""
     from cxrtut.engine.records import write_json
-    from cxrtut.experiments import realism
+    from cxrtut.foundations import radiograph
     from cxrtut.viz.tables import Table
 
     device = _device(options.device)
     _check_writable("--out", options.out)  # not after an hour in vain
-    record = realism.measure(
+    record = radiograph.measure(
         str(options.real),
         size=options.size,
         n=options.images,
@@ -259,7 +259,7 @@ def run_realism(options: argparse.Namespace) -> None:
         progress=_tell,
     )
     write_json(options.out, record)
-    print(Table(realism.transfer_table(record), digits=3))
+    print(Table(radiograph.transfer_table(record), digits=3))
     print(f"written: {options.out}")
 
 

@@ -75,7 +75,7 @@ QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
 @dataclass(frozen=True)
 class Work:
     """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
-    set. A training step has the `parameters` of its networks.
+    set. Training has the `parameters` of its networks, and the `steps` that `run` does.
     """
 
     name: str
@@ -84,6 +84,7 @@ class Work:
     run: Callable[[], object]
     threads: int | None = None
     parameters: int | None = None
+    steps: int = 1
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,10 @@ def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
     yield _decoding(folder)
     for place in (cpu, *accelerated):
         for step in training_steps(place):
-            yield Work(step.name, place, step.images, step.run, parameters=step.parameters)
+            yield Work(
+                step.name, place, step.images, step.run, parameters=step.parameters,
+                steps=step.steps,
+            )  # fmt: skip
 
 
 def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Row:
@@ -197,7 +201,7 @@ def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_c
         rates = [calls * work.images / seconds(calls) for _ in range(effort.repeats)]
     peak = torch.cuda.max_memory_allocated(work.device) / 2**20 if on_cuda else None
     rate = statistics.median(rates)
-    step = None if work.parameters is None else 1000 * work.images / rate
+    step = None if work.parameters is None else 1000 * work.images / rate / work.steps
     return Row(
         work.name, work.device.type, rate, min(rates), max(rates), peak, step, work.parameters
     )  # fmt: skip

@@ -27,11 +27,11 @@ import numpy as np
 import torch
 
 from cxrtut.data import nih, rsna
-from cxrtut.data.manifest import flush_folder, flush_to_disk
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, PhantomSample
 from cxrtut.data.phantom.storage import sample_blocks, table_rows, write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import StoreError
+from cxrtut.files import flush_folder, flush_to_disk
 
 IMAGES_PER_FOLDER = 5000
 NIH_HEADER = (

@@ -152,7 +152,7 @@ def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     for name in ("_resident", "_streamed"):
         monkeypatch.setattr(module, name, lambda _, place, __: Work("b", CPU, 1, list))
     monkeypatch.setattr(module, "_augmentation", lambda _, place: Work("a", place, 1, list))
-    step = TrainingStep("s", 7, 2, list)
+    step = TrainingStep("s", 7, 2, 1, list)
     monkeypatch.setattr(module, "training_steps", lambda _: [step])
     found = list(module.works(QUICK, gpu, tmp_path))
     rows = [work.name for work in found if work.device == gpu]

@@ -52,11 +52,11 @@ Equations
     (1) a < b      `f`
                    `C.m`, `C.kept`
 Steps
-    Section 2      `nn.evaluation.evaluating`, `evaluating`, `missing`
+    Section 2      `evaluation_mode.evaluating`, `evaluating`, `missing`
 
 Reading: of the `module`.
 """
-from cxrtut.nn.evaluation import evaluating
+from cxrtut.evaluation_mode import evaluating
 SIZE: int = 3
 def f(): ...
 class C:
@@ -72,10 +72,10 @@ def module(tmp_path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(equations, "PACKAGE", tmp_path / "cxrtut")
     for name, text in (
         ("baselines/system.py", MODULE),
-        ("nn/evaluation.py", "\ndef evaluating(): 0"),
+        ("evaluation_mode.py", "\ndef evaluating(): 0"),
     ):
         path = tmp_path / "cxrtut" / name
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return tmp_path / "cxrtut" / "baselines" / "system.py"
 
@@ -95,9 +95,9 @@ def test_an_equation_map_is_its_indented_lines_with_their_headings(module):
         ("C.kept", "baselines/system.py", 17),
         ("C.m", "baselines/system.py", 18),
         ("SIZE", "baselines/system.py", 14),
-        ("evaluating", "nn/evaluation.py", 2),
-        ("nn.evaluation.evaluating", "nn/evaluation.py", 2),
-        ("nn.evaluation", "nn/evaluation.py", 1),
+        ("evaluating", "evaluation_mode.py", 2),
+        ("evaluation_mode.evaluating", "evaluation_mode.py", 2),
+        ("evaluation_mode", "evaluation_mode.py", 1),
     ],
 )
 def test_a_name_leads_to_the_line_that_defines_it(module, name, file, line):
@@ -105,7 +105,9 @@ def test_a_name_leads_to_the_line_that_defines_it(module, name, file, line):
     assert equations.place_of(name, module) == (module.parents[1] / file, line)
 
 
-@pytest.mark.parametrize("name", ["missing", "C.missing", "nn.missing.f", "nn.evaluation.missing"])
+@pytest.mark.parametrize(
+    "name", ["missing", "C.missing", "nn.missing.f", "evaluation_mode.missing"]
+)
 def test_a_name_that_nothing_defines_leads_nowhere(module, name):
     assert equations.place_of(name, module) is None
 

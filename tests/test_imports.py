@@ -12,13 +12,15 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxrtut"
-FOUNDATION = ("data", "nn", "losses", "localize", "metrics", "viz", "engine")
-# A package may import itself and the packages named here. What is not named is a program on top.
+GROUND = ("randomness", "files", "evaluation_mode")
+FLOOR = ("data", "nn", "losses", "localize", "metrics", "viz", "engine")
+METHODS = ("papers", "baselines", "evaluation", "records")
+# A package may import itself and what is named here. What is not named is a program on top.
 ALLOWED = {
-    **{name: set() for name in FOUNDATION},
-    "papers": {*FOUNDATION},
-    "baselines": {*FOUNDATION},
-    "experiments": {"papers", "baselines", *FOUNDATION},
+    **{name: set() for name in GROUND},
+    **{name: {*GROUND} for name in FLOOR},
+    **{name: {*FLOOR, *GROUND} for name in METHODS},
+    **{name: {*METHODS, *FLOOR, *GROUND} for name in ("experiments", "foundations")},
 }
 PROGRAMS = {"__main__", "bench"}
 

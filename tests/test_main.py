@@ -17,7 +17,7 @@ from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
 from cxrtut.engine.records import write_json
-from cxrtut.experiments import realism
+from cxrtut.foundations import radiograph
 from cxrtut.viz.tables import Table
 
 ROOT = Path(__file__).parents[1]
@@ -149,7 +149,7 @@ def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured
 
 
 def test_the_real_measurement_takes_these_arguments():
-    parameters = inspect.signature(realism.measure).parameters
+    parameters = inspect.signature(radiograph.measure).parameters
     names = ("size", "n", "steps", "batch_size", "seeds", "preset", "device", "progress")
     assert next(iter(parameters)) == "store_path" and set(names) <= set(parameters)
     required = [p.name for p in parameters.values() if p.default is p.empty]
@@ -285,6 +285,6 @@ def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_tabl
     assert read["sim to real"][0]["auroc PA"] is None and read["sim to real"][1] == rows[1]
     assert read["by seed"] == [0.5, None, None] and read["n"] == 3
     for given in (record, read):
-        lines = repr(Table(realism.transfer_table(given), digits=3)).splitlines()
+        lines = repr(Table(radiograph.transfer_table(given), digits=3)).splitlines()
         assert " –" in lines[1] and len(lines[1]) == len(lines[2])
         assert not any(word in lines[1] for word in ("nan", "None"))

@@ -50,6 +50,8 @@ def place_of(name: str, path: Path) -> Place | None:
     if (PACKAGE / first).is_dir() and rest:
         inner = PACKAGE / first / f"{rest[0]}.py"
         return _inside(rest[1:], inner) if inner.is_file() else None
+    if (PACKAGE / f"{first}.py").is_file():
+        return _inside(rest, PACKAGE / f"{first}.py")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cxrtut."):
             continue

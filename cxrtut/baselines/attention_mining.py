@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
-from cxrtut.nn.evaluation import evaluating
 
 
 def class_maps(
@@ -91,6 +91,8 @@ class AttentionMining:
     them took the statistics of the batch and the other its running ones. The copy follows the
     classifier's mode, and its running statistics stay what they were.
     """
+
+    n_uniforms = 0
 
     def __init__(
         self,

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
-from cxrtut.nn.evaluation import evaluating
 
 
 def lse_pooling(features: Float[Tensor, "B c h w"], r: float = 10.0) -> Float[Tensor, "B c"]:
@@ -55,6 +55,8 @@ def lse_pooling(features: Float[Tensor, "B c h w"], r: float = 10.0) -> Float[Te
 
 class ChestXray8:
     """Features, LSE pooling, one linear layer, trained on the weighted cross-entropy of Eq. (1)."""
+
+    n_uniforms = 0
 
     def __init__(
         self, classifier: nn.Module, *, r: float = 10.0, learning_rate: float = 1e-4

@@ -36,10 +36,10 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.losses.weighted_bce import weighted_bce_loss
-from cxrtut.nn.evaluation import evaluating
 
 POOLING = ("mean", "noisy-or")
 
@@ -104,6 +104,8 @@ class ContrastAttention:
     Networks: `classifier`, which moves; `reference`, the normal features for `read`, which has
     neither parameters nor an optimiser. A checkpoint holds both.
     """
+
+    n_uniforms = 0
 
     def __init__(
         self, classifier: nn.Module, *, pooling: str = "mean", learning_rate: float = 1e-4

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
-from cxrtut.nn.evaluation import evaluating
 
 
 def patches_in_boxes(
@@ -98,6 +98,8 @@ class LimitedSupervision:
     Reading: normalised, p(y | x) of a grid of n patches is at most 1 - 0.98ⁿ: 0.73 for 8 x 8, 0.994
     for 16 x 16. On a small grid a disease without a box keeps a loss, and pulls at all patches.
     """
+
+    n_uniforms = 0
 
     def __init__(
         self,

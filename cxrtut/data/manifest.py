@@ -4,7 +4,6 @@ whether it still is.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cxrtut import __version__
+from cxrtut.files import flush_to_disk, sha256_of_file
 
 FORMAT, FORMAT_VERSION = "cxrtut array store", 1
 PARTIAL = ".partial-"
@@ -172,24 +172,3 @@ def map_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
     if array.dtype != np.uint8 or array.shape != shape:
         raise StoreError(f"{path}: expected uint8 {shape}, got {array.dtype} {array.shape}")
     return array
-
-
-def sha256_of_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def flush_to_disk(descriptor: int) -> None:
-    """Wait until what was written to an open file descriptor is on the disk."""
-    os.fsync(descriptor)
-
-
-def flush_folder(path: Path) -> None:
-    """Make the names in a folder durable, where the operating system can (not on Windows)."""
-    if os.name == "posix":
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

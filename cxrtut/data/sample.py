@@ -29,7 +29,7 @@ class Batch:
         index: row of each image in its source.
         mask: one mask per class, True inside; None where the source knows no masks.
         healthy: the same images without the disease (the healthy twin), or None.
-        draws: uniform numbers in [0, 1) for what a loss draws by lot, a row for each image; None
+        uniforms: numbers in [0, 1) for what a loss needs at random, a row for each image; None
             outside training.
     """
 
@@ -40,7 +40,7 @@ class Batch:
     index: Int[Tensor, "B"]
     mask: Bool[Tensor, "B K H W"] | None = None
     healthy: Float[Tensor, "B C H W"] | None = None
-    draws: Float[Tensor, "B D"] | None = None
+    uniforms: Float[Tensor, "B D"] | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -108,7 +108,7 @@ def _check_dtypes(batch: Batch) -> None:
         "index": torch.int64,
         "mask": torch.bool,
         "healthy": torch.float32,
-        "draws": torch.float32,
+        "uniforms": torch.float32,
     }
     for name, dtype in expected.items():
         tensor = getattr(batch, name)
@@ -132,7 +132,7 @@ def _check_shapes(batch: Batch) -> None:
         "index": (n,),
         "mask": (n, n_classes, height, width),
         "healthy": tuple(batch.image.shape),
-        "draws": None if batch.draws is None else (n, *batch.draws.shape[1:]),
+        "uniforms": None if batch.uniforms is None else (n, *batch.uniforms.shape[1:]),
     }
     for name, shape in expected.items():
         tensor = getattr(batch, name)

@@ -14,11 +14,10 @@ from cxrtut.data.manifest import (
     PARTIAL,
     StoreError,
     check_replaceable,
-    flush_folder,
-    flush_to_disk,
     write_manifest,
 )
 from cxrtut.data.tables import BoxRow, boxes_text, check_boxes, check_table, table_text
+from cxrtut.files import flush_folder, flush_to_disk
 
 
 class StoreWriter:

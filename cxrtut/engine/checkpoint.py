@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from cxrtut.engine.whole_file import whole_file
+from cxrtut.files import atomic_write
 
 FORMAT = 1
 KEPT = 2
@@ -42,11 +43,43 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
         state: tensors, numbers, strings, lists and mappings; has `step`.
     """
     path = checkpoint_path(folder, state["step"])
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         torch.save({"format": FORMAT, **state}, file)
     for old in checkpoints(folder)[KEPT:]:
         old.unlink()
     return path
+
+
+def save_best(folder: Path, state: Mapping[str, Any]) -> Path:
+    """Writes the networks of the best step so far beside the checkpoints, `best.pt`.
+
+    Args:
+        folder: of the checkpoints.
+        state: `step`, `validation` (what was measured) and `networks`.
+    """
+    path = folder / "best.pt"
+    with atomic_write(path) as file:
+        torch.save({"format": FORMAT, **state}, file)
+    return path
+
+
+def load_best(folder: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
+    """Puts the best networks of a run into `networks`; returns what `save_best` was given.
+
+    Raises:
+        CheckpointError: no `best.pt`, a broken one, or one of other networks.
+    """
+    path = folder / "best.pt"
+    if not path.is_file():
+        raise CheckpointError(f"expected {path}, found none: was there a validation with best_by?")
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        for name, network in networks.items():
+            network.load_state_dict(state["networks"][name])
+    except Exception as error:  # a broken file fails in many ways
+        reason = " ".join(str(error).split())[:300] or repr(error)
+        raise CheckpointError(f"{path} cannot be used: {reason}") from error
+    return state
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -76,21 +109,29 @@ def load(folder: Path) -> dict[str, Any]:
     raise CheckpointError(f"{folder}: none of {len(found)} checkpoints can be read")
 
 
-def check_configuration(saved: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+def check_configuration(
+    saved: Mapping[str, Any], wanted: Mapping[str, Any], inside: str = ""
+) -> None:
     """Raises CheckpointError naming the first field in which a run differs from its checkpoint.
 
     `steps` may have grown: a run can be continued for longer.
+
+    Args:
+        saved: of the checkpoint.
+        wanted: of this run.
+        inside: of which field these two are the parts.
     """
     for name in [*saved, *(name for name in wanted if name not in saved)]:
+        field = f"{inside}.{name}" if inside else name
         if name not in wanted or name not in saved:
             side = "this run" if name not in wanted else "the checkpoint"
-            raise CheckpointError(f"configuration differs: {side} has no field {name!r}")
+            raise CheckpointError(f"configuration differs: {side} has no field {field!r}")
         old, new = saved[name], wanted[name]
         old, new = (list(v) if isinstance(v, tuple) else v for v in (old, new))
         if isinstance(old, Mapping) and isinstance(new, Mapping):
-            check_configuration(old, new)
-        elif old != new and not (name == "steps" and new > old):
+            check_configuration(old, new, field)
+        elif old != new and not (field == "steps" and new > old):
             raise CheckpointError(
-                f"configuration differs: {name} is {old!r} in the checkpoint and {new!r} in this "
+                f"configuration differs: {field} is {old!r} in the checkpoint and {new!r} in this "
                 "run; resume with the same value, or start in another folder"
             )

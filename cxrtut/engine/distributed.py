@@ -46,12 +46,19 @@ class Ranks:
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replaces each gradient by its mean over the ranks.
 
-        A parameter without a gradient takes part with zeros, so that all ranks send the same number
-        of values even if one of them met no box in its share.
+        A parameter that has a gradient on some rank counts as zero on the others (one met no box in
+        its share). One that has none anywhere stays without: as zero it would let Adam's momentum
+        move what the phase does not touch. Which is which is agreed on by the processors, over
+        gloo, so that nothing waits for a GPU.
         """
         if self.size == 1:
             return
-        chosen = [p for p in parameters if p.requires_grad]
+        moving = [p for p in parameters if p.requires_grad]
+        has_gradient = torch.tensor([p.grad is not None for p in moving], dtype=torch.uint8)
+        dist.all_reduce(has_gradient, dist.ReduceOp.MAX)
+        chosen = [p for p, there in zip(moving, has_gradient.tolist(), strict=True) if there]
+        if not chosen:
+            return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in chosen]
         flat = torch.cat([g.flatten().float() for g in gradients])
         dist.all_reduce(flat)
@@ -59,18 +66,21 @@ class Ranks:
         for parameter, part in zip(chosen, parts, strict=True):
             parameter.grad = part.view_as(parameter).to(parameter.dtype)
 
-    def average_buffers(self, networks: Iterable[nn.Module]) -> None:
-        """Replaces running statistics by their mean over the ranks."""
+    def average_batch_norms(self, networks: Iterable[nn.Module]) -> None:
+        """Replaces the running statistics of batch norms by their mean over the ranks. Every other
+        buffer (a mask, a reference, a pool of images) is each rank's own.
+        """
         if self.size == 1:
             return
-        chosen = [b for network in networks for b in network.buffers() if b.is_floating_point()]
+        modules = [module for network in networks for module in network.modules()]
+        norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        chosen = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
         if not chosen:
             return
         flat = torch.cat([b.flatten().float() for b in chosen])
         dist.all_reduce(flat)
-        for buffer, part in zip(
-            chosen, (flat / self.size).split([b.numel() for b in chosen]), strict=True
-        ):
+        parts = (flat / self.size).split([b.numel() for b in chosen])
+        for buffer, part in zip(chosen, parts, strict=True):
             buffer.copy_(part.view_as(buffer))
 
     def sum(self, values: Tensor) -> Tensor:
@@ -85,7 +95,7 @@ class Ranks:
             return flag
         return bool(self.sum(torch.tensor(float(flag), device=device)) > 0)
 
-    def start_alike(self, networks: Iterable[nn.Module]) -> None:
+    def broadcast_parameters(self, networks: Iterable[nn.Module]) -> None:
         """Every rank takes the weights and buffers of rank 0."""
         if self.size == 1:
             return
@@ -108,7 +118,7 @@ class Ranks:
 
 
 @contextmanager
-def joined(device: torch.device | str) -> Iterator[tuple[Ranks, torch.device]]:
+def init_distributed(device: torch.device | str) -> Iterator[tuple[Ranks, torch.device]]:
     """This process among those of `torchrun`, and its device; alone where there is no `torchrun`.
 
     On CUDA each process takes the GPU of its local rank and NCCL, on a CPU gloo.
@@ -121,7 +131,8 @@ def joined(device: torch.device | str) -> Iterator[tuple[Ranks, torch.device]]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    # What the processors agree on goes over gloo also where gradients go over NCCL
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
         yield Ranks(dist.get_rank(), dist.get_world_size()), device
     finally:

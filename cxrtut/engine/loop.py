@@ -13,18 +13,23 @@ from torch import Tensor
 
 from cxrtut.engine import checkpoint
 from cxrtut.engine.distributed import Ranks
-from cxrtut.engine.kernels import fast_kernels
-from cxrtut.engine.order import generator, uniforms
-from cxrtut.engine.phase_step import Captured, PhaseStep, as_before, not_captured
+from cxrtut.engine.initial_weights import begin_from as load_initial
+from cxrtut.engine.performance import performance_settings
+from cxrtut.engine.phase_step import (
+    CudaGraphRunner,
+    PhaseStep,
+    reset_capturable,
+    restore_requires_grad,
+)
 from cxrtut.engine.precision import Precision
-from cxrtut.engine.stopping import Interrupted, StopRequest, stop_request
-from cxrtut.engine.task import Data, Report, Task, check_task
+from cxrtut.engine.stopping import Interrupted, StopRequest, graceful_interrupt
+from cxrtut.engine.task import Data, Report, Scheduled, Task, check_task
+from cxrtut.engine.validation import Measured, Validation
+from cxrtut.evaluation_mode import evaluating
+from cxrtut.randomness import generator, uniforms
 
-DRAWS = 4  # uniform numbers an image gets in each phase, for what its loss draws by lot
 CPU = torch.device("cpu")
-
-Schedule = Callable[[int], Mapping[str, float]]
-"""step -> the factor of the learning rate of each optimiser; one that is not named keeps its own"""
+SCHEDULE_SAMPLES = 33  # steps of a run at which a checkpoint remembers its schedule
 
 
 def train(
@@ -37,72 +42,73 @@ def train(
     device: torch.device | str = CPU,
     ranks: Ranks = Ranks(),  # noqa: B008, a frozen value
     precision: str = "auto",
-    schedule: Schedule | None = None,
+    validate: Validation | None = None,
+    begin_from: Mapping[str, Path] | None = None,
     checkpoint_dir: Path | None = None,
     checkpoint_every: int = 1000,
     resume: bool = False,
     configuration: Mapping[str, Any] | None = None,
     callbacks: Sequence[Callable[[Report], None]] = (),
     report_every: int = 50,
-    capture: bool = False,
+    cuda_graphs: bool = False,
 ) -> list[Report]:
     """Trains a task in place.
 
     Args:
-        task: networks on `device`, their optimisers, and the phases of a step.
+        task: networks on `device`, their optimisers, the phases of a step, and, if it has one, its
+            schedule of learning rates.
         data: batches as a pure function of (seed, step).
-        steps: of the whole run; resumed at step s, the rest is done.
+        steps: of the whole run, a batch each; resumed at step s, the rest is done.
         batch_size: images of a step, of all ranks together.
-        seed: of the order, the augmentation, the draws and dropout.
-        device: where the networks are.
-        ranks: this process among several, from `distributed.joined`.
+        seed: of the order, the augmentation, the uniform numbers and dropout.
+        device: where the networks are: a `torch.device` or its name, the CPU by default.
+        ranks: this process among several, from `distributed.init_distributed`.
         precision: `auto`, `float32`, `bfloat16` or `float16`; see `Precision.of`.
-        schedule: learning rates by step.
+        validate: what is measured on held-out images meanwhile, and what is decided on it.
+        begin_from: files with the initial weights of some networks; see `initial_weights`. A
+            checkpoint that is resumed counts more, but it must have begun from the same files.
         checkpoint_dir: where checkpoints are; None keeps none.
         checkpoint_every: steps between two of them; the last step always has one.
         resume: go on from the newest checkpoint; with none there, begin.
         configuration: what must be the same on resume, besides what is given here: numbers,
             strings, lists, mappings.
-        callbacks: told a `Report` every `report_every` steps and at the end, on rank 0.
-        capture: record each phase as a CUDA graph.
+        callbacks: given a `Report` every `report_every` steps and at the end, on rank 0.
+        cuda_graphs: record each phase as a CUDA graph and replay it.
 
     Returns:
         The reports.
 
     Raises:
         ValueError: arguments or a task that cannot work.
+        WeightsError: a file of `begin_from` that does not fit.
         CheckpointError: the configuration differs from that of the checkpoint; or `checkpoint_dir`
-            holds a run that is not to be resumed.
+            holds a run that is not to be resumed; or the ranks do not find the same step.
         NonFiniteLoss: a loss was NaN or infinite; no checkpoint has such weights.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, the message says how to go on.
     """
     device = torch.device(device)
-    _check(task, data, device, ranks, steps, batch_size, report_every, checkpoint_every, capture)
+    _check(
+        task, data, device, ranks, steps, batch_size, report_every, checkpoint_every, cuda_graphs
+    )
     chosen = Precision.of(precision, device)
     settings = {
         "steps": steps, "batch_size": batch_size, "seed": seed, "precision": chosen.name,
-        "processes": ranks.size, **(configuration or {}),
+        "processes": ranks.size, "schedule": _schedule_at(task, _some_steps(steps)),
+        "begin_from": load_initial(task.networks, begin_from or {}), **(configuration or {}),
     }  # fmt: skip
     # The numbers of torch's own generators (dropout) belong to the run, and the caller keeps his.
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),
-        fast_kernels(device, task.networks.values()),
-        as_before(task),
-        stop_request() as stop,
+        performance_settings(device, task.networks.values()),
+        restore_requires_grad(task),
+        graceful_interrupt() as stop,
     ):
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
-        run = _Run(task, device, ranks, chosen, settings)
-        start = 0
-        if checkpoint_dir is not None and checkpoint.checkpoints(checkpoint_dir):
-            if not resume:
-                raise checkpoint.CheckpointError(
-                    f"{checkpoint_dir} holds the checkpoints of a run: resume=True (or --resume) "
-                    "goes on, another folder (--out) begins"
-                )
-            start = run.restore(checkpoint.load(checkpoint_dir))
-        ranks.start_alike(task.networks.values())
-        runner = Captured(run.phase_step) if capture else run.phase_step
+        run = _Run(task, device, ranks, chosen, settings, validate)
+        start = run.begin(checkpoint_dir, resume)
+        ranks.broadcast_parameters(task.networks.values())
+        runner = CudaGraphRunner(run.phase_step) if cuda_graphs else run.phase_step
         rates = _initial_rates(task)
         batches = data.batches(
             batch_size=batch_size, seed=seed, start=start, device=device, rank=ranks.rank,
@@ -111,38 +117,42 @@ def train(
         per_epoch, began, reported = data.steps_per_epoch(batch_size), time.perf_counter(), start
         last = began
         history: list[Report] = []
-        mine = ranks.share(batch_size)
+        local = ranks.share(batch_size)
         for step in range(start, steps):
             batch = next(batches)
-            if schedule is not None:
-                _set_rates(task, rates, schedule(step))
+            _set_rates(task, rates, step, run.plateau_factor)
             run.phase_step.step.fill_(step)
             for position, phase in enumerate(task.phases(step, step // per_epoch)):
-                draws = uniforms(batch_size, DRAWS, seed=seed, step=step, position=position)[mine]
-                runner.run(phase, replace(batch, draws=_sent(draws, device)))
-                run.phase_step.tallies[phase.name].count += 1
-            ranks.average_buffers(task.networks.values())
+                numbers = uniforms(
+                    batch_size, task.n_uniforms, seed=seed, step=step, position=position
+                )[local]
+                runner.run(phase, replace(batch, uniforms=_to_device(numbers, device)))
+                run.phase_step.meters[phase.name].count += 1
+            ranks.average_batch_norms(task.networks.values())
             done = step + 1
-            asked = _asked(stop, ranks, device, done, report_every)
+            stopping = _stopping(stop, ranks, device, done, report_every)
             saves = checkpoint_dir is not None and (
-                done % checkpoint_every == 0 or done == steps or asked
+                done % checkpoint_every == 0 or done == steps or stopping
             )
-            if done % report_every == 0 or done == steps or saves or asked:
+            validates = validate is not None and (done % validate.every == 0 or done == steps)
+            if done % report_every == 0 or done == steps or saves or stopping or validates:
                 terms = run.phase_step.read()  # raises before a poisoned checkpoint is written
                 now = time.perf_counter()
                 speed = (done - reported) * batch_size / max(now - last, 1e-9)
+                numbers_of = run.validated(done, checkpoint_dir) if validates else {}
                 report = Report(
                     step=done, steps=steps, epoch=step // per_epoch, terms=terms,
                     seconds=now - began, images_per_second=speed, memory=_memory(device),
+                    validation=numbers_of,
                 )  # fmt: skip
-                last, reported = now, done
+                last, reported = time.perf_counter(), done
                 history.append(report)
                 if ranks.first:
                     for callback in callbacks:
                         callback(report)
             if saves and checkpoint_dir is not None:
                 run.save(checkpoint_dir, done)
-            if asked and done < steps:
+            if stopping:  # also after the last step: what comes next was not wanted either
                 raise Interrupted(_how_to_go_on(done, steps, checkpoint_dir))
     return history
 
@@ -157,10 +167,68 @@ class _Run:
         ranks: Ranks,
         precision: Precision,
         settings: Mapping[str, Any],
+        validation: Validation | None,
     ) -> None:
         self.task, self.device, self.ranks, self.settings = task, device, ranks, dict(settings)
         self.phase_step = PhaseStep(task, device, precision, ranks)
-        self.precision = precision
+        self.precision, self.validation = precision, validation
+        self.measured: list[Measured] = []
+
+    @property
+    def plateau_factor(self) -> float:
+        """Of all learning rates, after the validations so far."""
+        return 1.0 if self.validation is None else self.validation.factor(self.measured)
+
+    def begin(self, folder: Path | None, resume: bool) -> int:
+        """The step to begin with: 0, or where the newest checkpoint ended. All ranks agree on it
+        before anything is trained or written.
+        """
+        state: dict[str, Any] | None = None
+        problem = ""
+        try:
+            if folder is not None and checkpoint.checkpoints(folder):
+                if not resume:
+                    raise checkpoint.CheckpointError(
+                        f"{folder} holds the checkpoints of a run: resume=True (or --resume) "
+                        "goes on, another folder (--out) begins"
+                    )
+                state = checkpoint.load(folder)
+                saved = state["configuration"]
+                known = [int(step) for step in saved.get("schedule", {})]
+                wanted = self.settings | {"schedule": _schedule_at(self.task, known)}
+                checkpoint.check_configuration(saved, wanted)
+        except checkpoint.CheckpointError as error:
+            problem = str(error)
+        start = 0 if state is None else int(state["step"])
+        begins = self.ranks.gather((start, problem))
+        problems = [text for _, text in begins if text]
+        if problems:
+            raise checkpoint.CheckpointError(problem or f"another process: {problems[0]}")
+        if len(set(begins)) > 1:
+            found = ", ".join(f"{step} on rank {rank}" for rank, (step, _) in enumerate(begins))
+            raise checkpoint.CheckpointError(
+                f"expected checkpoints of one step on all ranks, found {found}; {folder} has to be "
+                "a folder that all of them see"
+            )
+        return 0 if state is None else self.restore(state)
+
+    def validated(self, step: int, folder: Path | None) -> dict[str, float]:
+        """Measures on rank 0, remembers it on all; keeps the networks of the best step."""
+        assert self.validation is not None
+        numbers: dict[str, float] = {}
+        if self.ranks.first:
+            gpus = [self.device] if self.device.type == "cuda" else []
+            networks = self.task.networks.values()
+            with torch.random.fork_rng(devices=gpus), torch.no_grad(), evaluating(*networks):
+                numbers = {k: float(v) for k, v in self.validation.measure().items()}
+            self.validation.check(numbers)
+        numbers = self.ranks.gather(numbers)[0]
+        self.measured.append((step, numbers))
+        is_best = self.validation.best_step(self.measured) == step
+        if is_best and folder is not None and self.ranks.first:
+            state = {k: n.state_dict() for k, n in self.task.networks.items()}
+            checkpoint.save_best(folder, {"step": step, "validation": numbers, "networks": state})
+        return numbers
 
     def save(self, folder: Path, step: int) -> None:
         generators = self.ranks.gather(self._generators())
@@ -172,12 +240,12 @@ class _Run:
                 "optimizers": {k: o.state_dict() for k, o in self.task.optimizers.items()},
                 "scalers": {k: s.state_dict() for k, s in self.phase_step.scalers.items()},
                 "generators": generators,
+                "validation": [[s, dict(numbers)] for s, numbers in self.measured],
             }
             checkpoint.save(folder, state)
         self.ranks.wait()
 
     def restore(self, state: Mapping[str, Any]) -> int:
-        checkpoint.check_configuration(state["configuration"], self.settings)
         for kind, targets in (
             ("networks", self.task.networks),
             ("optimizers", self.task.optimizers),
@@ -189,7 +257,7 @@ class _Run:
             for name, target in targets.items():
                 target.load_state_dict(state[kind][name])
         for optimizer in self.task.optimizers.values():
-            not_captured(optimizer)
+            reset_capturable(optimizer)
         for name, scaler_state in state["scalers"].items():
             self.phase_step.scalers[name] = self.precision.scaler()
             self.phase_step.scalers[name].load_state_dict(scaler_state)
@@ -197,6 +265,7 @@ class _Run:
         torch.set_rng_state(cpu)
         if cuda is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(cuda, self.device)
+        self.measured = [(int(step), numbers) for step, numbers in state.get("validation", [])]
         return int(state["step"])
 
     def _generators(self) -> list[Tensor | None]:
@@ -215,7 +284,7 @@ def _check(
     batch_size: int,
     report_every: int,
     checkpoint_every: int,
-    capture: bool,
+    cuda_graphs: bool,
 ) -> None:
     for name, value in (
         ("steps", steps), ("batch_size", batch_size), ("report_every", report_every),
@@ -226,9 +295,9 @@ def _check(
     ranks.share(batch_size)
     if data.steps_per_epoch(batch_size) < 1:
         raise ValueError(f"batch_size: {batch_size} is more than the images of an epoch")
-    if capture and (device.type != "cuda" or ranks.size > 1):
+    if cuda_graphs and (device.type != "cuda" or ranks.size > 1):
         raise ValueError(
-            f"capture: expected one process on a CUDA device, got {ranks.size} on {device.type}"
+            f"cuda_graphs: expected one process on a CUDA device, got {ranks.size} on {device.type}"
         )
     check_task(task)
     for name, network in task.networks.items():
@@ -249,23 +318,42 @@ def _initial_rates(task: Task) -> dict[str, list[float]]:
     return rates
 
 
-def _set_rates(task: Task, rates: dict[str, list[float]], factors: Mapping[str, float]) -> None:
-    for name, factor in factors.items():
-        for group, rate in zip(task.optimizers[name].param_groups, rates[name], strict=True):
+def _some_steps(steps: int) -> list[int]:
+    """Steps of a run at which its schedule is remembered, the first and the last among them."""
+    n = min(steps, SCHEDULE_SAMPLES)
+    return sorted({round(i * (steps - 1) / max(n - 1, 1)) for i in range(n)})
+
+
+def _schedule_at(task: Task, steps: Sequence[int]) -> dict[str, dict[str, float]]:
+    """The factors of a task's schedule at some steps; nothing for a task without one."""
+    if not isinstance(task, Scheduled):
+        return {}
+    return {str(step): {k: float(v) for k, v in task.schedule(step).items()} for step in steps}
+
+
+def _set_rates(task: Task, rates: dict[str, list[float]], step: int, everywhere: float) -> None:
+    """The learning rates of a step: the initial ones, by the task's schedule and by a plateau."""
+    factors = task.schedule(step) if isinstance(task, Scheduled) else {}
+    for name in factors:
+        if name not in rates:
+            raise ValueError(f"schedule: expected one of {', '.join(rates)}, got {name!r}")
+    for name, initial in rates.items():
+        factor = factors.get(name, 1.0) * everywhere
+        for group, rate in zip(task.optimizers[name].param_groups, initial, strict=True):
             if isinstance(group["lr"], Tensor):
                 group["lr"].fill_(rate * factor)
             else:
                 group["lr"] = rate * factor
 
 
-def _sent(draws: Tensor, device: torch.device) -> Tensor:
+def _to_device(numbers: Tensor, device: torch.device) -> Tensor:
     """To the device without waiting for it."""
     if device.type != "cuda":
-        return draws
-    return draws.pin_memory().to(device, non_blocking=True)
+        return numbers.to(device)
+    return numbers.pin_memory().to(device, non_blocking=True)
 
 
-def _asked(stop: StopRequest, ranks: Ranks, device: torch.device, done: int, every: int) -> bool:
+def _stopping(stop: StopRequest, ranks: Ranks, device: torch.device, done: int, every: int) -> bool:
     """Whether to stop now. Several processes agree on it when they report, all at the same step."""
     if ranks.size == 1:
         return stop.made

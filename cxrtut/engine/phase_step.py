@@ -1,22 +1,22 @@
 """One phase: freeze, loss, gradients, average over ranks, optimiser; and what is remembered of it.
 
-Nothing here waits for the device. `captured` records a phase as a CUDA graph and replays it; the
-eager `PhaseStep.run` is the reference, and both give the same losses.
+Nothing here waits for the device. `CudaGraphRunner` records a phase as a CUDA graph and replays it;
+the eager `PhaseStep.run` is the reference, and both give the same losses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.precision import Precision
-from cxrtut.engine.task import Batch, Phase, Task, check_phase
+from cxrtut.engine.task import Batch, Phase, Task, Terms, check_phase
+from cxrtut.evaluation_mode import evaluating
 
 WARM_UP = 3  # eager runs of a phase before it is recorded
 
@@ -26,7 +26,7 @@ class NonFiniteLoss(ArithmeticError):
 
 
 @dataclass
-class Tally:
+class Meter:
     """Sums of a phase's terms since the last report, and the first step with a non-finite loss
     (-1: none), all on the device.
     """
@@ -37,7 +37,7 @@ class Tally:
 
 
 @contextmanager
-def as_before(task: Task) -> Iterator[None]:
+def restore_requires_grad(task: Task) -> Iterator[None]:
     """Afterwards every parameter is as frozen or free as it was."""
     parameters = [p for network in task.networks.values() for p in network.parameters()]
     free = [p.requires_grad for p in parameters]
@@ -49,20 +49,24 @@ def as_before(task: Task) -> Iterator[None]:
 
 
 class PhaseStep:
-    """Runs the phases of a task, and tallies their terms."""
+    """Runs the phases of a task, and meters their terms."""
 
     def __init__(
         self, task: Task, device: torch.device, precision: Precision, ranks: Ranks
     ) -> None:
         self.task, self.device, self.precision, self.ranks = task, device, precision, ranks
-        self.tallies: dict[str, Tally] = {}
+        self.meters: dict[str, Meter] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self._free: tuple[str, ...] | None = None
 
     def freeze_all_but(self, updates: tuple[str, ...]) -> None:
         """Only the named networks get gradients."""
+        if updates == self._free:
+            return
         for name, network in self.task.networks.items():
             network.requires_grad_(name in updates)
+        self._free = updates
 
     def run(self, phase: Phase, batch: Batch) -> None:
         """One optimisation step of the phase's networks."""
@@ -73,32 +77,36 @@ class PhaseStep:
         optimizers = [self.task.optimizers[name] for name in phase.updates]
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
-        with self.precision.autocast():
-            loss, terms = phase.loss(batch)
-        if loss.ndim:
-            raise ValueError(
-                f"phase {phase.name!r}: expected a scalar loss, got shape {tuple(loss.shape)}"
-            )
-        scaler = self.scalers[phase.name]
-        scaler.scale(loss).backward()
-        self.ranks.average_gradients(
-            p for name in phase.updates for p in self.task.networks[name].parameters()
-        )
+        with evaluating(*[self.task.networks[name] for name in phase.eval_mode]):
+            with self.precision.autocast():
+                loss, terms = phase.loss(batch)
+            if loss.ndim:
+                raise ValueError(
+                    f"phase {phase.name!r}: expected a scalar loss, got shape {tuple(loss.shape)}"
+                )
+            scaler = self.scalers[phase.name]
+            scaler.scale(loss).backward()
+        moving = [p for name in phase.updates for p in self.task.networks[name].parameters()]
+        self.ranks.average_gradients(moving)
+        if phase.max_norm is not None:
+            for optimizer in optimizers:
+                scaler.unscale_(optimizer)
+            nn.utils.clip_grad_norm_(moving, phase.max_norm, foreach=True)
         for optimizer in optimizers:
             scaler.step(optimizer)
         scaler.update()
-        self._remember(phase.name, loss.detach(), terms)
+        self._accumulate(phase.name, loss.detach(), terms)
 
-    def _remember(self, name: str, loss: Tensor, terms: Any) -> None:
+    def _accumulate(self, name: str, loss: Tensor, terms: Terms) -> None:
         values = {"loss": loss, **{key: value.detach() for key, value in terms.items()}}
-        if name not in self.tallies:
+        if name not in self.meters:
             sums = {key: torch.zeros((), device=self.device) for key in values}
-            self.tallies[name] = Tally(sums, torch.full_like(self.step, -1))
-        tally = self.tallies[name]
+            self.meters[name] = Meter(sums, torch.full_like(self.step, -1))
+        meter = self.meters[name]
         for key, value in values.items():
-            tally.sums[key].add_(value.float())
-        bad = ~torch.isfinite(loss) & (tally.first_bad < 0)
-        tally.first_bad.copy_(torch.where(bad, self.step, tally.first_bad))
+            meter.sums[key].add_(value.float())
+        bad = ~torch.isfinite(loss) & (meter.first_bad < 0)
+        meter.first_bad.copy_(torch.where(bad, self.step, meter.first_bad))
 
     def read(self) -> dict[str, float]:
         """Means since the last call, of all terms of the phases that have run: the one place that
@@ -107,15 +115,15 @@ class PhaseStep:
         Raises:
             NonFiniteLoss: on every rank, if a loss was not finite on any of them.
         """
-        if not self.tallies:
+        if not self.meters:
             return {}
-        names = [(name, key) for name, tally in self.tallies.items() for key in tally.sums]
-        bad = torch.stack([tally.first_bad for tally in self.tallies.values()])
-        sums = torch.stack([self.tallies[name].sums[key] for name, key in names])
+        names = [(name, key) for name, meter in self.meters.items() for key in meter.sums]
+        bad = torch.stack([meter.first_bad for meter in self.meters.values()])
+        sums = torch.stack([self.meters[name].sums[key] for name, key in names])
         flat = self.ranks.sum(torch.cat([sums.double(), (bad >= 0).double()])).tolist()
         n = len(names)
         if any(flat[n:]):
-            pairs = zip(bad.tolist(), self.tallies, strict=True)
+            pairs = zip(bad.tolist(), self.meters, strict=True)
             firsts = sorted((first, name) for first, name in pairs if first >= 0)
             where = "in another process"
             if firsts:
@@ -125,18 +133,18 @@ class PhaseStep:
                 "smaller learning rate, or precision float32"
             )
         means = {
-            f"{name}/{key}": flat[i] / (self.ranks.size * self.tallies[name].count)
+            f"{name}/{key}": flat[i] / (self.ranks.size * self.meters[name].count)
             for i, (name, key) in enumerate(names)
-            if self.tallies[name].count
+            if self.meters[name].count
         }
-        for tally in self.tallies.values():
-            tally.count = 0
-            for value in tally.sums.values():
+        for meter in self.meters.values():
+            meter.count = 0
+            for value in meter.sums.values():
                 value.zero_()
         return means
 
 
-class Captured:
+class CudaGraphRunner:
     """The phases of a step as CUDA graphs: no kernel is launched one by one any more.
 
     Small networks at small batches are bound by launches. A phase is run eagerly `WARM_UP` times,
@@ -150,11 +158,12 @@ class Captured:
             ValueError: in float16, whose scaled gradients are read back from the device.
         """
         if steps.precision.dtype is torch.float16:
-            raise ValueError("capture: expected float32 or bfloat16, got float16")
+            raise ValueError("cuda_graphs: expected float32 or bfloat16, got float16")
         self.steps = steps
         self.stream = torch.cuda.Stream(steps.device)
-        self.batch = FixedBatch()
+        self.batch = StaticBatch()
         self.graphs: dict[str, torch.cuda.CUDAGraph] = {}
+        self.recorded: dict[str, Phase] = {}
         self.runs: dict[str, int] = {}
         for optimizer in steps.task.optimizers.values():
             for group in optimizer.param_groups:
@@ -164,8 +173,13 @@ class Captured:
                 state["step"] = state["step"].to(steps.device)
 
     def run(self, phase: Phase, batch: Batch) -> None:
-        """As `PhaseStep.run`."""
+        """As `PhaseStep.run`.
+
+        Raises:
+            ValueError: the batch, or a phase of a name known before, is not what was recorded.
+        """
         batch = self.batch.fill(batch)
+        check_same_phase(self.recorded.setdefault(phase.name, phase), phase)
         graph = self.graphs.get(phase.name)
         if graph is not None:
             graph.replay()
@@ -188,38 +202,101 @@ class Captured:
         self.graphs[phase.name] = graph
 
 
-class FixedBatch:
-    """A batch that stays where it is in memory while others pass through it."""
+def check_same_phase(first: Phase, phase: Phase) -> None:
+    """Raises ValueError where two phases of one name move, freeze or clip differently: a recording
+    of the first would be replayed for both.
+    """
+    for field in ("updates", "eval_mode", "max_norm"):
+        old, new = getattr(first, field), getattr(phase, field)
+        if old != new:
+            raise ValueError(
+                f"phase {phase.name!r}, {field}: expected {old!r} as in the recording of this "
+                f"name, got {new!r}; give another name to what is another computation"
+            )
+
+
+class StaticBatch:
+    """A batch that stays where it is in memory while others pass through it.
+
+    A batch is tensors, None, numbers and strings that stay what they are, and batches of these:
+    dataclasses, mappings, tuples and lists, however deep.
+    """
 
     def __init__(self) -> None:
         self.batch: Batch = None
         self.held: dict[str, Tensor] = {}
 
     def fill(self, batch: Batch) -> Batch:
-        """The fixed batch with the content of this one. The phases of a step share their images, so
-        only what is not here yet is copied; a tensor must not be changed after it was given.
+        """The static batch with the content of this one. The phases of a step share their images,
+        so only what is not here yet is copied; a tensor must not be changed after it was given.
 
         Raises:
-            ValueError: a shape differs from that of the first batch.
+            ValueError: something differs from the first batch that a recording cannot follow: a
+                shape or type of a tensor, a number, what is there and what is None.
+            TypeError: something in it is none of these, so that nobody could say if it changed.
         """
-        tensors = {f.name: getattr(batch, f.name) for f in fields(batch)}
-        tensors = {name: value for name, value in tensors.items() if isinstance(value, Tensor)}
         if self.batch is None:
-            self.batch = replace(batch, **{k: v.clone() for k, v in tensors.items()})
-        for name, tensor in tensors.items():
-            if tensor is not self.held.get(name):
-                fixed = getattr(self.batch, name)
-                if fixed.shape != tensor.shape:
-                    raise ValueError(
-                        f"{name}: expected {tuple(fixed.shape)} as in the batch before, got "
-                        f"{tuple(tensor.shape)}"
-                    )
-                fixed.copy_(tensor)
-                self.held[name] = tensor
+            self.batch = self._cloned(batch, "batch")
+        self._fill(self.batch, batch, "")
         return self.batch
 
+    def _cloned(self, value: Batch, name: str) -> Batch:
+        if isinstance(value, Tensor):
+            return value.clone()
+        if value is None or isinstance(value, (bool, int, float, str)):
+            return value
+        if is_dataclass(value) and not isinstance(value, type):
+            inside = {f.name: self._cloned(getattr(value, f.name), f.name) for f in fields(value)}
+            return replace(value, **inside)
+        if isinstance(value, Mapping):
+            return {key: self._cloned(inside, f"{name}[{key!r}]") for key, inside in value.items()}
+        if isinstance(value, (tuple, list)):
+            return type(value)(self._cloned(v, f"{name}[{i}]") for i, v in enumerate(value))
+        raise TypeError(
+            f"{name}: expected tensors, numbers, strings, None, or dataclasses, mappings, tuples "
+            f"and lists of them, got {type(value).__name__}: a CUDA graph cannot replay it"
+        )
 
-def not_captured(optimizer: torch.optim.Optimizer) -> None:
+    def _fill(self, static: Batch, value: Batch, name: str) -> None:
+        if isinstance(static, Tensor) and isinstance(value, Tensor):
+            if value is self.held.get(name):
+                return
+            if (static.shape, static.dtype) != (value.shape, value.dtype):
+                raise ValueError(
+                    f"{name}: expected {static.dtype} {tuple(static.shape)} as in the batch "
+                    f"before, got {value.dtype} {tuple(value.shape)}"
+                )
+            static.copy_(value, non_blocking=True)
+            self.held[name] = value
+        elif type(static) is not type(value):
+            raise ValueError(
+                f"{name}: expected {type(static).__name__} as in the batch before, got "
+                f"{type(value).__name__}"
+            )
+        elif is_dataclass(static):
+            for f in fields(static):
+                inner = f"{name}.{f.name}" if name else f.name
+                self._fill(getattr(static, f.name), getattr(value, f.name), inner)
+        elif isinstance(static, (Mapping, tuple, list)):
+            _check_alike(static, value, name)
+            keys = list(static) if isinstance(static, Mapping) else range(len(static))
+            for key in keys:
+                self._fill(static[key], value[key], f"{name}[{key!r}]")
+        elif static != value:
+            raise ValueError(f"{name}: expected {static!r} as in the batch before, got {value!r}")
+
+
+def _check_alike(static: Batch, value: Batch, name: str) -> None:
+    """Raises ValueError where a mapping has other keys, or a sequence another length."""
+    if isinstance(static, Mapping):
+        old, new = sorted(map(str, static)), sorted(map(str, value))
+    else:
+        old, new = [str(len(static))], [str(len(value))]
+    if old != new:
+        raise ValueError(f"{name}: expected {old} as in the batch before, got {new}")
+
+
+def reset_capturable(optimizer: torch.optim.Optimizer) -> None:
     """Brings an optimiser back to eager use: its rates and counts of steps as a CPU keeps them."""
     for group in optimizer.param_groups:
         group["lr"] = float(group["lr"])

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from cxrtut import __version__
-from cxrtut.engine.whole_file import whole_file
+from cxrtut.files import atomic_write
 
 
 def run_record(
@@ -113,7 +113,7 @@ def write_json(path: Path, record: Mapping[str, Any]) -> None:
         TypeError: something that json cannot write.
     """
     text = json.dumps(_finite(record), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
 
 

@@ -9,6 +9,11 @@ from __future__ import annotations
 import math
 
 
+def constant(step: int) -> float:
+    """1 at every step."""
+    return 1.0
+
+
 def linear_decay(step: int, *, steps: int, start: int = 0) -> float:
     """1 until `start`, then a straight line that reaches 0 at `steps`, one step after the last:
     the last step still trains, with 1 / (steps - start).

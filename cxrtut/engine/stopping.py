@@ -26,7 +26,7 @@ class StopRequest:
 
 
 @contextmanager
-def stop_request() -> Iterator[StopRequest]:
+def graceful_interrupt() -> Iterator[StopRequest]:
     """Inside, SIGINT and SIGTERM are requests. Outside the main thread they cannot be caught, and a
     signal that is ignored (SIGINT, in a background job) stays ignored.
     """

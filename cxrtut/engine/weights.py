@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from cxrtut.engine.whole_file import whole_file
+from cxrtut.files import atomic_write
 
 
 class WeightsError(Exception):
@@ -24,7 +24,7 @@ def save_weights(network: nn.Module, path: Path) -> str:
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
     data = save(state)
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
     return hashlib.sha256(data).hexdigest()
 

@@ -17,12 +17,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cxrtut.baselines.classifier import NormalOrNot, predict
+from cxrtut.baselines.classifier import BinaryClassifierTask, predict
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import seeded
 from cxrtut.engine.progress import JsonLines, SampleGrid, of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.engine.task import Report
@@ -53,6 +52,7 @@ from cxrtut.papers.biomarker import (
     WithoutCritic,
     heal,
 )
+from cxrtut.randomness import seeded
 
 PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
 ARMS: dict[str, type[Biomarker]] = {
@@ -137,7 +137,7 @@ def train_arm(
         arm: one of `ARMS`.
         config: of the run.
         study: what to train on.
-        seed: of weights, order and draws.
+        seed: of weights, order and random numbers.
         device: where.
         out: folder of checkpoints; none are kept without.
         resume: go on from what is in `out`.
@@ -212,7 +212,7 @@ def train_comparators(
     different = dict.fromkeys((networks.for_cam, networks.for_grad_cam))
     for network, rate in zip(different, rates, strict=True):
         train(
-            NormalOrNot(network.to(device), learning_rate=rate), study.feed(), steps=steps,
+            BinaryClassifierTask(network.to(device), learning_rate=rate), study.feed(), steps=steps,
             batch_size=config.batch_size, seed=seed, device=device,
         )  # fmt: skip
         network.eval()

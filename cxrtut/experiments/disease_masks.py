@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from cxrtut.baselines.attention_mining import AttentionMining
 from cxrtut.baselines.chestxray8 import ChestXray8
-from cxrtut.baselines.classifier import DiseaseClassifier
+from cxrtut.baselines.classifier import MultiLabelTask
 from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
 from cxrtut.data.boxes import boxes_to_mask
@@ -66,7 +66,7 @@ def study_of(source: Source, config: Config, seed: int) -> LabelStudy:
 
 def _without_weights(s: Stages) -> Method:
     network = s.classifier()
-    task = DiseaseClassifier(network, learning_rate=s.config.learning_rate, weight_decay=0.0)
+    task = MultiLabelTask(network, learning_rate=s.config.learning_rate, weight_decay=0.0)
     s.fit("plain, BCE", task, s.study.feed(), s.config.epochs, s.config.batch_size)
     return masked(network, None)
 

@@ -16,7 +16,7 @@ from cxrtut.data.phantom import PRESETS, ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.data.selection import select
 from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.engine.order import generator, shuffled
+from cxrtut.randomness import generator, shuffled
 
 PREVALENCE = 0.8  # of simulated images with any disease: enough of each to learn from few images
 POSED = 256  # test images whose true pose is asked for, at most

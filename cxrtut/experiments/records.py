@@ -13,7 +13,7 @@ from urllib.request import urlopen
 from torch import nn
 
 from cxrtut.engine.weights import load_weights
-from cxrtut.engine.whole_file import whole_file
+from cxrtut.files import atomic_write
 
 BOOK = Path(__file__).resolve().parents[2] / "book"
 RESULTS = BOOK / "results"
@@ -102,6 +102,6 @@ def _cache() -> Path:
 def _cached(name: str, data: bytes) -> Path:
     """The path of a file in the user's cache, with these contents."""
     path = _cache() / name
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
     return path

@@ -24,7 +24,7 @@ from cxrtut.data.sample import Batch
 from cxrtut.data.selection import select
 from cxrtut.data.splits import patient_hash_split
 from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.engine.order import balanced, generator
+from cxrtut.randomness import balanced, generator
 
 EVALUATED = 512  # images of each kind that are scored at most
 PASTED = "Pasted biomarker"

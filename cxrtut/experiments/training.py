@@ -21,7 +21,7 @@ import torch
 from torch import nn
 
 from cxrtut.data.store import StoreError
-from cxrtut.engine.distributed import joined
+from cxrtut.engine.distributed import init_distributed
 from cxrtut.engine.progress import progress
 from cxrtut.engine.records import revision, run_record, write_json
 from cxrtut.engine.weights import save_weights
@@ -46,7 +46,7 @@ def train_paper(
     seed: int,
     device: str,
     precision: str = "auto",
-    capture: bool = False,
+    cuda_graphs: bool = False,
     command: str = "",
 ) -> dict[str, Any]:
     """Trains one arm (the paper's own method by default) into the folder `out`; on rank 0, scores
@@ -62,12 +62,12 @@ def train_paper(
     config = override(module.PRESETS[preset], settings)
     start = time.perf_counter()
     revision()  # now: the checkout may move on
-    with joined(device) as (ranks, place):
+    with init_distributed(device) as (ranks, place):
         study = _study(module, source, config, seed)
         networks, scores = module.run_arm(
             arm, config, study, seed=seed, device=place, out=out, resume=resume, ranks=ranks,
             watch=(lambda stage: progress(f"{paper} {stage}")) if ranks.first else None,
-            precision=precision, capture=capture,
+            precision=precision, cuda_graphs=cuda_graphs,
         )  # fmt: skip
         if not ranks.first:
             return {}
@@ -94,7 +94,7 @@ def reproduce(
     device: str,
     arms: Sequence[str] = (),
     precision: str = "auto",
-    capture: bool = False,
+    cuda_graphs: bool = False,
     weights: Path | None = None,
     command: str = "",
 ) -> dict[str, Any]:
@@ -116,7 +116,7 @@ def reproduce(
     config = override(module.PRESETS[preset], settings)
     record: dict[str, Any] = module.compare(
         config, lambda seed: _study(module, source, config, seed), seeds=seeds, device=device,
-        command=command, progress=progress, keep=keep, precision=precision, capture=capture,
+        command=command, progress=progress, keep=keep, precision=precision, cuda_graphs=cuda_graphs,
         **chosen,
     )  # fmt: skip
     return record | {

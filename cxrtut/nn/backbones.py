@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.nn.evaluation import evaluating
+from cxrtut.evaluation_mode import evaluating
 
 _STRIDES = (2, 4, 8, 16)
 

@@ -18,7 +18,7 @@ Steps
                                                                       `WithoutCritic`, `Pretraining`
 
 Reading: batches hold normal and abnormal images in turn (normal first), as the paper's sets are
-balanced (2,101 of each, 1,460 of each); `engine.order.balanced` gives that order.
+balanced (2,101 of each, 1,460 of each); `randomness.balanced` gives that order.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
-from cxrtut.engine.order import seeded
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.residual import residual_heatmap
 from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from cxrtut.losses.gradient_penalty import gradient_penalty
 from cxrtut.nn.backbones import ResNet10, ResNet18
 from cxrtut.nn.critic import Critic
-from cxrtut.nn.evaluation import evaluating
 from cxrtut.nn.unet import UNet
+from cxrtut.randomness import seeded
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,14 +60,14 @@ class Config:
     lambda_1: float = 0.4  # 3.1
     lambda_2: float = 10.0  # 3.1
     eta: float = 10.0  # 3.1
-    critic_steps: int = 5  # † as in Gulrajani et al. 2017
+    critic_steps: int = 5  # † of D for one of G and C, as in Gulrajani et al. 2017
     learning_rate: float = 2e-4  # 3.1
     beta_1: float = 0.5  # †
     beta_2: float = 0.999  # †
     batch_size: int = 32  # 3.1
     pretraining_steps: int = 2000  # †
     warm_up_steps: int = 300  # † see `WarmUp`
-    steps: int = 26_000  # † 200 epochs of 2 x 2,101 images
+    steps: int = 130_000  # † of D, a batch each; 26,000 of G and C
 
     def __post_init__(self) -> None:
         if self.classifier_layers not in (10, 18):
@@ -80,7 +80,7 @@ class Config:
 
 PAPER = Config()
 # One T4, about half an hour: the paper's networks, fewer steps.
-COLAB = replace(PAPER, channels=1, critic_steps=2, pretraining_steps=500, steps=3000)
+COLAB = replace(PAPER, channels=1, critic_steps=2, pretraining_steps=500, steps=6000)
 # Two CPU cores, about three minutes, on the `easy` simulated radiographs. Small networks, and a
 # generator that gives the difference rather than the image: the paper's direct one first has to
 # learn to copy, for which this is too short.
@@ -181,12 +181,15 @@ def abnormal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
 class Biomarker:
     """G, C and D of Fig. 1, trained by turns on Eqs. (2) and (3).
 
-    Reading: "an alternating strategy" leaves the order and the numbers open. In each step D moves
-    `critic_steps` times, then G and C on Eq. (2), then G on Eq. (3). G keeps one Adam state across
-    both equations. λ2 L_ED stands in both, so G feels it twice in a step.
+    Reading: "an alternating strategy" leaves the order and the numbers open. D moves in every step,
+    each on a batch of its own, as in Algorithm 1 of Gulrajani et al. 2017; in every step that is a
+    multiple of `critic_steps`, G and C then move on Eq. (2), and G on Eq. (3). G keeps one Adam
+    state across both equations. λ2 L_ED stands in both, so G feels it twice.
 
     Reading: the paper cites WGAN and gives a gradient-penalty coefficient; that is WGAN-GP.
     """
+
+    n_uniforms = 1  # where between a real and a generated image the penalty is taken
 
     def __init__(
         self,
@@ -213,10 +216,10 @@ class Biomarker:
             )
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
-        for _ in range(self.config.critic_steps):
-            yield Phase("D", ("discriminator",), self.critic_loss)
-        yield Phase("GC", ("generator", "classifier"), self.loss_1)
-        yield Phase("G", ("generator",), self.loss_2)
+        yield Phase("D", ("discriminator",), self.critic_loss)
+        if (step + 1) % self.config.critic_steps == 0:
+            yield Phase("GC", ("generator", "classifier"), self.loss_1)
+            yield Phase("G", ("generator",), self.loss_2)
 
     def loss_1(self, batch: Batch) -> tuple[Tensor, Terms]:
         """Eq. (2): L1 = λ1 L_CE(C, G) + λ2 L_ED(G)."""
@@ -240,8 +243,8 @@ class Biomarker:
             fake = abnormal(G(batch.image))
         real = normal(batch.image)
         distance = wasserstein_critic_loss(D(real), D(fake))
-        assert batch.draws is not None, "a batch for training has draws"
-        penalty = gradient_penalty(D, real, fake, normal_draws(batch.draws))
+        assert batch.uniforms is not None, "a batch for training has uniform numbers"
+        penalty = gradient_penalty(D, real, fake, normal_uniforms(batch.uniforms))
         loss = distance + self.config.eta * penalty
         return loss, {"distance": -distance, "penalty": penalty}
 
@@ -254,18 +257,18 @@ class Biomarker:
         return adversarial + self.config.lambda_2 * ed, {"adversarial": adversarial, "ED": ed}
 
 
-def normal_draws(draws: Float[Tensor, "B D"]) -> Float[Tensor, " b"]:
+def normal_uniforms(uniforms: Float[Tensor, "B D"]) -> Float[Tensor, " b"]:
     """One uniform number for each pair of a normal and a generated image."""
-    return draws[0::2, 0]
+    return uniforms[0::2, 0]
 
 
 class WithoutClassifier(Biomarker):
     """G-D of Fig. 3: Eq. (3) alone."""
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
-        for _ in range(self.config.critic_steps):
-            yield Phase("D", ("discriminator",), self.critic_loss)
-        yield Phase("G", ("generator",), self.loss_2)
+        yield Phase("D", ("discriminator",), self.critic_loss)
+        if (step + 1) % self.config.critic_steps == 0:
+            yield Phase("G", ("generator",), self.loss_2)
 
 
 class WithoutCritic(Biomarker):

@@ -45,16 +45,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch
-from cxrtut.engine.order import seeded
 from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.boxes import Scored, cut_at_fraction, largest_component_box
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import normalise, resize_heatmap
 from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
-from cxrtut.nn.evaluation import evaluating
 from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
+from cxrtut.randomness import seeded
 
 MASKED = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration", "Mass", "Nodule", "Pneumonia",
@@ -246,6 +246,8 @@ class Alignment:
     seen. Their mean over smoothed normal images is another choice, `Config.anchor_features` "mean".
     """
 
+    n_uniforms = 0
+
     def __init__(
         self,
         config: Config,
@@ -299,6 +301,8 @@ class Classification:
 
     Reading: no augmentation is mentioned and none is done.
     """
+
+    n_uniforms = 0
 
     def __init__(self, config: Config, classifier: MaskAttention) -> None:
         """

@@ -7,17 +7,17 @@ import torch
 from torch import nn
 
 from cxrtut.baselines.attention_mining import AttentionMining, class_maps, hot, saliency
-from cxrtut.baselines.classifier import DiseaseClassifier, predict
+from cxrtut.baselines.classifier import MultiLabelTask, predict
 from cxrtut.data.feed import Feed
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch, to_uint8
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import seeded, shuffled
 from cxrtut.engine.task import Task, check_task
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import VGG19, ResNet10
+from cxrtut.randomness import seeded, shuffled
 
 
 class Plain(nn.Module):
@@ -304,7 +304,7 @@ def phantoms(n: int) -> Feed:
 
 def test_a_few_steps_of_mining_lower_the_loss_of_a_trained_classifier():
     network, data = small(), phantoms(16)
-    train(DiseaseClassifier(network, learning_rate=3e-3), data, steps=20, batch_size=16)
+    train(MultiLabelTask(network, learning_rate=3e-3), data, steps=20, batch_size=16)
     task = AttentionMining(network, learning_rate=1e-3, lambda_kp=0.05)
     reports = train(task, data, steps=25, batch_size=16, report_every=5)
     first, last = reports[0].terms, reports[-1].terms

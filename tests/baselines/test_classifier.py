@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.baselines.classifier import DiseaseClassifier, NormalOrNot, predict
+from cxrtut.baselines.classifier import BinaryClassifierTask, MultiLabelTask, predict
 from cxrtut.data.feed import Feed
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import generator, seeded, shuffled
 from cxrtut.engine.task import Task, check_task
+from cxrtut.randomness import generator, seeded, shuffled
 
 
 class Looked(nn.Module):
@@ -42,7 +42,7 @@ def batch_of(pixels: list[list[float]], labels: list[list[float]]) -> Batch:
 
 def test_the_loss_of_normal_or_not_is_the_cross_entropy_written_out():
     batch = batch_of([[0.2, 0.9], [0.5, -0.5]], [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]])
-    loss, terms = NormalOrNot(Looked(2)).loss(batch)
+    loss, terms = BinaryClassifierTask(Looked(2)).loss(batch)
     # Softmax of two logits is the sigmoid of their difference: 0.7 for the ill, 1 for the normal.
     expected = (math.log(1 + math.exp(-0.7)) + math.log(1 + math.exp(-1.0))) / 2
     assert loss.item() == pytest.approx(expected, rel=1e-6)
@@ -52,20 +52,20 @@ def test_the_loss_of_normal_or_not_is_the_cross_entropy_written_out():
 def test_any_disease_is_abnormal_and_two_are_no_more_than_one():
     pixels = [[0.0, 1.0]] * 3
     labels = [[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.0, 0.0]]
-    _, terms = NormalOrNot(Looked(2)).loss(batch_of(pixels, labels))
+    _, terms = BinaryClassifierTask(Looked(2)).loss(batch_of(pixels, labels))
     assert float(terms["accuracy"]) == pytest.approx(2 / 3)
 
 
 def test_the_loss_of_diseases_is_the_mean_of_binary_cross_entropies():
     batch = batch_of([[0.5, -1.0, 0.0], [1.0, 0.25, -0.5]], [[1.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
-    loss, terms = DiseaseClassifier(Looked(3)).loss(batch)
+    loss, terms = MultiLabelTask(Looked(3)).loss(batch)
     signs = ((0.5, 1), (-1.0, -1), (0.0, 1), (1.0, -1), (0.25, 1), (-0.5, -1))
     expected = sum(math.log(1 + math.exp(-sign * z)) for z, sign in signs) / 6
     assert loss.item() == pytest.approx(expected, rel=1e-6)
     assert terms == {}
 
 
-@pytest.mark.parametrize("make", [NormalOrNot, DiseaseClassifier])
+@pytest.mark.parametrize("make", [BinaryClassifierTask, MultiLabelTask])
 def test_a_classifier_is_a_task_of_one_network_with_its_optimiser(make):
     task = make(nn.Linear(2, 2), learning_rate=3e-4)
     assert isinstance(task, Task)
@@ -78,20 +78,20 @@ def test_a_classifier_is_a_task_of_one_network_with_its_optimiser(make):
 
 def test_the_gradient_raises_the_logit_of_the_label_and_lowers_the_other():
     logits = nn.Linear(4, 2)
-    task = NormalOrNot(nn.Sequential(nn.Flatten(), logits))
+    task = BinaryClassifierTask(nn.Sequential(nn.Flatten(), logits))
     task.loss(batch_of([[0.3, 0.1]], [[1.0]]))[0].backward()
     assert logits.bias.grad is not None
     down, up = logits.bias.grad.tolist()
     assert down > 0 > up and down == pytest.approx(-up)
 
 
-@pytest.mark.parametrize("make", [NormalOrNot, DiseaseClassifier])
+@pytest.mark.parametrize("make", [BinaryClassifierTask, MultiLabelTask])
 def test_training_tells_bright_images_from_dark_ones(make):
     draw = generator("bright or dark", 0)
     label = torch.arange(64) % 2
     level = 90 + 60 * label[:, None, None, None]
     images = (level + 20 * torch.randn(64, 1, 8, 8, generator=draw)).clamp(0, 255).to(torch.uint8)
-    labels = torch.stack([label, 1 - label] if make is DiseaseClassifier else [label], 1)
+    labels = torch.stack([label, 1 - label] if make is MultiLabelTask else [label], 1)
     store = ArrayStore.from_arrays(
         images.numpy(), labels.to(torch.uint8).numpy(), ("a", "b")[: labels.shape[1]]
     )
@@ -101,7 +101,7 @@ def test_training_tells_bright_images_from_dark_ones(make):
     reports = train(task, Feed(store, shuffled(torch.arange(64))), steps=80, batch_size=16)
     assert reports[-1].terms["C/loss"] < 0.1
     z = predict(network, images / 127.5 - 1)
-    called = z[:, 0] > 0 if make is DiseaseClassifier else z[:, 1] > z[:, 0]
+    called = z[:, 0] > 0 if make is MultiLabelTask else z[:, 1] > z[:, 0]
     assert torch.equal(called, label > 0)
 
 

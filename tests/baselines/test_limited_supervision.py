@@ -16,9 +16,9 @@ from cxrtut.baselines.limited_supervision import (
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import seeded
 from cxrtut.engine.task import Task, check_task
 from cxrtut.nn.backbones import ResNet10
+from cxrtut.randomness import seeded
 
 
 class Given(nn.Module):

@@ -36,7 +36,7 @@ def rectangles(n: int = 8) -> Batch:
 
 def test_the_identity_is_exact():
     batch = rectangles()
-    batch = replace(batch, draws=torch.rand(len(batch), 4))
+    batch = replace(batch, uniforms=torch.rand(len(batch), 4))
     same = augment(batch, Augmentation().draw(len(batch), seed=3, step=5))
     for name in Batch.__dataclass_fields__:
         assert torch.equal(getattr(same, name), getattr(batch, name)), name

@@ -14,9 +14,9 @@ ORDER = torch.tensor([3, 0, 10, 7, 1, 2, 9, 8, 6, 4])
 def assert_equal(one: list[Batch], other: list[Batch]) -> None:
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
-        for name in set(Batch.__dataclass_fields__) - {"draws"}:
+        for name in set(Batch.__dataclass_fields__) - {"uniforms"}:
             assert torch.equal(getattr(a, name), getattr(b, name)), name
-        assert a.draws is None and b.draws is None
+        assert a.uniforms is None and b.uniforms is None
 
 
 def threads() -> list[str]:

@@ -24,9 +24,9 @@ def block(n: int = 2, value: int = 7, first: int = 0) -> tuple:
 
 
 def assert_equal(one: Batch, other: Batch) -> None:
-    for name in set(Batch.__dataclass_fields__) - {"draws"}:
+    for name in set(Batch.__dataclass_fields__) - {"uniforms"}:
         assert torch.equal(getattr(one, name), getattr(other, name)), name
-    assert one.draws is None and other.draws is None
+    assert one.uniforms is None and other.uniforms is None
 
 
 def test_a_store_comes_back_from_the_disk_as_it_was_written(folder, contents):

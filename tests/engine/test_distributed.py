@@ -10,7 +10,7 @@ import torch
 from engine.toy import ToyGAN, toy_feed, weights
 
 from cxrtut.engine.checkpoint import load
-from cxrtut.engine.distributed import Ranks, joined
+from cxrtut.engine.distributed import Ranks, init_distributed
 from cxrtut.engine.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def test_two_ranks_train_like_one_process_and_resume(tmp_path):
 
 
 def test_one_process_is_rank_0_of_1():
-    with joined("cpu") as (ranks, device):
+    with init_distributed("cpu") as (ranks, device):
         assert (ranks, device) == (Ranks(0, 1), torch.device("cpu"))
     assert ranks.first and ranks.gather("x") == ["x"] and ranks.any(True, device)
     values = torch.tensor([1.0])

@@ -14,11 +14,11 @@ from torch import nn
 from cxrtut.engine import checkpoint
 from cxrtut.engine.checkpoint import CheckpointError
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import uniforms
 from cxrtut.engine.phase_step import NonFiniteLoss
 from cxrtut.engine.schedules import linear_decay
 from cxrtut.engine.stopping import Interrupted
 from cxrtut.engine.task import Phase
+from cxrtut.randomness import uniforms
 
 
 @pytest.fixture(autouse=True)
@@ -103,10 +103,10 @@ def test_a_step_equals_the_same_step_written_by_hand():
     for position, (name, loss) in enumerate(
         zip(("critic", "critic", "generator"), losses, strict=True)
     ):
-        draws = uniforms(8, 4, seed=0, step=0, position=position)
+        numbers = uniforms(8, 4, seed=0, step=0, position=position)
         optimizer = by_hand.optimizers[name]
         optimizer.zero_grad()
-        loss(replace(batch, draws=draws))[0].backward()
+        loss(replace(batch, uniforms=numbers))[0].backward()
         optimizer.step()
     assert_same(weights(task), weights(by_hand))
 
@@ -273,6 +273,7 @@ def test_a_schedule_sets_the_rate_of_each_step_and_survives_a_resume(tmp_path):
 
     def make():
         task = ToyGAN()
+        task.schedule = schedule
         real_phases = task.phases
 
         def phases(step, epoch):
@@ -283,10 +284,27 @@ def test_a_schedule_sets_the_rate_of_each_step_and_survives_a_resume(tmp_path):
         task.phases = phases
         return task
 
-    run(make(), 4, schedule=schedule, checkpoint_dir=tmp_path)
-    run(make(), 6, schedule=schedule, checkpoint_dir=tmp_path, resume=True)
+    run(make(), 4, checkpoint_dir=tmp_path)
+    run(make(), 6, checkpoint_dir=tmp_path, resume=True)
     expected = [(s, 1e-2 * f, 1e-2) for s, f in enumerate((1, 1, 1, 0.75, 0.5, 0.25))]
     assert torch.tensor(used).allclose(torch.tensor(expected))
+
+
+def test_a_resumed_run_with_another_schedule_is_refused(tmp_path):
+    def make(start):
+        task = ToyGAN()
+        task.schedule = lambda step: {"critic": linear_decay(step, steps=6, start=start)}
+        return task
+
+    run(make(2), 4, checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"schedule\.3\.critic is 0\.75 in .* and 1\.0 in"):
+        run(make(4), 6, checkpoint_dir=tmp_path, resume=True)
+    task = make(2)
+    task.schedule = lambda step: {"judge": 1.0}
+    with pytest.raises(
+        ValueError, match="schedule: expected one of generator, critic, got 'judge'"
+    ):
+        run(task)
 
 
 def test_mixed_precision_trains_on_a_cpu_too():
@@ -301,7 +319,7 @@ def test_mixed_precision_trains_on_a_cpu_too():
         ({"steps": 0}, "steps: expected at least 1, got 0"),
         ({"batch_size": 100}, "batch_size: 100 is more than the images of an epoch"),
         ({"report_every": 0}, "report_every: expected at least 1"),
-        ({"capture": True}, "capture: expected one process on a CUDA device, got 1 on cpu"),
+        ({"cuda_graphs": True}, "cuda_graphs: expected one process on a CUDA device, got 1 on cpu"),
         ({"precision": "float16"}, "float16 expects a CUDA device, got cpu"),
         ({"precision": "half"}, "precision: expected one of auto, float32, bfloat16, float16"),
         ({"device": "meta"}, "expected on meta, got cpu"),
@@ -342,9 +360,9 @@ def test_a_phase_without_a_network_and_a_loss_that_is_no_scalar_are_refused():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_captured_phases_give_the_losses_of_the_eager_ones():
     runs = []
-    for capture in (False, True):
+    for cuda_graphs in (False, True):
         task = ToyGAN(device="cuda")
-        settings = {"device": "cuda", "precision": "float32", "capture": capture}
+        settings = {"device": "cuda", "precision": "float32", "cuda_graphs": cuda_graphs}
         reports = run(task, 40, report_every=10, **settings)
         runs.append([value for report in reports for value in report.terms.values()])
     assert runs[1] == pytest.approx(runs[0], rel=1e-3, abs=1e-4)

@@ -13,12 +13,12 @@ from cxrtut.data.augment import Augmentation
 from cxrtut.data.feed import Feed
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
-from cxrtut.engine.distributed import joined
+from cxrtut.engine.distributed import init_distributed
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import balanced, seeded
 from cxrtut.engine.task import Phase
 from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from cxrtut.losses.gradient_penalty import gradient_penalty
+from cxrtut.randomness import balanced, seeded
 
 AUGMENTATION = Augmentation(rotation=5, translation=0.05, brightness=0.1)
 
@@ -44,6 +44,8 @@ class ToyGAN:
     """A critic with penalty, a generator with dropout if wanted: two critic phases, then one of
     the generator.
     """
+
+    n_uniforms = 4
 
     def __init__(self, dropout: float = 0.0, device: str = "cpu", learning_rate: float = 1e-2):
         with seeded("toy"):
@@ -73,8 +75,8 @@ class ToyGAN:
         real, abnormal = batch.image[0::2], batch.image[1::2]
         with torch.no_grad():
             fake = G(abnormal)
-        assert batch.draws is not None
-        penalty = gradient_penalty(D, real, fake, batch.draws[0::2, 0])
+        assert batch.uniforms is not None
+        penalty = gradient_penalty(D, real, fake, batch.uniforms[0::2, 0])
         distance = wasserstein_critic_loss(D(real), D(fake))
         return distance + 10 * penalty, {"penalty": penalty}
 
@@ -97,7 +99,7 @@ def weights(task: ToyGAN) -> dict[str, Tensor]:
 if __name__ == "__main__":
     folder, resume = Path(sys.argv[1]), "resume" in sys.argv
     torch.set_num_threads(1)
-    with joined("cpu") as (ranks, device):
+    with init_distributed("cpu") as (ranks, device):
         # ranks that begin apart: the engine has to make them alike
         task = ToyGAN()
         with torch.no_grad():

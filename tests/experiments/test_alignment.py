@@ -11,7 +11,6 @@ from torch import nn
 from cxrtut.data.feed import Feed
 from cxrtut.data.phantom.frame import alignment_theta, canonical_pose
 from cxrtut.data.store import ArrayStore
-from cxrtut.engine.order import shuffled
 from cxrtut.engine.task import Data
 from cxrtut.experiments.alignment import (
     AlignedFeed,
@@ -22,6 +21,7 @@ from cxrtut.experiments.alignment import (
 from cxrtut.experiments.label_study import LabelStudy, phantom_labels
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
 from cxrtut.papers.disease_masks import SMOKE, align, anchor_image, make_aligner, smooth
+from cxrtut.randomness import shuffled
 
 TINY = replace(SMOKE, size=32, cells=8, classifier_width=4)
 

@@ -37,7 +37,7 @@ def make_batch(n=4, size=16, seed=0):
         image=torch.rand(n, 1, size, size, generator=generator) * 1.6 - 0.8,
         label_vector=(torch.arange(n) % 2).float()[:, None],
         boxes=torch.zeros(n, 1, 4), box_label=torch.full((n, 1), -1), index=torch.arange(n),
-        draws=torch.rand(n, 4, generator=generator),
+        uniforms=torch.rand(n, 4, generator=generator),
     )  # fmt: skip
 
 
@@ -197,15 +197,16 @@ def test_the_arms_leave_out_their_part():
     config = replace(TINY, critic_steps=2)
 
     def names(task):
-        return [(p.name, p.updates) for p in task(config).phases(0, 0)]
+        made = task(config)
+        return [[(p.name, p.updates) for p in made.phases(step, 0)] for step in range(4)]
 
     d, g = ("D", ("discriminator",)), ("G", ("generator",))
     gc = ("GC", ("generator", "classifier"))
-    assert names(Biomarker) == [d, d, gc, g]
-    assert names(WithoutClassifier) == [d, d, g]
-    assert names(WithoutCritic) == [gc]
-    assert names(Pretraining) == [("ED", ("generator",))]
-    assert names(WarmUp) == [("C", ("classifier",))]
+    assert names(Biomarker) == [[d], [d, gc, g]] * 2
+    assert names(WithoutClassifier) == [[d], [d, g]] * 2
+    assert names(WithoutCritic) == [[gc]] * 4
+    assert names(Pretraining) == [[("ED", ("generator",))]] * 4
+    assert names(WarmUp) == [[("C", ("classifier",))]] * 4
 
 
 def test_a_stage_goes_on_with_the_networks_of_the_one_before():
@@ -257,8 +258,8 @@ def test_healing_runs_in_evaluation_mode_clips_and_puts_the_mode_back():
 
 
 def test_a_step_without_draws_says_so():
-    with pytest.raises(AssertionError, match="a batch for training has draws"):
-        stub().critic_loss(replace(make_batch(), draws=None))
+    with pytest.raises(AssertionError, match="a batch for training has uniform numbers"):
+        stub().critic_loss(replace(make_batch(), uniforms=None))
 
 
 @pytest.mark.parametrize(

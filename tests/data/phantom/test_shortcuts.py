@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from cxrtut.data.phantom import ChestPhantom, PhantomSample
-from cxrtut.experiments.realism import rank_equalise, shrink
+from cxrtut.foundations.radiograph import rank_equalise, shrink
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 from cxrtut.nn.backbones import ResNet10
 

@@ -21,7 +21,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from cxrtut.engine.order import generator, seeded
 from cxrtut.engine.task import Phase, Report, Terms
 from cxrtut.losses.adversarial import (
     non_saturating_discriminator_loss,
@@ -30,6 +29,7 @@ from cxrtut.losses.adversarial import (
     wasserstein_generator_loss,
 )
 from cxrtut.losses.gradient_penalty import gradient_penalty
+from cxrtut.randomness import generator, seeded
 
 EPOCH = 1000  # steps we call an epoch: the ring never runs out of points
 LIMIT = 1.6  # the part of the plane that is looked at: [-LIMIT, LIMIT] in x and in y
@@ -37,15 +37,15 @@ LIMIT = 1.6  # the part of the plane that is looked at: [-LIMIT, LIMIT] in x and
 
 @dataclass(frozen=True, eq=False)
 class PointBatch:
-    """Real points, and the uniform numbers that a phase draws by lot.
+    """Real points, and the uniform numbers that a phase uniforms by lot.
 
     Attributes:
         image: the points, as images of one pixel.
-        draws: uniform in [0, 1), a row for each point; the engine fills it for each phase.
+        uniforms: uniform in [0, 1), a row for each point; the engine fills it for each phase.
     """
 
     image: Float[Tensor, "B 2 1 1"]
-    draws: Float[Tensor, "B D"] | None = None
+    uniforms: Float[Tensor, "B D"] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,22 +145,26 @@ def make_optimizers(
     }
 
 
-def noise(draws: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
-    """What the generator starts from, uniform in the square [-1, 1]²: columns 1 and 2 of the draws.
-    (Column 0 mixes real and generated points in the gradient penalty.)
+def noise(uniforms: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
+    """What the generator starts from, uniform in the square [-1, 1]²: columns 1 and 2. (Column 0
+    mixes real and generated points in the gradient penalty.)
     """
-    return 2 * draws[:, 1:3] - 1
+    return 2 * uniforms[:, 1:3] - 1
 
 
 def generated(networks: Mapping[str, nn.Module], batch: PointBatch) -> Float[Tensor, "B 2 1 1"]:
     """G(z), as many points as the batch has."""
-    assert batch.draws is not None, "a batch for training has draws"
-    points: Tensor = networks["generator"](noise(batch.draws))
+    assert batch.uniforms is not None, "a batch for training has uniform numbers"
+    points: Tensor = networks["generator"](noise(batch.uniforms))
     return points
 
 
 class WassersteinGAN:
-    """The game of Gulrajani et al.: several steps of the critic, then one of the generator."""
+    """The game of Gulrajani et al.: several steps of the critic, each on a batch of its own, then
+    one of the generator.
+    """
+
+    n_uniforms = 3  # one for the penalty, two for the generator's noise
 
     def __init__(
         self,
@@ -173,7 +177,7 @@ class WassersteinGAN:
     ) -> None:
         """
         Args:
-            critic_steps: of the critic, for each step of the generator.
+            critic_steps: of the critic, for each of the generator.
             lambda_gp: the weight λ of the gradient penalty; 0 is no penalty.
             learning_rate: of both networks.
             width: of their layers.
@@ -184,18 +188,18 @@ class WassersteinGAN:
         self.optimizers = make_optimizers(self.networks, learning_rate)
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
-        for _ in range(self.critic_steps):
-            yield Phase("D", ("critic",), self.critic_loss)
-        yield Phase("G", ("generator",), self.generator_loss)
+        yield Phase("D", ("critic",), self.critic_loss)
+        if (step + 1) % self.critic_steps == 0:
+            yield Phase("G", ("generator",), self.generator_loss)
 
     def critic_loss(self, batch: PointBatch) -> tuple[Tensor, Terms]:
         """E[D(fake)] - E[D(real)] + λ E[(||∇D|| - 1)²]."""
         D, real = self.networks["critic"], batch.image
         with torch.no_grad():
             fake = generated(self.networks, batch)
-        assert batch.draws is not None
+        assert batch.uniforms is not None
         loss = wasserstein_critic_loss(D(real), D(fake))
-        penalty = gradient_penalty(D, real, fake, batch.draws[:, 0])
+        penalty = gradient_penalty(D, real, fake, batch.uniforms[:, 0])
         return loss + self.lambda_gp * penalty, {"distance": -loss, "penalty": penalty}
 
     def generator_loss(self, batch: PointBatch) -> tuple[Tensor, Terms]:
@@ -208,6 +212,8 @@ class NonSaturatingGAN:
     """The game of Goodfellow et al. as it is played: cross-entropy, and a generator that wants its
     points called real.
     """
+
+    n_uniforms = 3  # as `WassersteinGAN`; there is no penalty, so the first is not used
 
     def __init__(
         self,
@@ -223,9 +229,9 @@ class NonSaturatingGAN:
         self.optimizers = make_optimizers(self.networks, learning_rate)
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
-        for _ in range(self.critic_steps):
-            yield Phase("D", ("critic",), self.critic_loss)
-        yield Phase("G", ("generator",), self.generator_loss)
+        yield Phase("D", ("critic",), self.critic_loss)
+        if (step + 1) % self.critic_steps == 0:
+            yield Phase("G", ("generator",), self.generator_loss)
 
     def critic_loss(self, batch: PointBatch) -> tuple[Tensor, Terms]:
         """-E[log σ(D(real))] - E[log(1 - σ(D(fake)))]."""
@@ -277,8 +283,8 @@ def sample(
     networks: Mapping[str, nn.Module], n: int = 1000, seed: int = 0
 ) -> Float[Tensor, "n 2 1 1"]:
     """n generated points; the same seed gives the same noise to every generator."""
-    draws = torch.rand(n, 3, generator=generator("sample", seed))
-    points: Tensor = networks["generator"](noise(draws))
+    uniforms = torch.rand(n, 3, generator=generator("sample", seed))
+    points: Tensor = networks["generator"](noise(uniforms))
     return points
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cxrtut.engine.order import balanced, generator, seeded, shuffled, split_by, uniforms
+from cxrtut.randomness import balanced, generator, seeded, shuffled, split_by, uniforms
 
 
 def test_an_epoch_has_every_row_once_in_an_order_of_its_own():

@@ -11,7 +11,7 @@ import torch
 from cxrtut.data.decode import decode_image
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom
 from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.experiments import realism
+from cxrtut.foundations import radiograph
 
 REAL = os.environ.get("CXRTUT_REAL_DATA")
 needs_real_images = pytest.mark.skipif(not REAL, reason="CXRTUT_REAL_DATA is not set")
@@ -20,8 +20,8 @@ needs_real_images = pytest.mark.skipif(not REAL, reason="CXRTUT_REAL_DATA is not
 def test_rank_equalising_forgets_every_monotone_change_of_display():
     image = torch.rand(2, 1, 16, 16) * 2 - 1
     changed = torch.exp(2 * image) - 1
-    equal = realism.rank_equalise(image)
-    assert torch.equal(equal, realism.rank_equalise(changed))
+    equal = radiograph.rank_equalise(image)
+    assert torch.equal(equal, radiograph.rank_equalise(changed))
     assert equal.amin() == -1 and equal.amax() == 1
     assert torch.equal(equal.flatten(1).argsort(1), image.flatten(1).argsort(1))
 
@@ -29,7 +29,7 @@ def test_rank_equalising_forgets_every_monotone_change_of_display():
 def test_white_noise_has_a_flat_spectrum_and_unrelated_images():
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(64, 1, 256, 256, generator=generator) * 2 - 1
-    found = realism.image_statistics(noise)
+    found = radiograph.image_statistics(noise)
     assert abs(found["mean"] - 0.5) < 0.01
     assert abs(found["sd within an image"] - 12**-0.5) < 0.01
     assert abs(found["spectral slope 32-110"]) < 0.05
@@ -38,7 +38,7 @@ def test_white_noise_has_a_flat_spectrum_and_unrelated_images():
 
 def test_a_copy_of_one_image_correlates_perfectly():
     image = (torch.rand(1, 1, 256, 256) * 2 - 1).expand(4, -1, -1, -1)
-    assert realism.image_statistics(image)["pairwise correlation"] > 0.999
+    assert radiograph.image_statistics(image)["pairwise correlation"] > 0.999
 
 
 class Knows(torch.nn.Module):
@@ -68,7 +68,7 @@ def coded_store(n: int, size: int = 256) -> tuple[ArrayStore, np.ndarray]:
 
 def test_a_network_that_knows_the_labels_scores_one_in_every_class():
     store, labels = coded_store(60)
-    table = realism.evaluate_on_real(Knows(), store, size=32, device="cpu")
+    table = radiograph.evaluate_on_real(Knows(), store, size=32, device="cpu")
     healthy = ~labels.any(1)
     pa = np.arange(60) % 3 > 0
     for k, row in enumerate(table):
@@ -80,7 +80,7 @@ def test_a_network_that_knows_the_labels_scores_one_in_every_class():
 
 def test_training_on_phantoms_beats_the_best_constant_answer():
     lines: list[str] = []
-    network = realism.train_on_phantoms(
+    network = radiograph.train_on_phantoms(
         n=96, size=32, steps=200, batch_size=16, seed=0, preset=PRESETS["easy"], device="cpu",
         progress=lines.append,
     )  # fmt: skip
@@ -89,7 +89,7 @@ def test_training_on_phantoms_beats_the_best_constant_answer():
     rate = label.mean(0).clamp(1e-6, 1 - 1e-6)
     constant = -(rate * rate.log() + (1 - rate) * (1 - rate).log()).mean()
     assert float(lines[-1].split()[-1]) < 0.8 * float(constant)
-    known = realism.evaluate_on_phantoms(
+    known = radiograph.evaluate_on_phantoms(
         network, size=32, n=200, seed=0, preset=PRESETS["easy"], device="cpu"
     )
     assert known["Cardiomegaly"] > 0.8, "the easiest finding, on patients it has not seen"
@@ -98,7 +98,7 @@ def test_training_on_phantoms_beats_the_best_constant_answer():
 def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatch):
     store, _ = coded_store(40)
     monkeypatch.setattr(ArrayStore, "open", lambda path: store)
-    record = realism.measure(
+    record = radiograph.measure(
         "anywhere", size=32, n=16, steps=2, batch_size=4, seeds=2, progress=lambda line: None
     )
     row = record["sim to real"][1]
@@ -106,11 +106,11 @@ def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatc
     assert row["auroc all"] == pytest.approx(np.mean(row["auroc all by seed"]))
     assert record["settings"]["seeds"] == 2
     assert record["real data"]["fingerprint"] == store.fingerprint
-    table = realism.transfer_table(record)
+    table = radiograph.transfer_table(record)
     assert [line["class"] for line in table] == list(CLASSES)
     low, high = (float(v) for v in table[1]["seeds"].split("–"))
     assert low <= table[1]["AUROC"] + 0.005 and table[1]["AUROC"] - 0.005 <= high
-    statistics = realism.statistics_table(record)
+    statistics = radiograph.statistics_table(record)
     assert {"mean", "pairwise correlation"} <= {line["of images"] for line in statistics}
     assert statistics[0]["real"] == record["image statistics"]["real"]["mean"]
 
@@ -127,13 +127,13 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_training(monkeypatch)
     ):
         monkeypatch.setattr(ArrayStore, "open", lambda path, store=store: store)
         with pytest.raises(StoreError, match=message):
-            realism.measure("anywhere", progress=lambda line: pytest.fail(line))
+            radiograph.measure("anywhere", progress=lambda line: pytest.fail(line))
 
 
 def test_equal_grey_levels_share_a_rank():
     image = torch.rand(1, 1, 8, 8)
     image[..., :3] = -1.0
-    equal = realism.rank_equalise(image)
+    equal = radiograph.rank_equalise(image)
     assert len(equal[..., :3].unique()) == 1
     assert abs(float(equal.mean())) < 1e-6
 
@@ -143,8 +143,8 @@ def test_simulated_images_have_the_statistics_of_real_ones():
     """Figures of the specification: mean .515 against .533, sd within .219 against .227, slopes."""
     files = sorted((Path(REAL) / "nih_cxr" / "images").iterdir())[::12][:96]
     pixels = np.stack([decode_image(file) for file in files]).reshape(-1, 1, 256, 256)
-    real = realism.image_statistics(torch.from_numpy(pixels).float() / 127.5 - 1)
-    simulated = realism.phantom_statistics(64, size=256, seed=3)
+    real = radiograph.image_statistics(torch.from_numpy(pixels).float() / 127.5 - 1)
+    simulated = radiograph.phantom_statistics(64, size=256, seed=3)
     assert abs(real["mean"] - simulated["mean"]) < 0.05
     assert abs(real["sd within an image"] - simulated["sd within an image"]) < 0.03
     assert abs(real["sd of the image mean"] - simulated["sd of the image mean"]) < 0.03

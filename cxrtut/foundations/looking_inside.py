@@ -18,18 +18,18 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut.baselines.classifier import NormalOrNot, predict
+from cxrtut.baselines.classifier import BinaryClassifierTask, predict
 from cxrtut.data.feed import Feed
 from cxrtut.data.phantom import ChestPhantom, Confounder, PhantomSample
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.engine.loop import train
-from cxrtut.engine.order import balanced, seeded, split_by
 from cxrtut.engine.schedules import cosine_decay
 from cxrtut.engine.task import Report
+from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.metrics.classification import auroc
 from cxrtut.nn.backbones import ResNet10
-from cxrtut.nn.evaluation import evaluating
+from cxrtut.randomness import balanced, seeded, split_by
 
 DISEASE = "Pneumonia"
 SHORTCUT = Confounder(disease=DISEASE, with_disease=0.9, without=0.1)
@@ -102,12 +102,11 @@ def trained_on(
         classifier = ResNet10(width=training.width, stride=8)
     rate = partial(cosine_decay, steps=training.steps, warm_up=training.warm_up)
     train(
-        NormalOrNot(classifier, learning_rate=training.learning_rate),
+        BinaryClassifierTask(classifier, learning_rate=training.learning_rate, rate=rate),
         Feed(store, order),
         steps=training.steps,
         batch_size=training.batch_size,
         seed=seed,
-        schedule=lambda step: {"classifier": rate(step)},
         callbacks=callbacks,
     )
     return classifier.eval()

@@ -10,7 +10,7 @@ from torch import nn
 
 
 @contextmanager
-def fast_kernels(device: torch.device, networks: Iterable[nn.Module]) -> Iterator[None]:
+def performance_settings(device: torch.device, networks: Iterable[nn.Module]) -> Iterator[None]:
     """On CUDA: TensorFloat-32 for float32 products, cuDNN's fastest algorithm for each shape, and
     networks in the memory layout that convolutions like best. The global settings are put back.
     """

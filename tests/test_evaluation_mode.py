@@ -1,7 +1,7 @@
 import pytest
 from torch import nn
 
-from cxrtut.nn.evaluation import evaluating
+from cxrtut.evaluation_mode import evaluating
 
 
 @pytest.mark.parametrize("mode", [True, False])

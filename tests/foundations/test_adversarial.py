@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cxrtut.baselines import point_gan
-from cxrtut.baselines.point_gan import (
+from cxrtut.engine.loop import train
+from cxrtut.engine.task import Data, Task, check_task
+from cxrtut.foundations import adversarial
+from cxrtut.foundations.adversarial import (
     LIMIT,
     CriticAlone,
     DiscriminatorAlone,
@@ -19,8 +21,6 @@ from cxrtut.baselines.point_gan import (
     SaturatingGAN,
     WassersteinGAN,
 )
-from cxrtut.engine.loop import train
-from cxrtut.engine.task import Data, Task, check_task
 from cxrtut.losses.adversarial import non_saturating_generator_loss, wasserstein_generator_loss
 from cxrtut.losses.gradient_penalty import gradient_penalty
 
@@ -28,8 +28,8 @@ GAMES = (WassersteinGAN, NonSaturatingGAN, SaturatingGAN, CriticAlone, Discrimin
 
 
 def batch_of(n: int = 32) -> PointBatch:
-    draws = torch.rand(n, 4, generator=torch.Generator().manual_seed(5))
-    return PointBatch(Ring().points(n, "test"), draws)
+    uniforms = torch.rand(n, 4, generator=torch.Generator().manual_seed(5))
+    return PointBatch(Ring().points(n, "test"), uniforms)
 
 
 def weights(network: nn.Module) -> Tensor:
@@ -115,9 +115,10 @@ def test_a_game_is_what_the_loop_takes(game: type) -> None:
 
 @pytest.mark.parametrize("game", [WassersteinGAN, NonSaturatingGAN, SaturatingGAN])
 def test_the_critic_moves_as_often_as_it_is_told_then_the_generator(game: type) -> None:
-    phases = list(game(critic_steps=3).phases(0, 0))
-    assert [phase.name for phase in phases] == ["D", "D", "D", "G"]
-    assert [phase.updates for phase in phases] == [("critic",)] * 3 + [("generator",)]
+    task = game(critic_steps=3)
+    steps = [[(p.name, *p.updates) for p in task.phases(step, 0)] for step in range(6)]
+    d, g = ("D", "critic"), ("G", "generator")
+    assert steps == [[d], [d], [d, g]] * 2
 
 
 @pytest.mark.parametrize("game", [CriticAlone, DiscriminatorAlone])
@@ -143,11 +144,11 @@ def test_the_critics_loss_sends_no_gradient_to_the_generator(game: type) -> None
 def test_the_wasserstein_critic_has_its_printed_loss() -> None:
     task, batch = WassersteinGAN(lambda_gp=3.0), batch_of()
     D, G = task.networks["critic"], task.networks["generator"]
-    assert batch.draws is not None
-    z = torch.stack([2 * batch.draws[:, 1] - 1, 2 * batch.draws[:, 2] - 1], 1)
+    assert batch.uniforms is not None
+    z = torch.stack([2 * batch.uniforms[:, 1] - 1, 2 * batch.uniforms[:, 2] - 1], 1)
     fake = G(z).detach()
     expected = D(fake).mean() - D(batch.image).mean()
-    penalty = gradient_penalty(D, batch.image, fake, batch.draws[:, 0])
+    penalty = gradient_penalty(D, batch.image, fake, batch.uniforms[:, 0])
     loss, terms = task.critic_loss(batch)
     torch.testing.assert_close(loss, expected + 3 * penalty)
     torch.testing.assert_close(terms["distance"], -expected)
@@ -158,7 +159,7 @@ def test_the_first_game_and_its_saturating_twin_differ_in_the_generators_loss_al
     first, twin, batch = NonSaturatingGAN(), SaturatingGAN(), batch_of()
     torch.testing.assert_close(first.critic_loss(batch)[0], twin.critic_loss(batch)[0])
     G, D = first.networks["generator"], first.networks["critic"]
-    probability = torch.sigmoid(D(point_gan.generated(first.networks, batch)))
+    probability = torch.sigmoid(D(adversarial.generated(first.networks, batch)))
     torch.testing.assert_close(first.generator_loss(batch)[0], -probability.log().mean())
     torch.testing.assert_close(twin.generator_loss(batch)[0], (1 - probability).log().mean())
     assert G is not twin.networks["generator"]
@@ -172,8 +173,8 @@ def test_weights_belong_to_the_seed_and_leave_the_global_generator_alone() -> No
 
 
 def test_noise_fills_the_square_and_shares_no_column_with_the_mixing() -> None:
-    draws = torch.tensor([[0.3, 0.0, 1.0, 0.9], [0.3, 0.5, 0.25, 0.9]])
-    assert point_gan.noise(draws).tolist() == [[-1.0, 1.0], [0.0, -0.5]]
+    uniforms = torch.tensor([[0.3, 0.0, 1.0, 0.9], [0.3, 0.5, 0.25, 0.9]])
+    assert adversarial.noise(uniforms).tolist() == [[-1.0, 1.0], [0.0, -0.5]]
 
 
 @pytest.mark.parametrize("lambda_gp", [10.0, 1.0])
@@ -196,9 +197,9 @@ def test_without_penalty_the_critic_claims_more_and_more() -> None:
 
 def test_a_game_of_two_modes_reaches_both() -> None:
     ring, task = Ring(n_modes=2, spread=0.15), NonSaturatingGAN(critic_steps=3)
-    assert not ring.modes_reached(point_gan.sample(task.networks)).any()
+    assert not ring.modes_reached(adversarial.sample(task.networks)).any()
     train(task, ring, steps=200, batch_size=64, report_every=100)
-    assert ring.modes_reached(point_gan.sample(task.networks)).all()
+    assert ring.modes_reached(adversarial.sample(task.networks)).all()
 
 
 # Its numbers
@@ -207,7 +208,7 @@ def test_a_game_of_two_modes_reaches_both() -> None:
 def test_the_saturating_loss_is_the_logarithm_of_being_called_a_fake() -> None:
     logit = torch.tensor([-2.0, 0.0, 3.0])
     expected = torch.log(1 - torch.sigmoid(logit)).mean()
-    torch.testing.assert_close(point_gan.saturating_generator_loss(logit), expected)
+    torch.testing.assert_close(adversarial.saturating_generator_loss(logit), expected)
 
 
 def test_the_saturating_loss_gives_up_where_the_other_pulls() -> None:
@@ -215,9 +216,9 @@ def test_the_saturating_loss_gives_up_where_the_other_pulls() -> None:
     critic = plane_critic(3.0, 4.0)
     critic.append(Shift(-20.0))
     networks = {**WassersteinGAN().networks, "critic": critic}
-    assert point_gan.pull(networks, point_gan.saturating_generator_loss) < 1e-6
-    assert point_gan.pull(networks, non_saturating_generator_loss) == pytest.approx(5, rel=1e-4)
-    assert point_gan.pull(networks, wasserstein_generator_loss) == pytest.approx(5, rel=1e-4)
+    assert adversarial.pull(networks, adversarial.saturating_generator_loss) < 1e-6
+    assert adversarial.pull(networks, non_saturating_generator_loss) == pytest.approx(5, rel=1e-4)
+    assert adversarial.pull(networks, wasserstein_generator_loss) == pytest.approx(5, rel=1e-4)
 
 
 class Shift(nn.Module):
@@ -230,14 +231,14 @@ class Shift(nn.Module):
 
 
 def test_the_surface_of_a_linear_critic_is_a_ramp_with_low_y_first() -> None:
-    height = point_gan.surface(plane_critic(1.0, 10.0), 3)
+    height = adversarial.surface(plane_critic(1.0, 10.0), 3)
     line = [-LIMIT, 0.0, LIMIT]
     expected = torch.tensor([[x + 10 * y for x in line] for y in line])
     torch.testing.assert_close(height, expected)
 
 
 def test_the_slope_is_the_length_of_the_gradient() -> None:
-    slope = point_gan.slope(plane_critic(3.0, -4.0), 5)
+    slope = adversarial.slope(plane_critic(3.0, -4.0), 5)
     torch.testing.assert_close(slope, torch.full((5, 5), hypot(3.0, 4.0)))
 
 
@@ -247,8 +248,8 @@ def test_a_film_remembers_the_beginning_and_every_report() -> None:
     train(task, Ring(), steps=4, batch_size=16, report_every=2, callbacks=[film])
     assert [frame.step for frame in film.frames] == [0, 2, 4]
     assert not torch.equal(film.frames[0].fake, film.frames[2].fake)
-    assert torch.equal(film.frames[2].fake, point_gan.sample(task.networks, 400))
-    assert torch.equal(film.frames[2].surface, point_gan.surface(task.networks["critic"]))
+    assert torch.equal(film.frames[2].fake, adversarial.sample(task.networks, 400))
+    assert torch.equal(film.frames[2].surface, adversarial.surface(task.networks["critic"]))
 
 
 def test_a_game_is_measured_by_modes_points_and_slope() -> None:
@@ -257,12 +258,12 @@ def test_a_game_is_measured_by_modes_points_and_slope() -> None:
             return Ring().points(len(z), "perfect")
 
     networks = {"generator": Perfect(), "critic": plane_critic(0.0, 2.0)}
-    told = point_gan.measured(networks, Ring())
+    told = adversarial.measured(networks, Ring())
     assert told["modes"] == 8 and told["median slope"] == pytest.approx(2)
     assert 0.97 < told["near a mode"] <= 1
 
 
 def test_the_engine_can_fill_the_draws_of_a_batch() -> None:
     batch = next(Ring().batches(batch_size=4, seed=0))
-    assert batch.draws is None
-    assert replace(batch, draws=torch.rand(4, 4)).image is batch.image
+    assert batch.uniforms is None
+    assert replace(batch, uniforms=torch.rand(4, 4)).image is batch.image

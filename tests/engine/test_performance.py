@@ -7,14 +7,14 @@ from torch import nn
 
 from cxrtut.engine import phase_step
 from cxrtut.engine.distributed import Ranks
-from cxrtut.engine.kernels import fast_kernels
+from cxrtut.engine.performance import performance_settings
 from cxrtut.engine.precision import Precision
 
 
 def test_on_a_cpu_nothing_is_changed():
     network = nn.Conv2d(1, 2, 3)
     before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
-    with fast_kernels(torch.device("cpu"), [network]):
+    with performance_settings(torch.device("cpu"), [network]):
         assert (torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()) == before
         assert network.weight.is_contiguous()
 
@@ -22,7 +22,7 @@ def test_on_a_cpu_nothing_is_changed():
 def test_for_a_gpu_the_settings_are_made_and_put_back_also_after_an_error():
     network = nn.Conv2d(4, 2, 3)
     before = torch.backends.cudnn.benchmark, torch.get_float32_matmul_precision()
-    with pytest.raises(KeyError), fast_kernels(torch.device("cuda"), [network]):
+    with pytest.raises(KeyError), performance_settings(torch.device("cuda"), [network]):
         assert torch.backends.cudnn.benchmark and torch.get_float32_matmul_precision() == "high"
         assert network.weight.is_contiguous(memory_format=torch.channels_last)
         raise KeyError
@@ -33,5 +33,5 @@ def test_scaled_gradients_cannot_be_captured():
     steps = phase_step.PhaseStep(
         ToyGAN(), torch.device("cpu"), Precision("cuda", torch.float16), Ranks()
     )
-    with pytest.raises(ValueError, match="capture: expected float32 or bfloat16, got float16"):
-        phase_step.Captured(steps)
+    with pytest.raises(ValueError, match="cuda_graphs: expected float32 or bfloat16, got float16"):
+        phase_step.CudaGraphRunner(steps)

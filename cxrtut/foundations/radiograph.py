@@ -25,9 +25,9 @@ from cxrtut import __version__
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Preset
 from cxrtut.data.sample import from_uint8
 from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.engine.order import generator
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 from cxrtut.nn.backbones import ResNet10
+from cxrtut.randomness import generator
 
 SEVERITIES = (1.0, 2.2)  # real images of a label show anything from subtle to severe disease
 STRIDE = 16  # of the classifier's last feature map

@@ -1,0 +1,1 @@
+"""The code of the chapters in `book/foundations`, named as there."""

@@ -8,7 +8,7 @@ Equations, by what they say
     attention mining: hot places are dropped, and f without
         them is classified again                              `hot`, `AttentionMining.loss`
     knowledge preservation, ||S - S_before||²                 `AttentionMining.loss`, the KP term
-    one map of all rounds                                     `AttentionMining.read`
+    one map of all rounds                                     `AttentionMining.maps_and_logits`
 
 Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
 it; its printed equations were not compared. The map above has therefore no numbers, and every
@@ -34,11 +34,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.probability import probabilities
 
 
 def class_maps(
@@ -98,6 +100,9 @@ class AttentionMining:
         self,
         classifier: nn.Module,
         *,
+        classes: tuple[str, ...],
+        size: int,
+        channels: int = 1,
         rounds: int = 2,
         drop: float = 0.5,
         lambda_kp: float = 0.5,
@@ -107,6 +112,9 @@ class AttentionMining:
         Args:
             classifier: trained, on its device: `features` (B, c, h, w), and `classifier`, a linear
                 layer on their mean. It is copied here, so train it before.
+            classes: one for each logit.
+            size: of the images, pixels.
+            channels: of the images.
             rounds: how often the image is classified; 1 hides nothing.
             drop: fraction of a normalised map in [0, 1) above which a place is hidden.
             lambda_kp: weight of the knowledge preservation.
@@ -126,6 +134,7 @@ class AttentionMining:
         if not isinstance(last, nn.Linear):
             raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
         self.rounds, self.drop, self.lambda_kp = rounds, drop, lambda_kp
+        self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
             "preserved": preserved(classifier),
@@ -167,8 +176,16 @@ class AttentionMining:
         terms = {"first": losses[0], "last": losses[-1], "KP": kp}
         return classification + self.lambda_kp * kp, terms
 
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
+        maps, logits = self.maps_and_logits(images)
+        height, width = images.shape[-2:]
+        return Prediction(
+            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+        )
+
     @torch.no_grad()
-    def read(
+    def maps_and_logits(
         self, images: Float[Tensor, "N C H W"], batch_size: int = 64
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Maps in [0, 1] of all rounds together, and logits of the whole image, in evaluation mode;
@@ -185,11 +202,11 @@ class AttentionMining:
         """
         C = self.networks["classifier"]
         with evaluating(C):
-            parts = [self._read(C, part) for part in images.split(batch_size)]
+            parts = [self._maps_and_logits(C, part) for part in images.split(batch_size)]
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
 
-    def _read(self, C: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps_and_logits(self, C: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         maps, bias = class_maps(C, images)
         first = maps.mean((2, 3)) + bias
         keep, combined = torch.ones_like(maps, dtype=torch.bool), torch.zeros_like(maps)

@@ -9,7 +9,7 @@ Equations
     (3)  the same with x* subtracted in the exponent                   `lse_pooling`
 Steps
     Section 3.1, "prediction layer" on the pooled features             `ChestXray8.loss`
-    Section 3.2, activations times the weights of the prediction layer `ChestXray8.read`
+    Section 3.2, activations times the weights of the prediction layer `ChestXray8.maps_and_logits`
 
 Reading: a transition layer brings the last features of four different networks to one form, and
 "is usually required". We have one network, so its last features are pooled directly.
@@ -27,11 +27,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.probability import probabilities
 
 
 def lse_pooling(features: Float[Tensor, "B c h w"], r: float = 10.0) -> Float[Tensor, "B c"]:
@@ -59,12 +61,22 @@ class ChestXray8:
     n_uniforms = 0
 
     def __init__(
-        self, classifier: nn.Module, *, r: float = 10.0, learning_rate: float = 1e-4
+        self,
+        classifier: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        size: int,
+        channels: int = 1,
+        r: float = 10.0,
+        learning_rate: float = 1e-4,
     ) -> None:
         """
         Args:
             classifier: on its device; `features` gives (B, c, h, w), `classifier` is one linear
                 layer. Its own pooling is not used.
+            classes: one for each logit.
+            size: of the images, pixels.
+            channels: of the images.
             r: of the pooling; 10 is the paper's best of 0.1 to 12.
             learning_rate: of Adam.
 
@@ -81,6 +93,7 @@ class ChestXray8:
             raise ValueError(f"r: expected a positive finite number, got {r}")
         self.features, self.prediction = classifier.get_submodule("features"), prediction
         self.r = r
+        self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {"classifier": classifier}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
@@ -94,8 +107,16 @@ class ChestXray8:
         pooled = lse_pooling(self.features(batch.image).float(), self.r)
         return weighted_bce_loss(self.prediction(pooled).float(), batch.label_vector), {}
 
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
+        maps, logits = self.maps_and_logits(images)
+        height, width = images.shape[-2:]
+        return Prediction(
+            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+        )
+
     @torch.no_grad()
-    def read(
+    def maps_and_logits(
         self, images: Float[Tensor, "N C H W"], batch_size: int = 64
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Heat maps and logits in evaluation mode; the mode is put back.

@@ -1,4 +1,4 @@
-"""A classifier of images, to look into: the comparators CAM and Grad-CAM begin with one."""
+"""A classifier of images, to look into by class activation maps (CAM, Grad-CAM)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.schedules import constant
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
+from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.gradcam import grad_cam
+from cxrtut.localize.heatmap import resize_heatmap
+from cxrtut.nn.probability import probabilities
 
 
 class BinaryClassifierTask:
@@ -95,8 +99,62 @@ class MultiLabelTask:
         return F.binary_cross_entropy_with_logits(logits, batch.label_vector), {}
 
 
+class ActivationMaps:
+    """A classifier of normal and abnormal images as a system: its probability of "abnormal", and
+    CAM or Grad-CAM of that class.
+
+    Networks: `classifier`.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        classes: tuple[str, ...],
+        *,
+        size: int,
+        channels: int,
+        layer: str | None = None,
+    ) -> None:
+        """
+        Args:
+            classifier: images to logits (B, 2). For CAM, `features` gives (B, c, h, w) and
+                `classifier` is one linear layer on their mean.
+            classes: the diseases that it calls abnormal; they share one heat map.
+            size: of the images, pixels.
+            channels: of the images.
+            layer: where Grad-CAM looks, a name within `classifier.features`; None is CAM.
+        """
+        self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
+        self.size, self.channels, self.layer = size, channels, layer
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The heat map is S - min S of CAM, in logits; Grad-CAM has no negative values as it is."""
+        parts = [self._predict(part) for part in images.split(64)]
+        scores, maps = (torch.cat(found) for found in zip(*parts, strict=True))
+        return Prediction(scores=scores, heatmap=maps)
+
+    def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        network, size = self.networks["classifier"], (images.shape[-2], images.shape[-1])
+        logits = logits_of(network, images)
+        scores = probabilities((logits[:, 1] - logits[:, 0])[:, None])
+        features = network.get_submodule("features")
+        with evaluating(network):
+            if self.layer is None:
+                linear = network.get_submodule("classifier")
+                assert isinstance(linear, nn.Linear)
+                with torch.no_grad():
+                    maps = class_activation_map(features(images), linear.weight)[:, 1:2]
+            else:
+                abnormal = torch.ones(len(images), dtype=torch.int64, device=images.device)
+                layer = features.get_submodule(self.layer)
+                maps = grad_cam(network, layer, images, abnormal)[:, None]
+        heat = resize_heatmap(maps[:, 0], size)[:, None]
+        return scores, heat - heat.amin((2, 3), keepdim=True).clamp_max(0)
+
+
 @torch.no_grad()
-def predict(
+def logits_of(
     classifier: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> Float[Tensor, "N K"]:
     """Logits in evaluation mode; the mode is put back."""

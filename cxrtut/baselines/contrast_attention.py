@@ -34,12 +34,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.probability import probabilities
 
 POOLING = ("mean", "noisy-or")
 
@@ -101,19 +103,29 @@ def _take_the_size(
 class ContrastAttention:
     """A classifier of patches, on features that are attended where they differ from a normal one's.
 
-    Networks: `classifier`, which moves; `reference`, the normal features for `read`, which has
-    neither parameters nor an optimiser. A checkpoint holds both.
+    Networks: `classifier`, which moves; `reference`, the normal features for `maps_and_logits`,
+    which has neither parameters nor an optimiser. A checkpoint holds both.
     """
 
     n_uniforms = 0
 
     def __init__(
-        self, classifier: nn.Module, *, pooling: str = "mean", learning_rate: float = 1e-4
+        self,
+        classifier: nn.Module,
+        *,
+        classes: tuple[str, ...],
+        size: int,
+        channels: int = 1,
+        pooling: str = "mean",
+        learning_rate: float = 1e-4,
     ) -> None:
         """
         Args:
             classifier: on its device: `features` (B, c, h, w), and `classifier`, a linear layer,
                 which serves as the 1x1 convolution.
+            classes: one for each logit.
+            size: of the images, pixels.
+            channels: of the images.
             pooling: see `image_logits`.
             learning_rate: of Adam.
 
@@ -127,6 +139,7 @@ class ContrastAttention:
         if not isinstance(last, nn.Linear):
             raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
         self.pooling = pooling
+        self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
             "reference": Reference(last.in_features, last.weight.device),
@@ -157,7 +170,7 @@ class ContrastAttention:
     @torch.no_grad()
     def set_reference(self, normal_images: Float[Tensor, "N C H W"], batch_size: int = 64) -> None:
         """Keeps the mean features of normal images, aligned as those that will be read, as the
-        partner of every image in `read`. Evaluation mode; the mode is put back.
+        partner of every image in `maps_and_logits`. Evaluation mode; the mode is put back.
 
         They are the features of the classifier as it is now: call this after training.
 
@@ -177,8 +190,16 @@ class ContrastAttention:
         assert isinstance(reference, Reference) and isinstance(total, Tensor)
         reference.mean = total / len(normal_images)
 
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
+        maps, logits = self.maps_and_logits(images)
+        height, width = images.shape[-2:]
+        return Prediction(
+            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+        )
+
     @torch.no_grad()
-    def read(
+    def maps_and_logits(
         self, images: Float[Tensor, "N C H W"], batch_size: int = 64
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Patch logits as maps, and the images' logits, each image beside the reference.
@@ -192,11 +213,13 @@ class ContrastAttention:
         if not reference.mean.numel():
             raise ValueError("expected a reference of normal images: call set_reference before")
         with evaluating(self.networks["classifier"]):
-            parts = [self._read(part, reference.mean) for part in images.split(batch_size)]
+            parts = [
+                self._maps_and_logits(part, reference.mean) for part in images.split(batch_size)
+            ]
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
 
-    def _read(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
+    def _maps_and_logits(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
         features = self._features(images)
         if features.shape[1:] != normal.shape[1:]:
             raise ValueError(

@@ -34,11 +34,13 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
+from cxrtut.nn.probability import probabilities
 
 
 def patches_in_boxes(
@@ -105,6 +107,9 @@ class LimitedSupervision:
         self,
         classifier: nn.Module,
         *,
+        classes: tuple[str, ...],
+        size: int,
+        channels: int = 1,
         lambda_bbox: float = 5.0,
         lowest: float = 0.98,
         learning_rate: float = 1e-4,
@@ -113,6 +118,9 @@ class LimitedSupervision:
         Args:
             classifier: on its device; `features` gives (B, c, P, P), `classifier` is one linear
                 layer with a bias.
+            classes: one for each logit.
+            size: of the images, pixels.
+            channels: of the images.
             lambda_bbox: weight of an image and disease with a box.
             lowest: what a patch probability of 0 becomes in training.
             learning_rate: of Adam.
@@ -133,6 +141,7 @@ class LimitedSupervision:
             raise ValueError(f"lambda_bbox: expected no less than 0, got {lambda_bbox}")
         self.features, self.prediction = classifier.get_submodule("features"), prediction
         self.lambda_bbox, self.lowest = lambda_bbox, lowest
+        self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {"classifier": classifier}
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
@@ -166,8 +175,16 @@ class LimitedSupervision:
         box, label = self.lambda_bbox * with_box.mean(), without.mean()
         return box + label, {"box": box, "label": label}
 
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
+        maps, logits = self.maps_and_logits(images)
+        height, width = images.shape[-2:]
+        return Prediction(
+            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+        )
+
     @torch.no_grad()
-    def read(
+    def maps_and_logits(
         self, images: Float[Tensor, "N C H W"], batch_size: int = 64
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Patch probabilities and the logits of the images, in evaluation mode; the mode is put

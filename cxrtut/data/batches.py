@@ -14,15 +14,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from cxrtut.data.resident import ResidentStore
+from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
+from cxrtut.data.view import StoreView
 
 _BLOCKS_AHEAD = 2
 
 
 def batches(
-    source: ArrayStore | ResidentStore,
+    source: ArrayStore | StoreView | DeviceStore,
     order: Int[Tensor, "n"],
     batch_size: int,
     device: str | torch.device = "cpu",
@@ -60,11 +61,11 @@ def batches(
         raise IndexError(f"order: expected rows in [0, {len(source)}), got {low} ... {high}")
     order = order[start * batch_size :]
     device = torch.device(device)
-    if isinstance(source, ResidentStore):
-        return _resident_batches(source, order, batch_size)
+    if isinstance(source, DeviceStore):
+        return _batches_on_device(source, order, batch_size)
     limit = default_memory_limit(device) if memory_limit is None else memory_limit
-    if source.nbytes <= limit or (memory_limit is None and source.is_resident(device)):
-        return _resident_batches(source.on_device(device), order, batch_size)
+    if source.nbytes <= limit or (memory_limit is None and source.is_on_device(device)):
+        return _batches_on_device(source.on_device(device), order, batch_size)
     per_block = max(1, block_rows // batch_size) * batch_size
     return _streamed_batches(source, order.cpu(), batch_size, device, per_block)
 
@@ -81,8 +82,8 @@ def default_memory_limit(device: str | torch.device) -> int:
         return 2 << 30
 
 
-def _resident_batches(
-    resident: ResidentStore, order: Int[Tensor, "n"], batch_size: int
+def _batches_on_device(
+    resident: DeviceStore, order: Int[Tensor, "n"], batch_size: int
 ) -> Iterator[Batch]:
     order = order.to(resident.device)
     for first in range(0, len(order), batch_size):
@@ -90,16 +91,16 @@ def _resident_batches(
 
 
 def _streamed_batches(
-    store: ArrayStore,
+    store: ArrayStore | StoreView,
     order: Int[Tensor, "n"],
     batch_size: int,
     device: torch.device,
     per_block: int,
 ) -> Iterator[Batch]:
-    blocks: queue.Queue[ResidentStore | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
+    blocks: queue.Queue[DeviceStore | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
     stop = threading.Event()
 
-    def hand_over(item: ResidentStore | BaseException | None) -> None:
+    def hand_over(item: DeviceStore | BaseException | None) -> None:
         while not stop.is_set():
             try:
                 return blocks.put(item, timeout=0.05)
@@ -127,7 +128,7 @@ def _streamed_batches(
         while (item := blocks.get()) is not None:
             if isinstance(item, BaseException):
                 raise item
-            block = item.moved(lambda tensor: tensor.to(device, non_blocking=True))
+            block = store.narrowed(item.moved(lambda tensor: tensor.to(device, non_blocking=True)))
             positions = torch.arange(len(block), device=device)
             for first in range(0, len(block), batch_size):
                 yield block.batch(positions[first : first + batch_size])

@@ -28,8 +28,8 @@ from cxrtut.data.decode import (
     fit_mask,
     fit_square,
 )
+from cxrtut.data.device_store import pack_masks
 from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
-from cxrtut.data.resident import pack_masks
 from cxrtut.data.source_tables import (
     SourceError,
     check_folders,

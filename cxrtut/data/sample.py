@@ -1,16 +1,17 @@
-"""The data contract: what a batch is, whatever source it came from.
+"""The contracts: what a batch is, whatever source it came from, and what a system says of images.
 
 Every data source of the book (radiographs, fundus photographs, skin, the simulated radiograph)
 hands out the same `Batch`. Images are float32 in [-1, 1]; files and stores hold uint8. `to_uint8`
 and `from_uint8` are the one place where the two meet.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+from torch import Tensor, nn
 
 PADDING = -1
 """The class index in `Batch.box_label` of a box that is not there."""
@@ -62,6 +63,76 @@ class Batch:
         """The boxes (n, 4) and class indices (n,) of image `i`, without the padding."""
         real = self.box_label[i] != PADDING
         return self.boxes[i][real], self.box_label[i][real]
+
+
+@dataclass(frozen=True, eq=False)
+class Detections:
+    """What was found in one image.
+
+    Attributes:
+        boxes: xyxy in pixels of the image.
+        scores: of each box; higher is surer.
+        labels: int64 class index of each box.
+    """
+
+    boxes: Float[Tensor, "N 4"]
+    scores: Float[Tensor, "N"]
+    labels: Int[Tensor, "N"]
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a system says of images, in the frame and pixels of the images it was given. None is
+    what it says nothing of.
+
+    Attributes:
+        scores: probabilities of the classes, in [0, 1].
+        heatmap: where each class is; >= 0, higher is surer, not normalised per image.
+        image: the same images without the disease (or with it), in [-1, 1].
+        boxes: of each image.
+    """
+
+    scores: Float[Tensor, "B K"] | None = None
+    heatmap: Float[Tensor, "B K H W"] | None = None
+    image: Float[Tensor, "B C H W"] | None = None
+    boxes: tuple[Detections, ...] | None = None
+
+
+@runtime_checkable
+class System(Protocol):
+    """What every paper's method and every system that it is compared with can be asked.
+
+    Attributes:
+        classes: the K classes of its answers.
+        size: height and width of the images it takes, in pixels.
+        channels: of the images.
+        networks: all that was trained, by name: what a file of weights holds.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def channels(self) -> int: ...
+    @property
+    def networks(self) -> Mapping[str, nn.Module]: ...
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The answer for images in [-1, 1], on the device of the networks, in evaluation mode; the
+        modes are put back.
+        """
+        ...
+
+
+def normal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
+    """The normal half of a balanced batch: every other image, from the first."""
+    return images[0::2]
+
+
+def abnormal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
+    """The abnormal half of a balanced batch: every other image, from the second."""
+    return images[1::2]
 
 
 def to_uint8(x: Float[Tensor, "*shape"]) -> UInt8[Tensor, "*shape"]:

@@ -14,6 +14,7 @@ renamed.
 
 import hashlib
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -24,8 +25,8 @@ import torch
 from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
+from cxrtut.data.device_store import DeviceStore, pack_masks, unpack_masks
 from cxrtut.data.manifest import StoreError, map_array, read_manifest, verify_files
-from cxrtut.data.resident import ResidentStore, pack_masks, unpack_masks
 from cxrtut.data.sample import Batch
 from cxrtut.data.tables import (
     BoxRow,
@@ -45,7 +46,7 @@ __all__ = [
     "ArrayStore",
     "BoxRow",
     "BoxTable",
-    "ResidentStore",
+    "DeviceStore",
     "StoreError",
     "StoreWriter",
     "pack_masks",
@@ -88,7 +89,7 @@ class ArrayStore:
 
     def __post_init__(self) -> None:
         self._boxes, self._box_label = self.boxes.padded(len(self.images))
-        self._resident: dict[torch.device, ResidentStore] = {}
+        self._resident: dict[torch.device, DeviceStore] = {}
 
     @classmethod
     def open(
@@ -237,7 +238,7 @@ class ArrayStore:
             chosen &= self.labels[:, self.classes.index(label)] == 1
         return np.flatnonzero(chosen)
 
-    def block(self, rows: Int64[np.ndarray, "r"]) -> ResidentStore:
+    def block(self, rows: Int64[np.ndarray, "r"]) -> DeviceStore:
         """Copy some rows, in the order given, from the memory map to the host's memory.
 
         Raises:
@@ -248,7 +249,7 @@ class ArrayStore:
                 f"expected rows in [0, {len(self)}), got {rows.min()} ... {rows.max()}"
             )
         healthy, masks = self.healthy, self.masks
-        return ResidentStore(
+        return DeviceStore(
             images=torch.from_numpy(np.asarray(self.images[rows])),
             label_vector=torch.from_numpy(self.labels[rows].astype(np.float32)),
             boxes=torch.from_numpy(self._boxes[rows]),
@@ -268,27 +269,50 @@ class ArrayStore:
         block = block.moved(lambda tensor: tensor.to(device))
         return block.batch(torch.arange(len(block), device=block.device))
 
-    def on_device(self, device: str | torch.device) -> ResidentStore:
-        """The whole store as tensors on `device`, copied in pieces on the first call and
-        remembered.
+    def on_device(self, device: str | torch.device) -> DeviceStore:
+        """The whole store as tensors on `device`, made on the first call and remembered. On the CPU
+        they are the store's own arrays (of a folder: the memory map), without a copy; elsewhere
+        they are copied in pieces.
         """
         device = torch.device(device)
         if device not in self._resident:
-            whole = self.block(np.arange(0)).moved(
-                lambda tensor: torch.empty(
-                    (len(self), *tensor.shape[1:]), dtype=tensor.dtype, device=device
-                )
+            self._resident[device] = (
+                self._shared() if device.type == "cpu" else self._copied(device)
             )
-            step = max(1, _BLOCK_BYTES * len(self) // max(1, self.nbytes))
-            for start in range(0, len(self), step):
-                piece = self.block(np.arange(start, min(start + step, len(self))))
-                for f in fields(piece):
-                    tensor = getattr(piece, f.name)
-                    if tensor is not None:
-                        getattr(whole, f.name)[start : start + step].copy_(tensor)
-            self._resident[device] = whole
         return self._resident[device]
 
-    def is_resident(self, device: str | torch.device) -> bool:
+    def _shared(self) -> DeviceStore:
+        with warnings.catch_warnings():  # a memory map cannot be written to, and nobody does
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return DeviceStore(
+                images=torch.from_numpy(self.images),
+                label_vector=torch.from_numpy(self.labels.astype(np.float32)),
+                boxes=torch.from_numpy(self._boxes),
+                box_label=torch.from_numpy(self._box_label),
+                index=torch.arange(len(self)),
+                masks=None if self.masks is None else torch.from_numpy(self.masks),
+                healthy=None if self.healthy is None else torch.from_numpy(self.healthy),
+            )
+
+    def _copied(self, device: torch.device) -> DeviceStore:
+        whole = self.block(np.arange(0)).moved(
+            lambda tensor: torch.empty(
+                (len(self), *tensor.shape[1:]), dtype=tensor.dtype, device=device
+            )
+        )
+        step = max(1, _BLOCK_BYTES * len(self) // max(1, self.nbytes))
+        for start in range(0, len(self), step):
+            piece = self.block(np.arange(start, min(start + step, len(self))))
+            for f in fields(piece):
+                tensor = getattr(piece, f.name)
+                if isinstance(tensor, Tensor):
+                    getattr(whole, f.name)[start : start + step].copy_(tensor)
+        return whole
+
+    def narrowed(self, block: DeviceStore) -> DeviceStore:
+        """A block of this store as it is; a `StoreView` shows less of it."""
+        return block
+
+    def is_on_device(self, device: str | torch.device) -> bool:
         """Whether `on_device(device)` has been called before."""
         return torch.device(device) in self._resident

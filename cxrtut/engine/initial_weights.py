@@ -8,8 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cxrtut.engine.weights import WeightsError
 from cxrtut.files import sha256_of_file
+
+
+class WeightsError(Exception):
+    """A file of weights that is not the one expected, or does not fit the network."""
 
 
 def begin_from(networks: Mapping[str, nn.Module], files: Mapping[str, Path]) -> dict[str, str]:

@@ -32,7 +32,7 @@ from cxrtut.localize.gradcam import grad_cam
 from cxrtut.localize.heatmap import normalise, resize_heatmap, smooth_heatmap
 from cxrtut.localize.residual import residual_heatmap
 from cxrtut.metrics.classification import auroc
-from cxrtut.metrics.counterfactual import collateral_damage, removal_error
+from cxrtut.metrics.counterfactual import background_change, residual_lesion_ratio
 from cxrtut.metrics.intervals import bootstrap_interval
 from cxrtut.metrics.pixels import (
     image_average_precision,
@@ -263,8 +263,8 @@ def score_removal(batch: Batch, output: Float[Tensor, "B C H W"]) -> dict[str, f
     if batch.healthy is None:
         return {}
     truth = ground_truth(batch)
-    left = removal_error(batch.image, batch.healthy, output, truth)
-    damage = collateral_damage(batch.image, output, truth)
+    left = residual_lesion_ratio(batch.image, batch.healthy, output, truth)
+    damage = background_change(batch.image, output, truth)
     return {"removal error": float(left.nanmean()), "damage": 127.5 * float(damage.nanmean())}
 
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from cxrtut.engine.loop import train
 from cxrtut.engine.progress import JsonLines
 from cxrtut.engine.task import Data, Report, Task
-from cxrtut.experiments.alignment import AlignedFeed
+from cxrtut.experiments.alignment import AlignedLoader
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.nn.backbones import mean_stages
 from cxrtut.papers.disease_masks import (
@@ -31,7 +31,7 @@ from cxrtut.papers.disease_masks import (
     align,
     anchor_image,
     disease_mask,
-    good_maps,
+    select_confident,
     make_classifier,
     read,
     smooth,
@@ -156,9 +156,9 @@ class Stages:
         return task.networks["aligner"]
 
     @property
-    def aligned_feed(self) -> AlignedFeed:
+    def aligned_feed(self) -> AlignedLoader:
         """Aligned images to learn from."""
-        return AlignedFeed(self.study.feed(), self.aligner)
+        return AlignedLoader(self.study.feed(), self.aligner)
 
     @cached_property
     def aligned(self) -> MaskAttention:
@@ -194,7 +194,7 @@ class Stages:
             if name not in MASKED:
                 masks.append(torch.zeros_like(network.masks[k]))
                 continue
-            chosen = good_maps(
+            chosen = select_confident(
                 probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
             )
             n_sure = int((probability[chosen, k] >= c.min_probability).sum())

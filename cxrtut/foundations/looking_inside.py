@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut.baselines.classifier import BinaryClassifierTask, predict
-from cxrtut.data.feed import Feed
+from cxrtut.baselines.classifier import BinaryClassifierTask, logits_of
+from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom, Confounder, PhantomSample
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.engine.loop import train
@@ -103,7 +103,7 @@ def trained_on(
     rate = partial(cosine_decay, steps=training.steps, warm_up=training.warm_up)
     train(
         BinaryClassifierTask(classifier, learning_rate=training.learning_rate, rate=rate),
-        Feed(store, order),
+        Loader(store, order),
         steps=training.steps,
         batch_size=training.batch_size,
         seed=seed,
@@ -114,7 +114,7 @@ def trained_on(
 
 def log_odds(classifier: nn.Module, images: Float[Tensor, "B C H W"]) -> Float[Tensor, " B"]:
     """z1 - z0, which is log p / (1 - p) of the softmax: above 0 the image is called abnormal."""
-    logits = predict(classifier, images)
+    logits = logits_of(classifier, images)
     return logits[:, 1] - logits[:, 0]
 
 

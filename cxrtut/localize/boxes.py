@@ -18,7 +18,7 @@ Scored = tuple[Float[Tensor, "_ 4"], Float[Tensor, "_"]]
 """The boxes (N, 4) of one image and the score (N,) of each: the largest heat in its component."""
 
 
-def cut_at_fraction(heatmap: Float[Tensor, "B H W"], fraction: float) -> Bool[Tensor, "B H W"]:
+def threshold_relative(heatmap: Float[Tensor, "B H W"], fraction: float) -> Bool[Tensor, "B H W"]:
     """Where the heat is above `fraction` times the maximum of its image.
 
     The comparison is strict, so a map of zeros has nothing above the cut: for a map that may be

@@ -44,3 +44,20 @@ def smooth_heatmap(heatmap: Float[Tensor, "B H W"], size: int = 5) -> Float[Tens
         heatmap[:, None], size, stride=1, padding=size // 2, count_include_pad=False
     )
     return window[:, 0]
+
+
+def heatmap_from_maps(
+    maps: Float[Tensor, "B K h w"], size: tuple[int, int]
+) -> Float[Tensor, "B K H W"]:
+    """Maps of a feature layer, of any sign, as heat maps of the image: S - min S of each map,
+    enlarged. >= 0 with 0 reached, in the units of the map.
+
+    Reading: papers that follow ChestX-ray8 bring each map to [0, 255] before it is cut, so that its
+    lowest place is 0 and only what lies above it counts; that is kept here. The range is not: what
+    one image has more than another is still there.
+    """
+    flat = maps.flatten(0, 1)
+    spread = flat.amax((1, 2), keepdim=True) - flat.amin((1, 2), keepdim=True)
+    # Twice, so that rounding in a map without contrast is not taken for contrast
+    unit = normalise(resize_heatmap(normalise(flat), size))
+    return (unit * spread).unflatten(0, maps.shape[:2])

@@ -13,7 +13,7 @@ from torch import Tensor
 _ROUNDING = 1e-3
 
 
-def removal_error(
+def residual_lesion_ratio(
     image: Float[Tensor, "B C H W"],
     healthy: Float[Tensor, "B C H W"],
     output: Float[Tensor, "B C H W"],
@@ -35,7 +35,7 @@ def removal_error(
     return torch.where(lesion > 0, left / lesion, torch.nan)
 
 
-def collateral_damage(
+def background_change(
     image: Float[Tensor, "B C H W"],
     output: Float[Tensor, "B C H W"],
     mask: Bool[Tensor, "B H W"],

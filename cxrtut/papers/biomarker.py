@@ -10,7 +10,7 @@ Equations
                                         min over G                    `Biomarker.loss_2`
     L_ED, L_CE                                                        `ed_loss`, `ce_loss`
 Steps
-    Section 2, "subtracting the output from the input"                `localise`
+    Section 2, "subtracting the output from the input"                `BiomarkerLocaliser`
     Section 3.1, "modified UNet ... Tanh"                             `Generator`
     Section 3.1, "the UNet is pre-trained with all images"            `Pretraining`
     (not in the paper) C before the rest                              `WarmUp`
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction, abnormal, normal
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.residual import residual_heatmap
@@ -67,6 +67,7 @@ class Config:
     batch_size: int = 32  # 3.1
     pretraining_steps: int = 2000  # †
     warm_up_steps: int = 300  # † see `WarmUp`
+    comparator_steps: int = 400  # † of the classifiers of Section 3.3
     steps: int = 130_000  # † of D, a batch each; 26,000 of G and C
 
     def __post_init__(self) -> None:
@@ -166,16 +167,6 @@ def ce_loss(
     sign.
     """
     return F.cross_entropy(classifier(difference).float(), label_vector.amax(1).long())
-
-
-def normal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
-    """The normal half of a batch: every other image, from the first."""
-    return images[0::2]
-
-
-def abnormal(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "b C H W"]:
-    """The abnormal half of a batch: every other image, from the second."""
-    return images[1::2]
 
 
 class Biomarker:
@@ -308,17 +299,36 @@ class WarmUp(Biomarker):
 
 
 @torch.no_grad()
-def heal(
+def to_healthy(
     generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> Float[Tensor, "N C H W"]:
-    """G(x), clipped to the range of images, in evaluation mode; the mode is put back."""
+    """The pseudo-healthy images G(x), clipped to the range of images, in evaluation mode; the modes
+    are put back.
+    """
     with evaluating(generator):
         outputs = [generator(part).clamp(-1, 1) for part in images.split(batch_size)]
     return torch.cat(outputs) if outputs else images.clone()
 
 
-def localise(
-    generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
-) -> Float[Tensor, "N H W"]:
-    """|x - G(x)|: "any biomarkers can be easily localized by subtracting" (Section 2)."""
-    return residual_heatmap(images, heal(generator, images, batch_size))
+class BiomarkerLocaliser:
+    """A trained generator as a system: the pseudo-healthy image, and |x - G(x)| as the heat map,
+    "any biomarkers can be easily localized by subtracting" (Section 2).
+
+    Networks: `generator`.
+    """
+
+    def __init__(self, config: Config, classes: tuple[str, ...], generator: nn.Module) -> None:
+        """
+        Args:
+            config: of the generator; its size and channels are those of the images.
+            classes: the diseases that it removes; they share one heat map.
+            generator: trained, or about to be.
+        """
+        self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
+        self.size, self.channels = config.size, config.channels
+        self.networks: dict[str, nn.Module] = {"generator": generator}
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """See `to_healthy`; the heat map has one channel, in [0, 2]."""
+        healthy = to_healthy(self.networks["generator"], images)
+        return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)

@@ -6,7 +6,7 @@ arXiv:2101.09915, 2021.
 Equations
     (1)  S_c = Σ_k w_k^c f_k                            `localize.cam.class_activation_map`
     (2)  P_c = Sigmoid(ΣΣ S_c)                          `MaskAttention.forward`
-    (3)  ψ_c = T(1/N_c Σ N(H(L_c) + L_c))               `disease_mask`, `good_maps`
+    (3)  ψ_c = T(1/N_c Σ N(H(L_c) + L_c))               `disease_mask`, `select_confident`
     (4)  f' = ψ f + f                                   `attended_features`
     (5)  Ŝ_c = Σ_k w_k^c f'_k                           `MaskAttention.maps`
     (6)  φ(I) = B(G([sx cos θ ...] I))                  `smooth`, `warp`,
@@ -44,15 +44,16 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction, System
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
-from cxrtut.localize.boxes import Scored, cut_at_fraction, largest_component_box
+from cxrtut.localize.boxes import Scored, largest_component_box, threshold_relative
 from cxrtut.localize.cam import class_activation_map
-from cxrtut.localize.heatmap import normalise, resize_heatmap
+from cxrtut.localize.heatmap import heatmap_from_maps, normalise
 from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
+from cxrtut.nn.probability import probabilities
 from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
 from cxrtut.randomness import seeded
 
@@ -66,7 +67,7 @@ ANCHOR_FEATURES = ("anchor", "mean")
 RANGES = {
     "classifier_width": (1, math.inf), "anchor_images": (1, math.inf), "epochs": (0, math.inf),
     "alignment_epochs": (0, math.inf), "fewest": (0, math.inf), "min_probability": (0, 1),
-    "mask_threshold": (0, 1), "cut": (0, 1 - 1e-6),
+    "mask_threshold": (0, 1), "box_threshold": (0, 1 - 1e-6),
 }  # fmt: skip
 
 
@@ -80,7 +81,7 @@ class Config:
     classifier_width: int = 16  # † of the classifier with 10 layers
     stride: int = 32  # of the classifier's last feature map; ResNet-50 has 32
     imagenet: bool = True  # † ResNet-50 begins with ImageNet's weights
-    cells: int = 32  # 3.2: average pooling by 16 of 512 px leaves 32 x 32
+    grid_size: int = 32  # 3.2: average pooling by 16 of 512 px leaves 32 x 32
     anchor_images: int = 2000  # 3.2
     bounded: bool = True  # † see `nn.spatial_transformer.SpatialTransformer`
     anchor_features: str = "anchor"  # † or "mean", see `Alignment`
@@ -94,9 +95,9 @@ class Config:
     batch_size: int = 32  # 4.2
     learning_rate: float = 1e-4  # 4.2, Adam
     min_probability: float = 0.8  # 3.1.1
-    fewest: int = 20  # † maps for a mask, see `good_maps`
+    fewest: int = 20  # † maps for a mask, see `select_confident`
     mask_threshold: float = 0.5  # † of T(.)
-    cut: float = 180 / 255  # † 4.3: "the predefined threshold presented in [18, 37]"
+    box_threshold: float = 180 / 255  # † 4.3: "the predefined threshold presented in [18, 37]"
 
     def __post_init__(self) -> None:
         if self.classifier_layers not in (10, 50):
@@ -114,7 +115,7 @@ class Config:
         for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"{name}: expected {low} to {high}, got {getattr(self, name)}")
-        for name in ("stride", "cells"):
+        for name in ("stride", "grid_size"):
             if self.size % getattr(self, name):
                 raise ValueError(
                     f"{name}: expected a divisor of the size {self.size}, got {getattr(self, name)}"
@@ -150,16 +151,16 @@ class MaskAttention(nn.Module):
 
     masks: Float[Tensor, "K h w"]
 
-    def __init__(self, backbone: ResNet10 | ResNet18 | ResNet50, cells: int) -> None:
+    def __init__(self, backbone: ResNet10 | ResNet18 | ResNet50, grid_size: int) -> None:
         """
         Args:
             backbone: its features and its linear layer are taken over.
-            cells: height and width of the last feature map.
+            grid_size: height and width of the last feature map.
         """
         super().__init__()
         self.features, self.classifier = backbone.features, backbone.classifier
         n_classes = self.classifier.out_features
-        self.register_buffer("masks", torch.zeros(n_classes, cells, cells))
+        self.register_buffer("masks", torch.zeros(n_classes, grid_size, grid_size))
 
     def maps(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K h w"]:
         """Eqs. (4) and (5): Ŝ_c = Σ_k w_k^c (1 + ψ_c) f_k = (1 + ψ_c) S_c."""
@@ -208,13 +209,13 @@ def make_aligner(config: Config, seed: int) -> SpatialTransformer:
         return SpatialTransformer(trunk, n, bounded=config.bounded)
 
 
-def smooth(image: Float[Tensor, "B C H W"], cells: int) -> Float[Tensor, "B C H W"]:
-    """B(G(image)) of Eq. (6): average pooling to cells x cells, then bilinear to the size before.
+def smooth(image: Float[Tensor, "B C H W"], grid_size: int) -> Float[Tensor, "B C H W"]:
+    """B(G(image)) of Eq. (6): average pooling to a grid, then bilinear to the size before.
 
-    "A kernel size of 16 and stride of 16" at 512 px leaves 32 x 32 cells.
+    "A kernel size of 16 and stride of 16" at 512 px leaves a grid of 32 x 32.
     """
     height, width = image.shape[-2:]
-    pooled = F.avg_pool2d(image, (height // cells, width // cells))
+    pooled = F.avg_pool2d(image, (height // grid_size, width // grid_size))
     return F.interpolate(pooled, (height, width), mode="bilinear", align_corners=False)
 
 
@@ -290,7 +291,7 @@ class Alignment:
         """Eq. (9): λ_e L_e + λ_p L_p of the warped, smoothed image and the anchor."""
         c = self.config
         matrix = self.networks["aligner"](batch.image)
-        phi = smooth(warp(batch.image, matrix), c.cells)
+        phi = smooth(warp(batch.image, matrix), c.grid_size)
         l_e = euclidean_loss(self.anchor, phi)
         l_p = perceptual_loss(self.anchor_features, stages(self.features, phi))
         return c.lambda_e * l_e + c.lambda_p * l_p, {"L_e": l_e, "L_p": l_p}
@@ -324,7 +325,7 @@ class Classification:
         return weighted_bce_loss(logits, batch.label_vector), {}
 
 
-def good_maps(
+def select_confident(
     probability: Float[Tensor, " N"],
     positive: Float[Tensor, " N"],
     *,
@@ -393,7 +394,7 @@ def align(
 
 
 @torch.no_grad()
-def read(
+def maps_and_logits(
     classifier: MaskAttention, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
     """Maps Ŝ and logits, in evaluation mode; the mode is put back."""
@@ -402,34 +403,86 @@ def read(
     return maps, maps.mean((2, 3)) + classifier.classifier.bias
 
 
-def heat_in_image(
-    maps: Float[Tensor, "B h w"], size: tuple[int, int], matrix: Float[Tensor, "B 2 3"] | None
-) -> Float[Tensor, "B H W"]:
-    """A map as heat in [0, 1] on the image as it was before it was aligned.
+class MaskedClassifier:
+    """A classifier with masks (or none) as a system: Ŝ of Eq. (5) enlarged as heat maps.
 
-    Reading: the paper does not say in which frame boxes are compared. A map of an aligned image is
-    enlarged, brought to [0, 1] and warped back by the inverse of the image's matrix, with 0 for
-    what the aligned image did not show; so the readers' boxes stay as they drew them.
-
-    Args:
-        maps: one of each image.
-        size: (H, W) of the images.
-        matrix: of the alignment; None where there was none.
+    Networks: `classifier`.
     """
-    # Twice, so that rounding in a map without contrast is not taken for contrast
-    heat = normalise(resize_heatmap(normalise(maps), size))
-    return heat if matrix is None else warp(heat[:, None], invert(matrix), outside=0.0)[:, 0]
+
+    def __init__(self, config: Config, classes: tuple[str, ...], classifier: MaskAttention) -> None:
+        """
+        Args:
+            config: of the run; its size and channels are those of the images.
+            classes: one for each logit.
+            classifier: trained, or about to be.
+        """
+        self.classes, self.size, self.channels = classes, config.size, config.channels
+        self.classifier = classifier
+        self.networks: dict[str, nn.Module] = {"classifier": classifier}
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Probabilities of Eq. (2), and the maps enlarged as heat maps."""
+        maps, logits = maps_and_logits(self.classifier, images)
+        height, width = images.shape[-2:]
+        return Prediction(
+            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+        )
 
 
-def boxes_from_heat(heat: Float[Tensor, "B H W"], cut: float = 180 / 255) -> list[Scored]:
-    """The box around the largest region above `cut` times the map's maximum, one of each image.
+class Aligned:
+    """A system that sees aligned images, and answers in the frame of the images as they were.
+
+    Networks: those of the system, `aligner`, and `anchor`, the image that was aligned with.
+
+    Reading: the paper does not say in which frame boxes are compared. The heat map of an aligned
+    image is warped back by the inverse of the image's matrix, with 0 for what the aligned image did
+    not show; so the readers' boxes stay as they drew them.
+    """
+
+    def __init__(
+        self, system: System, aligner: nn.Module, anchor: Float[Tensor, "1 C H W"]
+    ) -> None:
+        """
+        Args:
+            system: trained on aligned images.
+            aligner: images to matrices.
+            anchor: from `anchor_image`.
+        """
+        self.system, self.aligner = system, aligner
+        self.classes, self.size, self.channels = system.classes, system.size, system.channels
+        self.networks: dict[str, nn.Module] = {
+            **system.networks, "aligner": aligner, "anchor": Anchor(anchor)
+        }  # fmt: skip
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """As the system, with its heat maps warped back."""
+        aligned, matrix = align(self.aligner, images)
+        answer = self.system.predict(aligned)
+        heat = answer.heatmap
+        back = None if heat is None else warp(heat, invert(matrix), outside=0.0)
+        return Prediction(scores=answer.scores, heatmap=back)
+
+
+class Anchor(nn.Module):
+    """The anchor image as a network without parameters, so that a file of weights holds it."""
+
+    image: Float[Tensor, "1 C H W"]
+
+    def __init__(self, image: Float[Tensor, "1 C H W"]) -> None:
+        super().__init__()
+        self.register_buffer("image", image)
+
+
+def boxes_from_heat(heat: Float[Tensor, "B H W"], threshold: float = 180 / 255) -> list[Scored]:
+    """The box around the largest region above `threshold` times the map's maximum, one of each
+    image.
 
     Reading: "the predefined threshold presented in [18, 37]": [18] cuts maps of [0, 255] at 60 and
     at 180 and draws boxes around the isolated regions. Fig. 6 shows one box a map; we take 180 and
-    the largest 8-connected region. [18]'s own protocol, any region at any of both cuts, is reported
-    beside it.
+    the largest 8-connected region. [18]'s own protocol, any region at any of both thresholds, is
+    reported beside it.
     """
-    return largest_component_box(cut_at_fraction(heat, cut), heat)
+    return largest_component_box(threshold_relative(heat, threshold), heat)
 
 
 def steps_of(epochs: float, images: int, batch_size: int) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 
 from cxrtut.baselines.attention_mining import AttentionMining, class_maps, hot, saliency
 from cxrtut.baselines.classifier import MultiLabelTask, predict
-from cxrtut.data.feed import Feed
+from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch, to_uint8
 from cxrtut.data.store import ArrayStore
@@ -293,11 +293,11 @@ def test_settings_outside_their_range_are_refused():
         AttentionMining(VGG19(1, 8))
 
 
-def phantoms(n: int) -> Feed:
+def phantoms(n: int) -> Loader:
     batch = ChestPhantom(64).batch(torch.arange(n))
     images = to_uint8(batch.image).numpy()
     labels = batch.label_vector.to(torch.uint8).numpy()
-    return Feed(
+    return Loader(
         ArrayStore.from_arrays(images, labels, ChestPhantom.classes), shuffled(torch.arange(n))
     )
 

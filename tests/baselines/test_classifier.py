@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.baselines.classifier import BinaryClassifierTask, MultiLabelTask, predict
-from cxrtut.data.feed import Feed
+from cxrtut.baselines.classifier import BinaryClassifierTask, MultiLabelTask, logits_of
+from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
@@ -98,9 +98,9 @@ def test_training_tells_bright_images_from_dark_ones(make):
     with seeded("bright or dark", 1):
         network = nn.Sequential(nn.AvgPool2d(4), nn.Flatten(), nn.Linear(4, 2))
     task = make(network, learning_rate=0.05)
-    reports = train(task, Feed(store, shuffled(torch.arange(64))), steps=80, batch_size=16)
+    reports = train(task, Loader(store, shuffled(torch.arange(64))), steps=80, batch_size=16)
     assert reports[-1].terms["C/loss"] < 0.1
-    z = predict(network, images / 127.5 - 1)
+    z = logits_of(network, images / 127.5 - 1)
     called = z[:, 0] > 0 if make is MultiLabelTask else z[:, 1] > z[:, 0]
     assert torch.equal(called, label > 0)
 
@@ -111,7 +111,7 @@ def test_predict_is_in_evaluation_mode_and_puts_the_mode_back():
     for mode in (True, False):
         network.train(mode)
         before = {name: value.clone() for name, value in network.state_dict().items()}
-        once, twice = predict(network, images), predict(network, images)
+        once, twice = logits_of(network, images), logits_of(network, images)
         assert torch.equal(once, twice) and not once.requires_grad
         assert network.training is mode
         after = network.state_dict()
@@ -121,12 +121,12 @@ def test_predict_is_in_evaluation_mode_and_puts_the_mode_back():
 def test_the_mode_is_put_back_when_the_network_fails():
     network = nn.Sequential(nn.Flatten(), nn.Linear(3, 2))
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        predict(network, torch.rand(2, 1, 2, 2))
+        logits_of(network, torch.rand(2, 1, 2, 2))
     assert network.training
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 64])
 def test_the_size_of_a_batch_does_not_change_the_logits(batch_size):
     images = torch.rand(5, 1, 2, 2)
-    logits = predict(Looked(2), images, batch_size)
+    logits = logits_of(Looked(2), images, batch_size)
     assert torch.equal(logits, images.flatten(1)[:, :2])

@@ -12,7 +12,7 @@ from cxrtut.baselines.contrast_attention import (
     contrast_attention,
     partners,
 )
-from cxrtut.data.feed import Feed
+from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch, to_uint8
 from cxrtut.data.store import ArrayStore
@@ -230,11 +230,11 @@ def test_settings_outside_their_range_are_refused():
         ContrastAttention(VGG19(1, 8))
 
 
-def phantoms(n: int) -> Feed:
+def phantoms(n: int) -> Loader:
     batch = ChestPhantom(64).batch(torch.arange(n))
     images = to_uint8(batch.image).numpy()
     labels = batch.label_vector.to(torch.uint8).numpy()
-    return Feed(
+    return Loader(
         ArrayStore.from_arrays(images, labels, ChestPhantom.classes), shuffled(torch.arange(n))
     )
 

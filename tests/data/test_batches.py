@@ -28,9 +28,9 @@ def threads() -> list[str]:
 def test_streaming_and_residence_give_the_same_batches_bit_for_bit(folder, block_rows, batch_size):
     store = ArrayStore.open(folder)
     streamed = list(batches(store, ORDER, batch_size, memory_limit=0, block_rows=block_rows))
-    assert not store.is_resident("cpu")
+    assert not store.is_on_device("cpu")
     resident = list(batches(store, ORDER, batch_size))
-    assert store.is_resident("cpu")
+    assert store.is_on_device("cpu")
     assert_equal(streamed, resident)
     assert torch.cat([batch.index for batch in resident]).tolist() == ORDER.tolist()
 
@@ -93,9 +93,9 @@ def test_the_thread_works_ahead_but_not_without_bound(store, monkeypatch):
 
 def test_a_store_larger_than_the_limit_is_streamed(store):
     list(batches(store, ORDER, 4, memory_limit=store.nbytes - 1))
-    assert not store.is_resident("cpu")
+    assert not store.is_on_device("cpu")
     list(batches(store, ORDER, 4, memory_limit=store.nbytes))
-    assert store.is_resident("cpu")
+    assert store.is_on_device("cpu")
 
 
 def test_the_default_limit_is_a_reasonable_share_of_memory():

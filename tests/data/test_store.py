@@ -71,7 +71,7 @@ def test_the_resident_store_gives_the_same_batches_and_is_made_once(store):
     rows = torch.tensor([3, 0, 10, 3])
     resident = store.on_device("cpu")
     assert_equal(resident.batch(rows), store.batch(rows))
-    assert store.on_device("cpu") is resident and store.is_resident("cpu")
+    assert store.on_device("cpu") is resident and store.is_on_device("cpu")
 
 
 def test_a_store_made_resident_piece_by_piece_is_whole(store, monkeypatch):

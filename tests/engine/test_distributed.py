@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from engine.toy import ToyGAN, toy_feed, weights
+from engine.toy import ToyGAN, toy_loader, weights
 
 from cxrtut.engine.checkpoint import load
 from cxrtut.engine.distributed import Ranks, init_distributed
@@ -30,7 +30,7 @@ def torchrun(folder: Path, steps: int, *words: str) -> list[dict]:
 def alone(steps: int) -> tuple[dict, dict]:
     """One process on the whole batch, in the toy program's settings."""
     task = ToyGAN()
-    reports = train(task, toy_feed(), steps=steps, batch_size=8, report_every=2)
+    reports = train(task, toy_loader(), steps=steps, batch_size=8, report_every=2)
     return weights(task), {f"{r.step} {k}": v for r in reports for k, v in r.terms.items()}
 
 
@@ -49,7 +49,7 @@ def test_two_ranks_train_like_one_process_and_resume(tmp_path):
     assert load(tmp_path / "run")["configuration"]["processes"] == 2
     # gradients of halves are really averaged: a rank alone on its half goes elsewhere
     half = ToyGAN()
-    train(half, toy_feed(), steps=4, batch_size=4, report_every=2)
+    train(half, toy_loader(), steps=4, batch_size=4, report_every=2)
     assert not close(weights(half), expected)
     resumed, _ = torchrun(tmp_path, 7, "resume")
     assert close(resumed["weights"], alone(7)[0])

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from engine.toy import ToyGAN, toy_feed, weights
+from engine.toy import ToyGAN, toy_loader, weights
 from torch import nn
 
 from cxrtut.engine import checkpoint
@@ -30,7 +30,7 @@ def signals_as_in_the_foreground():
 
 def run(task, steps=6, **settings):
     settings = {"batch_size": 8, "report_every": 2} | settings
-    return train(task, toy_feed(), steps=steps, **settings)
+    return train(task, toy_loader(), steps=steps, **settings)
 
 
 def assert_same(one, other):
@@ -96,7 +96,7 @@ def test_networks_are_as_free_afterwards_as_they_were():
 
 def test_a_step_equals_the_same_step_written_by_hand():
     task, by_hand = ToyGAN(), ToyGAN()
-    feed = toy_feed()
+    feed = toy_loader()
     run(task, 1)
     batch = next(feed.batches(batch_size=8, seed=0))
     losses = (by_hand.critic_loss, by_hand.critic_loss, by_hand.generator_loss)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtut.data.augment import Augmentation
-from cxrtut.data.feed import Feed
+from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.distributed import init_distributed
@@ -34,10 +34,10 @@ def toy_store(n: int = 24, size: int = 8) -> ArrayStore:
     )
 
 
-def toy_feed() -> Feed:
+def toy_loader() -> Loader:
     store = toy_store()
     rows = torch.arange(len(store))
-    return Feed(store, balanced(rows[0::2], rows[1::2]), AUGMENTATION)
+    return Loader(store, balanced(rows[0::2], rows[1::2]), AUGMENTATION)
 
 
 class ToyGAN:
@@ -107,7 +107,7 @@ if __name__ == "__main__":
                 for parameter in network.parameters():
                     parameter.add_(ranks.rank)
         reports = train(
-            task, toy_feed(), steps=int(sys.argv[2]), batch_size=8, device=device, ranks=ranks,
+            task, toy_loader(), steps=int(sys.argv[2]), batch_size=8, device=device, ranks=ranks,
             checkpoint_dir=folder / "run", checkpoint_every=5, report_every=2, resume=resume,
         )  # fmt: skip
         told = {f"{r.step} {k}": v for r in reports for k, v in r.terms.items()}

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.data.feed import Feed
+from cxrtut.data.loader import Loader
 from cxrtut.data.phantom.frame import alignment_theta, canonical_pose
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.task import Data
 from cxrtut.experiments.alignment import (
-    AlignedFeed,
+    AlignedLoader,
     composed,
     score_alignment,
     spread_of_poses,
@@ -60,7 +60,7 @@ def study():
 
 @pytest.fixture(scope="module")
 def feeds(study):
-    return study.feed(), AlignedFeed(study.feed(), ByTurns())
+    return study.feed(), AlignedLoader(study.feed(), ByTurns())
 
 
 def poses(*shifts):
@@ -120,7 +120,7 @@ def test_training_on_aligned_images_does_not_move_the_aligner(study):
     nn.init.normal_(aligner.head[2].weight, std=0.1)
     aligner.train()
     before = {name: value.clone() for name, value in aligner.state_dict().items()}
-    batch = next(AlignedFeed(study.feed(), aligner).batches(batch_size=16, seed=0))
+    batch = next(AlignedLoader(study.feed(), aligner).batches(batch_size=16, seed=0))
     assert not batch.image.requires_grad and aligner.training
     assert all(torch.equal(value, before[name]) for name, value in aligner.state_dict().items())
 
@@ -253,6 +253,6 @@ def test_a_feed_that_is_too_short_is_refused():
     store = ArrayStore.from_arrays(
         np.zeros((4, 1, 8, 8), np.uint8), np.zeros((4, 1), np.uint8), ("A",)
     )
-    feed = AlignedFeed(Feed(store, shuffled(torch.arange(4))), Still())
+    feed = AlignedLoader(Loader(store, shuffled(torch.arange(4))), Still())
     with pytest.raises(ValueError, match="expected an epoch of at least one batch of 8, got 4"):
         next(feed.batches(batch_size=8, seed=0))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cxrtut.data.feed import Feed
-from cxrtut.experiments.alignment import AlignedFeed
+from cxrtut.data.loader import Loader
+from cxrtut.experiments.alignment import AlignedLoader
 from cxrtut.experiments.disease_masks import ARMS
 from cxrtut.experiments.label_study import phantom_labels
 from cxrtut.experiments.mask_stages import Method, Stages, masked
@@ -19,7 +19,7 @@ from cxrtut.papers.disease_masks import (
     SMOKE,
     align,
     disease_mask,
-    good_maps,
+    select_confident,
     make_aligner,
     make_classifier,
     read,
@@ -189,7 +189,7 @@ def test_each_stage_learns_from_images_as_they_are_or_from_aligned_ones(stages, 
     stages.classify("aligned", stages.classifier(), stages.aligned_feed)
     for stage, feed in fed.items():
         aligned = stage.startswith("aligned") or stage == "Liu"
-        assert isinstance(feed, AlignedFeed if aligned else Feed), stage
+        assert isinstance(feed, AlignedLoader if aligned else Loader), stage
         assert not aligned or feed.aligner is stages.aligner
     assert len(fed) == 7
 
@@ -240,7 +240,7 @@ def test_a_mask_is_equation_3_on_the_positives_to_learn_from(
     maps, logits = read(network, images)
     labels = torch.from_numpy(study.store.labels[study.train]).float()
     for k, name in enumerate(study.store.classes):
-        rows = good_maps(
+        rows = select_confident(
             logits[:, k].sigmoid(), labels[:, k], min_probability=min_probability, fewest=fewest
         )
         assert len(rows) and labels[rows, k].all()

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxrtut.data.boxes import mask_to_box
-from cxrtut.localize.boxes import component_boxes, cut_at_fraction, largest_component_box
+from cxrtut.localize.boxes import component_boxes, threshold_relative, largest_component_box
 
 
 def drawn(*rows: str) -> torch.Tensor:
@@ -31,19 +31,19 @@ def flood(inside: torch.Tensor) -> list[torch.Tensor]:
 
 def test_the_cut_is_above_a_fraction_of_each_images_own_maximum():
     heat = torch.tensor([[[0.0, 0.5, 0.6, 1.0]], [[0.0, 2.0, 6.0, 10.0]]])
-    assert cut_at_fraction(heat, 0.5).int().tolist() == [[[0, 0, 1, 1]], [[0, 0, 1, 1]]]
-    assert cut_at_fraction(heat, 0.0).int().tolist() == [[[0, 1, 1, 1]]] * 2
+    assert threshold_relative(heat, 0.5).int().tolist() == [[[0, 0, 1, 1]], [[0, 0, 1, 1]]]
+    assert threshold_relative(heat, 0.0).int().tolist() == [[[0, 1, 1, 1]]] * 2
 
 
 def test_a_map_of_zeros_or_below_has_nothing_above_the_cut():
     flat = torch.stack((torch.zeros(3, 3), torch.full((3, 3), -1.0)))
-    assert not cut_at_fraction(flat, 0.7).any() and not cut_at_fraction(flat, 0.0).any()
+    assert not threshold_relative(flat, 0.7).any() and not threshold_relative(flat, 0.0).any()
 
 
 @pytest.mark.parametrize("fraction", [-0.1, 1.0, 180.0, float("nan")])
 def test_a_fraction_that_is_none_is_refused(fraction):
     with pytest.raises(ValueError, match=r"in \[0, 1\), got"):
-        cut_at_fraction(torch.ones(1, 2, 2), fraction)
+        threshold_relative(torch.ones(1, 2, 2), fraction)
 
 
 def test_components_become_boxes_that_end_one_beyond_their_last_pixel():
@@ -136,7 +136,7 @@ def test_images_are_boxed_one_by_one_and_one_without_heat_has_no_box():
     heat = torch.zeros(3, 4, 4)
     heat[0, 1, 2] = heat[2, 0, 0] = 1.0
     for boxes_of in (component_boxes, largest_component_box):
-        first, second, third = boxes_of(cut_at_fraction(heat, 0.5), heat)
+        first, second, third = boxes_of(threshold_relative(heat, 0.5), heat)
         assert first[0].tolist() == [[2, 1, 3, 2]] and third[0].tolist() == [[0, 0, 1, 1]]
         assert second[0].shape == (0, 4) and second[1].shape == (0,)
         assert boxes_of(torch.zeros(0, 4, 4).bool(), torch.zeros(0, 4, 4)) == []

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from cxrtut.data.sample import from_uint8
-from cxrtut.metrics.counterfactual import collateral_damage, image_change_rate, removal_error
+from cxrtut.metrics.counterfactual import background_change, image_change_rate, residual_lesion_ratio
 
 
 def lesions(channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -21,16 +21,16 @@ def lesions(channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_healthy_twin_itself_is_perfect_in_every_respect(channels):
     image, healthy, mask = lesions(channels)
-    assert removal_error(image, healthy, healthy, mask).tolist() == [0, 0]
-    assert collateral_damage(image, healthy, mask).tolist() == [0, 0]
+    assert residual_lesion_ratio(image, healthy, healthy, mask).tolist() == [0, 0]
+    assert background_change(image, healthy, mask).tolist() == [0, 0]
     assert torch.allclose(image_change_rate(image, healthy), torch.tensor([12, 4]).double() / 48)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_an_untouched_image_removes_and_damages_nothing(channels):
     image, healthy, mask = lesions(channels)
-    assert removal_error(image, healthy, image, mask).tolist() == [1, 1]
-    assert collateral_damage(image, image, mask).tolist() == [0, 0]
+    assert residual_lesion_ratio(image, healthy, image, mask).tolist() == [1, 1]
+    assert background_change(image, image, mask).tolist() == [0, 0]
     assert image_change_rate(image, image).tolist() == [0, 0]
 
 
@@ -38,18 +38,18 @@ def test_an_untouched_image_removes_and_damages_nothing(channels):
 def test_the_error_is_the_share_of_the_lesion_that_is_left_or_overdone(share, error):
     image, healthy, mask = lesions()
     output = image + share * (healthy - image)
-    found = removal_error(image, healthy, output, mask)
+    found = residual_lesion_ratio(image, healthy, output, mask)
     assert torch.allclose(found, torch.full((2,), error).double(), atol=1e-5)
-    assert collateral_damage(image, output, mask).tolist() == [0, 0]
+    assert background_change(image, output, mask).tolist() == [0, 0]
 
 
 def test_what_happens_outside_the_mask_is_damage_and_no_removal():
     image, healthy, mask = lesions()
     output = image.clone()
     output[0, 0, 0, :6] += 0.5
-    assert removal_error(image, healthy, output, mask).tolist() == [1, 1]
+    assert residual_lesion_ratio(image, healthy, output, mask).tolist() == [1, 1]
     expected = torch.tensor([6 * 0.5 / 36, 0.0]).double()
-    assert torch.allclose(collateral_damage(image, output, mask), expected, atol=1e-7)
+    assert torch.allclose(background_change(image, output, mask), expected, atol=1e-7)
 
 
 def test_the_measures_are_their_formulas_written_out():
@@ -60,24 +60,24 @@ def test_the_measures_are_their_formulas_written_out():
         m = mask[i]
         left = (g[m] - h[m]).abs().mean() / (x[m] - h[m]).abs().mean()
         damage = (g[~m] - x[~m]).abs().mean()
-        assert math.isclose(removal_error(image, healthy, output, mask)[i], left, rel_tol=1e-6)
-        assert math.isclose(collateral_damage(image, output, mask)[i], damage, rel_tol=1e-6)
+        assert math.isclose(residual_lesion_ratio(image, healthy, output, mask)[i], left, rel_tol=1e-6)
+        assert math.isclose(background_change(image, output, mask)[i], damage, rel_tol=1e-6)
 
 
 def test_what_is_not_defined_is_nan():
     image, healthy, mask = lesions()
     mask[0] = False
-    assert removal_error(image, healthy, image, mask).isnan().tolist() == [True, False]
+    assert residual_lesion_ratio(image, healthy, image, mask).isnan().tolist() == [True, False]
     unseen = healthy.clone()
     unseen[1] = image[1]
-    assert removal_error(image, unseen, healthy, mask).isnan().tolist() == [True, True]
+    assert residual_lesion_ratio(image, unseen, healthy, mask).isnan().tolist() == [True, True]
     mask[1] = True
-    assert collateral_damage(image, image + 0.5, mask).isnan().tolist() == [False, True]
+    assert background_change(image, image + 0.5, mask).isnan().tolist() == [False, True]
 
 
 def test_without_a_lesion_every_change_is_damage():
     image, _, mask = lesions()
-    damage = collateral_damage(image, image + 0.25, torch.zeros_like(mask))
+    damage = background_change(image, image + 0.25, torch.zeros_like(mask))
     assert torch.allclose(damage, torch.full((2,), 0.25).double(), atol=1e-6)
 
 
@@ -103,8 +103,8 @@ def test_an_output_that_is_not_finite_is_refused_and_not_left_out_of_the_mean():
     output = healthy.clone()
     output[1, 0, 0, 0] = torch.nan
     for measure in (
-        lambda: removal_error(image, healthy, output, mask),
-        lambda: collateral_damage(image, output, mask),
+        lambda: residual_lesion_ratio(image, healthy, output, mask),
+        lambda: background_change(image, output, mask),
         lambda: image_change_rate(image, output),
     ):
         with pytest.raises(ValueError, match="output: expected finite values"):
@@ -127,4 +127,4 @@ def test_what_does_not_fit_together_is_named(change, error, words):
         kind = torch.float32 if name != "mask" else torch.bool
         arguments[name] = mask.float() if shape is None else torch.zeros(shape, dtype=kind)
     with pytest.raises(error, match=words):
-        inspect.unwrap(removal_error)(**arguments)
+        inspect.unwrap(residual_lesion_ratio)(**arguments)

@@ -27,7 +27,7 @@ from cxrtut.papers.disease_masks import (
     binary,
     boxes_from_heat,
     disease_mask,
-    good_maps,
+    select_confident,
     heat_in_image,
     make_aligner,
     make_classifier,
@@ -201,11 +201,11 @@ def test_no_maps_and_flat_maps_make_no_mask():
 def test_good_maps_are_sure_and_positive():
     probability = torch.tensor([0.95, 0.7, 0.99, 0.8, 0.85, 0.1])
     positive = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
-    assert good_maps(probability, positive, fewest=1).tolist() == [0, 4, 3]
+    assert select_confident(probability, positive, fewest=1).tolist() == [0, 4, 3]
     # too few: the surest of the positives, never a negative
-    assert good_maps(probability, positive, fewest=4).tolist() == [0, 4, 3, 1]
-    assert good_maps(probability, positive, fewest=20).tolist() == [0, 4, 3, 1, 5]
-    assert good_maps(probability, torch.zeros(6)).tolist() == []
+    assert select_confident(probability, positive, fewest=4).tolist() == [0, 4, 3, 1]
+    assert select_confident(probability, positive, fewest=20).tolist() == [0, 4, 3, 1, 5]
+    assert select_confident(probability, torch.zeros(6)).tolist() == []
 
 
 def test_variants_of_the_masks():

@@ -15,11 +15,12 @@ from torch import Tensor
 
 from cxrtut.data.phantom.patient import PATIENT
 from cxrtut.data.phantom.randomness import draw, keys
-from cxrtut.data.phantom.simulator import ChestPhantom, PhantomSample
+from cxrtut.data.phantom.simulator import PRESETS, ChestPhantom, PhantomSample
 from cxrtut.data.sample import PADDING, to_uint8
 from cxrtut.data.store import ArrayStore, BoxRow, StoreWriter, pack_masks
 
 SOURCE = "cxrtut simulated chest radiographs"
+VERSION = 1  # raised whenever the same settings give other images
 LICENCE = "simulated by cxrtut: no patients, and no result on these images is clinical evidence"
 ORIGIN = "phantom"
 _BLOCK_ROWS = 512  # images rendered at once: what is drawn by lot takes memory too
@@ -138,6 +139,18 @@ def settings(phantom: ChestPhantom, start: int = 0) -> dict[str, str]:
         "confounder": repr(phantom.confounder),
         "start": str(start),
     }
+
+
+def identity(phantom: ChestPhantom, n: int) -> dict[str, str | int | float]:
+    """What n images of a phantom are, in words and numbers that are the same on every machine (the
+    pixels are not: processors differ in the last bit).
+    """
+    preset = next((k for k, p in PRESETS.items() if p == phantom.preset), repr(phantom.preset))
+    return {
+        "source": SOURCE, "version": VERSION, "preset": preset, "seed": phantom.seed,
+        "size": phantom.size, "images": n, "prevalence": phantom.prevalence,
+        "diseases": ", ".join(phantom.present),
+    }  # fmt: skip
 
 
 def image_name(patient: int, visit: int) -> str:

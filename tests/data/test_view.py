@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtut.data.resident import pack_masks
+from cxrtut.data.device_store import pack_masks
 from cxrtut.data.selection import select
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError
 

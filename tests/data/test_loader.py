@@ -5,10 +5,10 @@ from itertools import islice
 
 import pytest
 import torch
-from engine.toy import toy_feed, toy_store
+from engine.toy import toy_loader, toy_store
 
 from cxrtut.data.augment import Augmentation, augment
-from cxrtut.data.feed import Feed
+from cxrtut.data.loader import Loader
 
 
 def same(one, other):
@@ -21,7 +21,7 @@ def by_index(seed, epoch):
 
 
 def test_starting_at_a_step_gives_what_would_have_come():
-    feed = toy_feed()
+    feed = toy_loader()
     whole = list(islice(feed.batches(batch_size=8, seed=1), 8))
     for start in (0, 2, 3, 7):
         later = next(feed.batches(batch_size=8, seed=1, start=start))
@@ -29,7 +29,7 @@ def test_starting_at_a_step_gives_what_would_have_come():
 
 
 def test_epochs_follow_each_other_and_short_batches_are_left_out():
-    feed = Feed(toy_store(), by_index)
+    feed = Loader(toy_store(), by_index)
     assert feed.steps_per_epoch(10) == 2
     rows = [batch.index.tolist() for batch in islice(feed.batches(batch_size=10, seed=0), 4)]
     assert rows == [
@@ -38,7 +38,7 @@ def test_epochs_follow_each_other_and_short_batches_are_left_out():
 
 
 def test_ranks_share_a_batch_and_its_augmentation():
-    feed = toy_feed()
+    feed = toy_loader()
     whole = next(feed.batches(batch_size=8, seed=0, start=4))
     parts = [next(feed.batches(batch_size=8, seed=0, start=4, rank=r, ranks=2)) for r in (0, 1)]
     for name in ("image", "label_vector", "index"):
@@ -48,7 +48,7 @@ def test_ranks_share_a_batch_and_its_augmentation():
 
 def test_an_image_is_changed_as_the_augmentation_of_its_step_says():
     augmentation = Augmentation(rotation=10, brightness=0.2)
-    plain, changed = Feed(toy_store(), by_index), Feed(toy_store(), by_index, augmentation)
+    plain, changed = Loader(toy_store(), by_index), Loader(toy_store(), by_index, augmentation)
     before = next(plain.batches(batch_size=8, seed=5, start=3))
     after = next(changed.batches(batch_size=8, seed=5, start=3))
     assert same(after, augment(before, augmentation.draw(8, seed=5, step=3)))
@@ -56,7 +56,7 @@ def test_an_image_is_changed_as_the_augmentation_of_its_step_says():
 
 
 def test_what_cannot_be_shared_or_is_too_short_is_refused_at_once():
-    feed = toy_feed()
+    feed = toy_loader()
     with pytest.raises(ValueError, match="expected an epoch of at least one batch of 32, got 24"):
         feed.batches(batch_size=32, seed=0)
     with pytest.raises(ValueError, match="got rank 0 and batch_size 9"):

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from cxrtut.data.augment import Augmentation, augment
 from cxrtut.data.batches import batches
-from cxrtut.data.resident import ResidentStore
+from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
+from cxrtut.data.view import StoreView
 
 
 @dataclass(frozen=True)
-class Feed:
+class Loader:
     """Training batches of a source.
 
     Attributes:
@@ -30,7 +31,7 @@ class Feed:
         augmentation: how images are changed, if they are.
     """
 
-    source: ArrayStore | ResidentStore
+    source: ArrayStore | StoreView | DeviceStore
     order: Callable[[int, int], Int[Tensor, " n"]]
     augmentation: Augmentation | None = None
 

@@ -1,0 +1,1 @@
+"""What is measured of any system, whatever paper it is from."""

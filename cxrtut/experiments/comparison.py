@@ -1,0 +1,344 @@
+"""A paper's tables: which arms are compared, on which images, by which measures. The seed loop, the
+record and the weights are written here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import torch
+
+from cxrtut.data.sample import System
+from cxrtut.data.split import Split
+from cxrtut.data.store import StoreError
+from cxrtut.engine.distributed import init_distributed
+from cxrtut.engine.progress import progress
+from cxrtut.evaluation.measure import Measure
+from cxrtut.experiments.run import Callback, Run
+from cxrtut.experiments.source import Source
+from cxrtut.records.run_record import (
+    ArmRun,
+    Json,
+    RunRecord,
+    Weights,
+    hardware,
+    library_files,
+    revision,
+    versions,
+    write_record,
+)
+from cxrtut.records.weights import Description, save_system
+
+C = TypeVar("C")
+_WORDS = {"true": True, "yes": True, "false": False, "no": False}
+
+
+class ConfigurationError(ValueError):
+    """A setting that a paper's configuration does not have, or a value it cannot take."""
+
+
+@dataclass(frozen=True)
+class Arm(Generic[C]):
+    """One row of a table.
+
+    Attributes:
+        build: configuration, classes and seed to the system as it is before training: what a file
+            of weights is put into.
+        train: configuration, split and run to the trained system.
+        needs_boxes: whether it learns from boxes of training images.
+    """
+
+    build: Callable[[C, tuple[str, ...], int], System]
+    train: Callable[[C, Split, Run], System]
+    needs_boxes: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison(Generic[C]):
+    """What a paper compares.
+
+    Attributes:
+        paper: its name, that of its module.
+        presets: its configurations by name.
+        own: the arm that is the paper's method.
+        split: source, configuration and seed to the images.
+        arms: by name.
+        measures: what is measured of each.
+        faithful: presets whose networks are the paper's: only they can settle a claim.
+        sources: where the paper's kind of images are from.
+        check: what a split must have; raises StoreError before anything is trained.
+    """
+
+    paper: str
+    presets: Mapping[str, C]
+    own: str
+    split: Callable[[Source, C, int], Split]
+    arms: Mapping[str, Arm[C]]
+    measures: tuple[Measure, ...]
+    faithful: frozenset[str]
+    sources: frozenset[str]
+    check: Callable[[Split], None] = field(default=lambda split: None)
+
+    def configuration(self, preset: str, settings: Iterable[str] = ()) -> C:
+        """A preset with some fields replaced; see `override`.
+
+        Raises:
+            ConfigurationError: no such preset or field, or a value of another type.
+        """
+        if preset not in self.presets:
+            raise ConfigurationError(
+                f"preset: expected one of {', '.join(self.presets)}, got {preset!r}"
+            )
+        return override(self.presets[preset], settings)
+
+    def arm(self, name: str) -> Arm[C]:
+        """An arm by its name.
+
+        Raises:
+            ConfigurationError: there is none; those that are there are named.
+        """
+        if name not in self.arms:
+            raise ConfigurationError(
+                f"arm: expected one of {', '.join(map(repr, self.arms))}, got {name!r}"
+            )
+        return self.arms[name]
+
+    def images(self, source: Source, config: C, seed: int) -> Split:
+        """The images of a seed, checked.
+
+        Raises:
+            StoreError: they lack something, or have other channels than the configuration.
+        """
+        split = self.split(source, config, seed)
+        channels = getattr(config, "channels", split.channels)
+        if split.channels != channels:
+            raise StoreError(
+                f"expected images of {channels} channels, got {split.channels}: "
+                f"add --set channels={split.channels}"
+            )
+        self.check(split)
+        return split
+
+    def better(self) -> dict[str, str]:
+        """Which side of each measure is the better one."""
+        return {name: side for m in self.measures for name, side in m.better.items()}
+
+
+def override(config: C, settings: Iterable[str]) -> C:
+    """A configuration with some fields replaced.
+
+    Args:
+        config: a frozen dataclass of numbers, truth values and strings.
+        settings: such as "steps=100"; a value has the type of the field it replaces.
+
+    Raises:
+        ConfigurationError: no such field, or a value of another type.
+    """
+    known = {f.name: getattr(config, f.name) for f in fields(config)}  # type: ignore[arg-type]
+    changed: dict[str, object] = {}
+    for setting in settings:
+        name, sign, text = setting.partition("=")
+        if not sign or name not in known:
+            raise ConfigurationError(
+                f"expected NAME=VALUE with a name of {', '.join(known)}; got {setting!r}"
+            )
+        changed[name] = _parsed(name, text, known[name])
+    try:
+        return replace(config, **changed)  # type: ignore[type-var]
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _parsed(name: str, text: str, before: object) -> object:
+    if isinstance(before, bool):
+        if text.lower() not in _WORDS:
+            raise ConfigurationError(f"{name}: expected true or false, got {text!r}")
+        return _WORDS[text.lower()]
+    try:
+        return type(before)(text)  # type: ignore[call-arg]
+    except ValueError as error:
+        kind = {int: "a whole number", float: "a number"}.get(type(before), "a value")
+        raise ConfigurationError(f"{name}: expected {kind}, got {text!r}") from error
+
+
+def measured(
+    system: System, split: Split, measures: Sequence[Measure], seconds: float
+) -> ArmRun:
+    """All numbers of a system, by side."""
+    sides: dict[str, dict[str, float | None]] = {"train": {}, "validation": {}, "test": {}}
+    began = time.perf_counter()
+    for measure in measures:
+        sides[measure.side] |= measure.measure(system, split, measure.side)
+    return ArmRun(**sides, seconds=round(seconds + time.perf_counter() - began, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """How `train` and `reproduce` run: what is the same for all arms and seeds.
+
+    Attributes:
+        preset: of the paper.
+        settings: fields of its configuration that are replaced, such as "steps=100".
+        source: which images.
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: see `engine.precision`.
+        cuda_graphs: record phases as CUDA graphs.
+        begin_from: files with initial weights, by the name of the network.
+        command: what makes the record again.
+        watch: the name of a stage to a callback; None for nobody.
+    """
+
+    preset: str = "smoke"
+    settings: Sequence[str] = ()
+    source: Source = field(default_factory=Source)
+    device: str = "cpu"
+    precision: str = "auto"
+    cuda_graphs: bool = False
+    begin_from: Mapping[str, Path] = field(default_factory=dict)
+    command: str = ""
+    watch: Callable[[str], Callback] | None = progress
+
+    def run(self, **more: object) -> Run:
+        """A `Run` of this kind."""
+        kept = {"precision": self.precision, "cuda_graphs": self.cuda_graphs,
+                "begin_from": self.begin_from}  # fmt: skip
+        return Run(**kept | more)  # type: ignore[arg-type]
+
+
+def train(
+    comparison: Comparison[C], how: How, *, arm: str, seed: int, folder: Path, resume: bool = False
+) -> RunRecord | None:
+    """`reproduce` of one arm and one seed, with checkpoints and logs in a folder, which then also
+    gets the trained system, `system.safetensors`, and `record.json`.
+
+    Returns:
+        The record, on rank 0; None on the others.
+
+    Raises:
+        ConfigurationError: no such preset, setting or arm.
+        CheckpointError: the folder holds another run, or one that is not to be resumed.
+        StoreError: the images are not there, or do not fit.
+    """
+    chosen = comparison.arm(arm)
+    config = comparison.configuration(how.preset, how.settings)
+    revision()  # now: the checkout may move on
+    start = time.perf_counter()
+    with init_distributed(how.device) as (ranks, device):
+        split = comparison.images(how.source, config, seed)
+        _check_boxes(arm, chosen, split)
+        watch = how.watch if ranks.first else None
+        run = how.run(
+            seed=seed, device=device, ranks=ranks, folder=folder, resume=resume,
+            callbacks=_named(watch, f"{comparison.paper} {arm}"),
+            identity={
+                "arm": arm, "config": asdict(config), "data": dict(split.identity)  # type: ignore[call-overload]
+            },
+        )  # fmt: skip
+        system = chosen.train(config, split, run)
+        if not ranks.first:
+            return None
+        result = measured(system, split, comparison.measures, time.perf_counter() - start)
+        name = folder / "system.safetensors"
+        about = Description(comparison.paper, arm, asdict(config), split.classes)  # type: ignore[call-overload]
+        weights = {arm: Weights(name.name, save_system(system, about, name))}
+        record = _record(
+            comparison, how, config, [split], {arm: [result]}, weights, device, (seed,),
+            time.perf_counter() - start,
+        )  # fmt: skip
+        write_record(folder / "record.json", record)
+    return record
+
+
+def reproduce(
+    comparison: Comparison[C],
+    how: How,
+    *,
+    seeds: int,
+    arms: Sequence[str] = (),
+    weights_folder: Path | None = None,
+) -> RunRecord:
+    """Every arm of a comparison (or those named), each seed with its own data and weights.
+
+    Args:
+        comparison: of a paper.
+        how: it runs.
+        seeds: how many.
+        arms: all by default; those that need boxes to learn from are left out where there are none.
+        weights_folder: gets the systems of the first seed, a file for each arm.
+
+    Raises:
+        ConfigurationError, StoreError: as in `train`; said before anything is trained.
+    """
+    config = comparison.configuration(how.preset, how.settings)
+    names = list(arms) or list(comparison.arms)
+    chosen = {name: comparison.arm(name) for name in names}
+    revision()  # now: the checkout may move on
+    start, device = time.perf_counter(), torch.device(how.device)
+    results: dict[str, list[ArmRun]] = {}
+    weights: dict[str, Weights] = {}
+    splits = []
+    for seed in range(seeds):
+        split = comparison.images(how.source, config, seed)
+        splits.append(split)
+        run = how.run(
+            seed=seed, device=device, callbacks=_named(how.watch, f"{comparison.paper}, seed {seed},")
+        )
+        for name, arm in chosen.items():
+            if arm.needs_boxes and not split.has_boxes_to_learn_from:
+                continue
+            began = time.perf_counter()
+            system = arm.train(config, split, run)
+            seconds = time.perf_counter() - began
+            results.setdefault(name, []).append(
+                measured(system, split, comparison.measures, seconds)
+            )
+            if weights_folder is not None and seed == 0:
+                plain = re.sub(r"[^0-9A-Za-z-]+", "_", name).strip("_")
+                file = weights_folder / f"{comparison.paper}-{how.preset}-{plain}.safetensors"
+                about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
+                weights[name] = Weights(file.name, save_system(system, about, file))
+    return _record(
+        comparison, how, config, splits, results, weights, device, tuple(range(seeds)),
+        time.perf_counter() - start,
+    )  # fmt: skip
+
+
+def _record(
+    comparison: Comparison[C],
+    how: How,
+    config: C,
+    splits: Sequence[Split],
+    results: Mapping[str, Sequence[ArmRun]],
+    weights: Mapping[str, Weights],
+    device: torch.device,
+    seeds: tuple[int, ...],
+    seconds: float,
+) -> RunRecord:
+    configuration: dict[str, Json] = asdict(config)  # type: ignore[call-overload]
+    return RunRecord(
+        paper=comparison.paper, what=f"{comparison.paper} on {splits[0].name}",
+        command=how.command, preset=how.preset, faithful=how.preset in comparison.faithful,
+        configuration=configuration,
+        settings={"precision": how.precision, "cuda graphs": how.cuda_graphs},
+        data=[dict(split.identity) for split in splits], classes=splits[0].classes, seeds=seeds,
+        results=results, better=comparison.better(), weights=weights, library=library_files(),
+        revision=revision(), hardware=hardware(device), versions=versions(),
+        seconds=round(seconds, 1),
+    )  # fmt: skip
+
+
+def _named(
+    watch: Callable[[str], Callback] | None, before: str
+) -> Callable[[str], Sequence[Callback]]:
+    """Who looks at a stage, with words before its name."""
+    return lambda stage: () if watch is None else (watch(f"{before} {stage}"),)
+
+
+def _check_boxes(name: str, arm: Arm[C], split: Split) -> None:
+    if arm.needs_boxes and not split.has_boxes_to_learn_from:
+        raise StoreError(f"{split.name}: {name!r} expected boxes of training images, got none")

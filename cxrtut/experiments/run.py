@@ -1,0 +1,112 @@
+"""Where and how a run happens, once, instead of a dozen arguments that are passed on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.loop import train
+from cxrtut.engine.progress import JsonLines
+from cxrtut.engine.task import Data, Report, Task
+from cxrtut.engine.validation import Validation
+from cxrtut.records.run_record import Json
+
+Callback = Callable[[Report], None]
+T = TypeVar("T")
+
+
+def no_callbacks(stage: str) -> Sequence[Callback]:
+    """Nobody looks."""
+    return ()
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One run of an arm, or of several arms with one seed.
+
+    Attributes:
+        seed: of weights, order and uniform numbers.
+        device: where the networks are; the CPU by default.
+        ranks: this process among several.
+        folder: gets a log and a folder of checkpoints for each stage; None keeps nothing.
+        resume: go on from what is in the folder.
+        precision: `auto`, `float32`, `bfloat16` or `float16`.
+        cuda_graphs: record phases as CUDA graphs.
+        callbacks: the name of a stage to who is given its reports, such as `engine.progress`.
+        begin_from: files with the initial weights of networks, by the name of the network; an arm
+            passes them to its first stage.
+        identity: what must be the same on resume: the arm, its configuration, its data.
+        trainer: what trains; the one training loop, or what stands for it to time it.
+    """
+
+    seed: int = 0
+    device: torch.device = torch.device("cpu")  # noqa: RUF009, a value
+    ranks: Ranks = Ranks()  # noqa: RUF009, a frozen value
+    folder: Path | None = None
+    resume: bool = False
+    precision: str = "auto"
+    cuda_graphs: bool = False
+    callbacks: Callable[[str], Sequence[Callback]] = no_callbacks
+    begin_from: Mapping[str, Path] = field(default_factory=dict)
+    identity: Mapping[str, Json] = field(default_factory=dict)
+    trainer: Callable[..., list[Report]] = train
+    _shared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+
+    def fit(
+        self,
+        stage: str,
+        task: Task,
+        loader: Data,
+        *,
+        steps: int,
+        batch_size: int,
+        validate: Validation | None = None,
+        begin_from: Mapping[str, Path] | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> list[Report]:
+        """Trains one stage, in place. Nothing for no steps.
+
+        Args:
+            stage: its name; that of its log and of its folder of checkpoints.
+            task: on the run's device.
+            loader: training batches.
+            steps: a batch each.
+            batch_size: images of a step, of all ranks together.
+            validate: what is measured meanwhile.
+            begin_from: files with initial weights: an arm passes the run's to its first stage.
+            callbacks: given the reports besides.
+
+        Raises:
+            What `engine.loop.train` raises.
+        """
+        if steps < 1:
+            return []
+        watching = [*self.callbacks(stage), *callbacks]
+        folder = self.folder
+        if folder is not None and self.ranks.first:
+            watching.append(JsonLines(folder / f"{stage}.jsonl"))
+        return self.trainer(
+            task, loader, steps=steps, batch_size=batch_size, seed=self.seed, device=self.device,
+            ranks=self.ranks, precision=self.precision, validate=validate,
+            begin_from=begin_from,
+            checkpoint_dir=None if folder is None else folder / "checkpoints" / stage,
+            resume=self.resume, configuration={"stage": stage, **self.identity},
+            callbacks=watching, cuda_graphs=self.cuda_graphs,
+        )  # fmt: skip
+
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What is made the first time it is asked for and kept for the arms that follow: a stage
+        that several begin with is trained once.
+
+        Args:
+            name: of what is made.
+            make: makes it.
+        """
+        if name not in self._shared:
+            self._shared[name] = make()
+        return self._shared[name]  # type: ignore[return-value]

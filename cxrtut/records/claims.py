@@ -1,0 +1,208 @@
+"""A paper's claims, tested on run records: the status is computed, never typed.
+
+A claims file is YAML, a list of
+
+    - claim: what the paper says
+      where: its place in the paper
+      paper: what it prints, in words
+      effect: 0.416            # the difference that it prints, where it prints one
+      record: name of the run record
+      measure: pixel_ap        # of one class: auroc/Nodule
+      rows: train              # or validation, or test
+      better: G-D-C            # arms of the comparison
+      worse: CAM
+
+or, where a measure is to improve from one stage of a method to the next, instead of the last two
+
+      method: aligned
+      after: relative_pose_error_after
+      before: relative_pose_error_before
+
+or, where nothing here could test it, `untested: why` alone. Whether more is better is declared by
+the measure, not here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from cxrtut.metrics.intervals import mean_and_margin
+from cxrtut.records.run_record import RunRecord
+
+ENOUGH_SEEDS = 3
+
+
+class ClaimError(Exception):
+    """A claims file that cannot be read, or does not fit its record; says which entry, what was
+    expected and what came.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """An entry of a claims file; see the module."""
+
+    claim: str
+    where: str
+    paper: str
+    effect: float | None = None
+    record: str = ""
+    measure: str = ""
+    rows: str = ""
+    better: str = ""
+    worse: str = ""
+    method: str = ""
+    after: str = ""
+    before: str = ""
+    untested: str = ""
+
+
+_ALWAYS = {"claim", "where", "paper"}
+_KINDS = (
+    {"untested"},
+    {"record", "measure", "rows", "better", "worse"},
+    {"record", "rows", "method", "after", "before"},
+)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of two arms (or two stages of one) over seeds, each pair on the same data.
+
+    Attributes:
+        mean: of the better one minus the worse one, in the units of the measure.
+        margin: half the 95 % interval of the mean; infinite for one seed.
+        n: seeds.
+        lower_is_better: whether a difference below zero is what the claim expects.
+    """
+
+    mean: float
+    margin: float
+    n: int
+    lower_is_better: bool = False
+
+    @property
+    def direction(self) -> str:
+        """`agrees` or `disagrees` when the whole interval is on one side of zero and there are
+        three seeds or more, else `no difference`.
+        """
+        if self.n < ENOUGH_SEEDS or abs(self.mean) <= self.margin:
+            return "no difference"
+        return "agrees" if (self.mean < 0) == self.lower_is_better else "disagrees"
+
+    @property
+    def text(self) -> str:
+        """Such as "+0.041 ± 0.036 (3 seeds)"."""
+        margin = f" ± {self.margin:.3f}" if math.isfinite(self.margin) else ""
+        return f"{self.mean:+.3f}{margin} ({self.n} seed{'s' if self.n != 1 else ''})"
+
+
+def difference(record: RunRecord, claim: Claim) -> Difference:
+    """What a record says of a claim.
+
+    Raises:
+        RecordError: the record lacks an arm or a measure.
+        ClaimError: nobody declared which side of the measure is better.
+    """
+    if claim.method:
+        high = record.values(claim.method, claim.rows, claim.after)
+        low = record.values(claim.method, claim.rows, claim.before)
+        measure = claim.after
+    else:
+        high = record.values(claim.better, claim.rows, claim.measure)
+        low = record.values(claim.worse, claim.rows, claim.measure)
+        measure = claim.measure
+    direction = record.direction(measure)
+    if direction == "neither":
+        raise ClaimError(f"{claim.claim!r}: {measure} has no better side")
+    gains = [a - b for a, b in zip(high, low, strict=True)]
+    return Difference(*mean_and_margin(gains), len(gains), direction == "lower")
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The entries of a claims file.
+
+    Raises:
+        ClaimError: an entry lacks a field, or has one that is not known.
+    """
+    import yaml
+
+    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if not isinstance(entries, list) or not entries:
+        raise ClaimError(f"{path}: expected a list of claims, got {type(entries).__name__}")
+    numbers = {f.name for f in fields(Claim) if f.name == "effect"}
+    claims = []
+    for i, entry in enumerate(entries, 1):
+        kind = max(_KINDS, key=lambda names: len(names & set(entry)) / len(names))
+        wrong = sorted((set(entry) - {"effect"}) ^ (_ALWAYS | kind))
+        if wrong:
+            raise ClaimError(f"{path}, claim {i}: missing or not known: {', '.join(wrong)}")
+        values = {k: float(v) if k in numbers else str(v) for k, v in entry.items()}
+        claims.append(Claim(**values))  # type: ignore[arg-type]
+    return claims
+
+
+def status(record: RunRecord, gain: Difference, sources: Collection[str]) -> str:
+    """What a difference settles. Only the paper's networks on the paper's kind of data can
+    reproduce a claim or its opposite; everything else shows a direction.
+
+    Args:
+        record: whose it is.
+        gain: found in it.
+        sources: where the paper's kind of images are from.
+    """
+    settles = record.faithful and record.source in sources
+    if settles:
+        words = {"agrees": "reproduced", "disagrees": "opposite"}
+        settled = words.get(gain.direction, gain.direction)
+    else:
+        settled = f"not settled here: {gain.direction}"
+    return f"{settled} (stale)" if record.is_stale else settled
+
+
+def claims_table(
+    path: Path, read: Callable[[str], RunRecord], sources: Collection[str]
+) -> list[dict[str, str | int | float | None]]:
+    """The claims with what our records say of them, as rows for a page: claim, status, place, what
+    the paper prints, and the effect in the paper and here as the same kind of number.
+
+    Args:
+        path: the claims file.
+        read: the name of a record to the record; FileNotFoundError where there is none.
+        sources: where the paper's kind of images are from; see `Comparison.sources`.
+    """
+    rows: list[dict[str, str | int | float | None]] = []
+    for claim in read_claims(path):
+        ours, said = "–", ""
+        if claim.untested:
+            said = f"not testable: {claim.untested}"
+        else:
+            try:
+                record = read(claim.record)
+            except FileNotFoundError:
+                said = "not testable: no record"
+            else:
+                gain = difference(record, claim)
+                ours, said = gain.text, status(record, gain, sources)
+        effect = "–" if claim.effect is None else f"{claim.effect:+.3f}"
+        rows.append(
+            {
+                "claim": claim.claim, "status": said, "where": claim.where,
+                "paper": claim.paper, "effect, paper": effect, "effect, here": ours,
+            }
+        )  # fmt: skip
+    return rows
+
+
+def stale_note(records: Sequence[RunRecord]) -> str:
+    """A sentence for a page that shows records whose code has changed since; "" where none has."""
+    old = [record for record in records if record.is_stale]
+    if not old:
+        return ""
+    return (
+        f"{len(old)} of {len(records)} records shown here are stale: the code that made them has "
+        "changed since. `python -m cxrtut reproduce` makes them again; each record has its command."
+    )

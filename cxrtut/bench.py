@@ -34,8 +34,8 @@ from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import ArrayStore
-from cxrtut.engine.records import hardware
 from cxrtut.experiments.step_time import training_steps
+from cxrtut.records.run_record import hardware
 
 SIZES = (64, 128, 256)
 BATCH_SIZE = 32

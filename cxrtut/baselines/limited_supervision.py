@@ -176,11 +176,16 @@ class LimitedSupervision:
         return box + label, {"box": box, "label": label}
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
+        """Scores, and the maps enlarged as heat maps; see `maps_and_logits`.
+
+        Reading: 1 - Π (1 - p) over hundreds of patches is 1 to the last bit in nearly every image.
+        The scores are σ(logit / number of patches): in the same order, on the same side of a half.
+        """
         maps, logits = self.maps_and_logits(images)
         height, width = images.shape[-2:]
         return Prediction(
-            scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
+            scores=probabilities(logits / maps[0, 0].numel()),
+            heatmap=heatmap_from_maps(maps, (height, width)),
         )
 
     @torch.no_grad()

@@ -26,6 +26,7 @@ from jaxtyping import Int, Int64, UInt8
 from torch import Tensor
 
 from cxrtut.data.device_store import DeviceStore, pack_masks, unpack_masks
+from cxrtut.data.folder import read_folder
 from cxrtut.data.manifest import StoreError, map_array, read_manifest, verify_files
 from cxrtut.data.sample import Batch
 from cxrtut.data.tables import (
@@ -181,6 +182,35 @@ class ArrayStore:
             licence=licence,
             fingerprint=digest.hexdigest(),
         )
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike[str],
+        labels: str | os.PathLike[str],
+        *,
+        size: int,
+        channels: int = 1,
+        boxes: str | os.PathLike[str] | None = None,
+    ) -> "ArrayStore":
+        """A store in memory of a folder of image files and a table of labels.
+
+        Args:
+            folder: of PNG, JPEG, TIFF, BMP or DICOM files, in folders of its own too.
+            labels: a CSV with `name`, a column of 0 and 1 for each class, and, if known, `patient`
+                and `split`.
+            size: height and width to bring the images to, pixels; black fills what is not square.
+            channels: 1, or 3 for colour.
+            boxes: a CSV with name, label, x0, y0, x1, y1, in pixels of the files.
+
+        Raises:
+            SourceError: a table that cannot be read, or no image; see `data.folder.read_folder`.
+        """
+        found = read_folder(folder, labels, size=size, channels=channels, boxes=boxes)
+        return cls.from_arrays(
+            found.images, found.labels, found.classes, table_rows=found.table_rows,
+            boxes_rows=found.boxes_rows, source=f"folder {Path(folder).name}",
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.images)

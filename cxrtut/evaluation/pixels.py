@@ -8,7 +8,14 @@ import torch
 
 from cxrtut.data.sample import System
 from cxrtut.data.split import Rows, Side, Split, ground_truth, row_parts
-from cxrtut.evaluation.measure import Better, Measure, Numbers, device_of, heat_of_split, predictions
+from cxrtut.evaluation.measure import (
+    Better,
+    Measure,
+    Numbers,
+    device_of,
+    heat_of_split,
+    predictions,
+)
 from cxrtut.localize.heatmap import normalise, smooth_heatmap
 from cxrtut.metrics.intervals import bootstrap_interval
 from cxrtut.metrics.pixels import (

@@ -166,9 +166,7 @@ def _parsed(name: str, text: str, before: object) -> object:
         raise ConfigurationError(f"{name}: expected {kind}, got {text!r}") from error
 
 
-def measured(
-    system: System, split: Split, measures: Sequence[Measure], seconds: float
-) -> ArmRun:
+def measured(system: System, split: Split, measures: Sequence[Measure], seconds: float) -> ArmRun:
     """All numbers of a system, by side."""
     sides: dict[str, dict[str, float | None]] = {"train": {}, "validation": {}, "test": {}}
     began = time.perf_counter()
@@ -286,7 +284,9 @@ def reproduce(
         split = comparison.images(how.source, config, seed)
         splits.append(split)
         run = how.run(
-            seed=seed, device=device, callbacks=_named(how.watch, f"{comparison.paper}, seed {seed},")
+            seed=seed,
+            device=device,
+            callbacks=_named(how.watch, f"{comparison.paper}, seed {seed},"),
         )
         for name, arm in chosen.items():
             if arm.needs_boxes and not split.has_boxes_to_learn_from:

@@ -1,4 +1,4 @@
-"""The comparisons of the disease-masks paper: Tables 1 and 2 (localisation), 3 and 4 (AUROC).
+"""The tables of the disease-masks paper: Tables 1 and 2 (localisation), 3 and 4 (AUROC).
 
 An arm is what its name says, in the order in which the paper trains: the classifier on images as
 they are; on aligned images; and again with masks. Not in the paper: `longer`, which trains as long
@@ -10,11 +10,10 @@ which needs no image.
 from __future__ import annotations
 
 import copy
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from pathlib import Path
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,291 +24,476 @@ from torch import Tensor, nn
 from cxrtut.baselines.attention_mining import AttentionMining
 from cxrtut.baselines.chestxray8 import ChestXray8
 from cxrtut.baselines.classifier import MultiLabelTask
-from cxrtut.baselines.contrast_attention import ContrastAttention
+from cxrtut.baselines.contrast_attention import ContrastAttention, Reference
 from cxrtut.baselines.limited_supervision import LimitedSupervision
 from cxrtut.data.boxes import boxes_to_mask
+from cxrtut.data.loader import Loader
+from cxrtut.data.sample import Batch, Prediction, System
+from cxrtut.data.split import Side, Split, row_parts
 from cxrtut.data.store import StoreError
-from cxrtut.engine.distributed import Ranks
-from cxrtut.engine.progress import of_seed
-from cxrtut.engine.records import run_record
-from cxrtut.experiments.alignment import score_alignment
-from cxrtut.experiments.claims import measured
-from cxrtut.experiments.intervals import mean_and_margin
-from cxrtut.experiments.label_study import LabelStudy, row_parts
-from cxrtut.experiments.localisation import score_classification, score_localisation
-from cxrtut.experiments.mask_stages import Method, Stages, Tell, masked
-from cxrtut.experiments.sources import Source
+from cxrtut.engine.task import Data, Task
+from cxrtut.evaluation.alignment import BETTER, alignment_numbers
+from cxrtut.evaluation.classification import auroc_measure
+from cxrtut.evaluation.localisation import localisation_measure
+from cxrtut.evaluation.measure import Measure, Numbers, device_of
+from cxrtut.experiments.comparison import Arm, Comparison
+from cxrtut.experiments.run import Run
+from cxrtut.experiments.source import Source
 from cxrtut.localize.location_priors import centre_prior, pseudo_masks
+from cxrtut.nn.backbones import mean_stages
 from cxrtut.papers.disease_masks import (
+    ASYMMETRIC,
     COLAB,
     MASKED,
     PAPER,
     SMOKE,
+    Aligned,
+    Alignment,
+    Classification,
     Config,
+    MaskAttention,
+    MaskedClassifier,
     align,
+    anchor_image,
     binary,
+    disease_mask,
+    make_aligner,
+    make_classifier,
+    maps_and_logits,
+    select_confident,
     shared,
+    smooth,
+    steps_of,
 )
 
-PRESETS = {"paper": PAPER, "colab": COLAB, "smoke": SMOKE}
-KEPT = ("plain", "aligned", "aligned + DM")  # networks that the book shows, with the aligner
-WITH_BOXES = ("Li (boxes)", "average box (boxes)")  # arms that need boxes of training images
-OWN = "aligned + DM"  # the paper's method
-IMAGES = 8192  # simulated ones
+IMAGES = 8192  # simulated ones, unless the source says another number
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
+AVERAGE_GRID = 64  # cells of the maps of average boxes: fine enough, and small enough to be kept
 
 
-def study_of(source: Source, config: Config, seed: int) -> LabelStudy:
+def split_of(source: Source, config: Config, seed: int) -> Split:
     """Images with any number of diseases."""
-    return source.label_study(config.size, seed)
+    return source.all_diseases(config.size, seed, IMAGES)
 
 
-def _without_weights(s: Stages) -> Method:
+def check(split: Split) -> None:
+    """Raises StoreError where no test image has a box."""
+    if not len(split.pairs()[0]):
+        raise StoreError(f"{split.name}: expected boxes on the test images, got none")
+
+
+@dataclass(frozen=True)
+class AlignedLoader:
+    """Batches of another loader, their images aligned.
+
+    Boxes, masks and healthy twins are left out: they belong to the images as they were.
+    """
+
+    loader: Loader
+    aligner: nn.Module
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in one pass, as of the other loader."""
+        return self.loader.steps_per_epoch(batch_size)
+
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Iterator[Batch]:
+        """The batches of the other loader, aligned; see `Loader.batches`."""
+        for batch in self.loader.batches(
+            batch_size=batch_size, seed=seed, start=start, device=device, rank=rank, ranks=ranks
+        ):
+            image, _ = align(self.aligner, batch.image)
+            none = batch.boxes[:, :0], batch.box_label[:, :0]
+            yield replace(
+                batch, image=image, boxes=none[0], box_label=none[1], mask=None, healthy=None
+            )
+
+
+@dataclass(eq=False)
+class Stages:
+    """One run of the paper with one seed: each stage is trained once, when it is first asked for.
+
+    Attributes:
+        config: of the run.
+        split: what to learn from.
+        run: where and how.
+        n_confident: N_c of Eq. (3) by class, once `disease_masks` is there.
+    """
+
+    config: Config
+    split: Split
+    run: Run
+    n_confident: dict[str, int] = field(default_factory=dict, init=False)
+
+    def fit(self, stage: str, task: Task, loader: Data, epochs: float, batch_size: int) -> None:
+        """Trains one stage for some epochs."""
+        steps = steps_of(epochs, len(self.split.train), batch_size)
+        begin_from = self.run.begin_from if stage == "plain" else None
+        self.run.fit(stage, task, loader, steps=steps, batch_size=batch_size, begin_from=begin_from)
+
+    def classifier(self) -> MaskAttention:
+        """A new one."""
+        network = make_classifier(self.config, len(self.split.classes), self.run.seed)
+        return network.to(self.run.device)
+
+    def classify(self, stage: str, network: MaskAttention, loader: Data) -> MaskAttention:
+        """Trains a classifier on Eq. (10)."""
+        task = Classification(self.config, network)
+        self.fit(stage, task, loader, self.config.epochs, self.config.batch_size)
+        return network
+
+    def system(self, network: MaskAttention, *, aligned: bool) -> System:
+        """A classifier, whatever its masks, as a system."""
+        masked = MaskedClassifier(self.config, self.split.classes, network)
+        return self.behind_alignment(masked) if aligned else masked
+
+    def behind_alignment(self, system: System) -> Aligned:
+        """A system that was trained on aligned images, for images as they are."""
+        return Aligned(self.config, system, self.aligner, self.anchor)
+
+    @cached_property
+    def plain(self) -> MaskAttention:
+        """The classifier of images as they are."""
+        return self.classify("plain", self.classifier(), self.split.loader())
+
+    @property
+    def normal(self) -> Float[Tensor, "N C H W"]:
+        """Some normal images to learn from, always the same."""
+        rows = self.split.some_normal(self.config.anchor_images, self.run.seed)
+        return self.split.batch(rows, self.run.device).image
+
+    @cached_property
+    def anchor(self) -> Float[Tensor, "1 C H W"]:
+        """The mean of normal images."""
+        return anchor_image(self.normal)
+
+    @cached_property
+    def aligner(self) -> nn.Module:
+        """Trained on the features of `plain`."""
+        c = self.config
+        mean = (
+            mean_stages(self.plain.features, smooth(self.normal, c.grid_size))
+            if c.anchor_features == "mean"
+            else None
+        )
+        task = Alignment(
+            c, self.plain, self.anchor, anchor_features=mean, seed=self.run.seed,
+            device=self.run.device,
+        )  # fmt: skip
+        self.fit(
+            "aligner", task, self.split.loader(), c.alignment_epochs, c.alignment_batch_size
+        )  # fmt: skip
+        return task.networks["aligner"]
+
+    @property
+    def aligned_loader(self) -> AlignedLoader:
+        """Aligned images to learn from."""
+        return AlignedLoader(self.split.loader(), self.aligner)
+
+    @cached_property
+    def aligned(self) -> MaskAttention:
+        """The classifier of aligned images."""
+        return self.classify("aligned", self.classifier(), self.aligned_loader)
+
+    def masks(
+        self, network: MaskAttention, *, aligned: bool, flip: bool = True
+    ) -> tuple[Float[Tensor, "K h w"], dict[str, int]]:
+        """Eq. (3), from the maps of a classifier on the images it has learnt from.
+
+        Classes that are not `MASKED` get empty masks; so does one without a positive image. That,
+        and a class with too few maps of P_c >= 0.8, is warned of.
+
+        Args:
+            network: gives maps and probabilities.
+            aligned: whether it sees aligned images.
+            flip: whether symmetric diseases are averaged with their mirror images.
+
+        Returns:
+            The masks, and N_c of each class: how many maps of P_c >= 0.8 there were.
+        """
+        c, split, rows = self.config, self.split, self.split.train
+
+        def maps_of(part: np.ndarray) -> tuple[Tensor, Tensor]:
+            images = split.batch(part, self.run.device).image
+            return maps_and_logits(network, align(self.aligner, images)[0] if aligned else images)
+
+        logits = [maps_of(part)[1] for part in row_parts(rows)]
+        probability = torch.cat(logits).sigmoid().cpu()
+        labels = torch.from_numpy(split.store.labels[rows].astype(np.float32))
+        masks, counts = [], {}
+        for k, name in enumerate(split.classes):
+            if name not in MASKED:
+                masks.append(torch.zeros_like(network.masks[k]))
+                continue
+            chosen = select_confident(
+                probability[:, k], labels[:, k], min_probability=c.min_probability, fewest=c.fewest
+            )
+            counts[name] = int((probability[chosen, k] >= c.min_probability).sum())
+            _warn_of_few(name, counts[name], len(chosen), c.min_probability)
+            maps = [network.masks.new_zeros(0, *network.masks.shape[1:])]
+            for part in row_parts(rows[chosen.numpy()]):
+                maps.append(maps_of(part)[0][:, k])
+            symmetric = flip and name != ASYMMETRIC
+            masks.append(
+                disease_mask(torch.cat(maps), symmetric=symmetric, threshold=c.mask_threshold)
+            )
+        return torch.stack(masks), counts
+
+    @cached_property
+    def disease_masks(self) -> Float[Tensor, "K h w"]:
+        """The masks of the paper, from aligned images."""
+        masks, counts = self.masks(self.aligned, aligned=True)
+        self.n_confident.update(counts)
+        return masks
+
+    def retrained(
+        self, stage: str, masks: Float[Tensor, "K h w"] | None, *, aligned: bool = True
+    ) -> System:
+        """As long again, with masks or without.
+
+        Reading: "then retrained it for five more epochs" says nothing of the optimiser; it starts
+        anew.
+        """
+        network = copy.deepcopy(self.aligned if aligned else self.plain)
+        if masks is not None:
+            network.masks.copy_(masks)
+        self.classify(stage, network, self.aligned_loader if aligned else self.split.loader())
+        return self.system(network, aligned=aligned)
+
+    def baseline(self, stage: str, task: Any, loader: Data) -> Any:
+        """A system of another paper, trained as long as `plain` (one that begins with `plain`, as
+        long again).
+        """
+        self.fit(stage, task, loader, self.config.epochs, self.config.batch_size)
+        return task
+
+
+def _warn_of_few(name: str, n_confident: int, n_chosen: int, min_probability: float) -> None:
+    if not n_chosen:
+        warnings.warn(f"{name}: no positive image to learn from, no mask", stacklevel=3)
+    elif n_confident < n_chosen:
+        warnings.warn(
+            f"{name}: {n_confident} maps of P >= {min_probability}; "
+            f"the mask is of the {n_chosen} with the highest P",
+            stacklevel=3,
+        )
+
+
+def stages_of(config: Config, split: Split, run: Run) -> Stages:
+    """The stages of a run, which its arms share."""
+    return run.once("stages", lambda: Stages(config, split, run))
+
+
+class AverageBoxes:
+    """No classifier: each class has its average box of the training images, in every image.
+
+    Networks: `boxes`, the maps as a buffer.
+    """
+
+    def __init__(self, config: Config, classes: tuple[str, ...], maps: Float[Tensor, "K h w"]):
+        self.classes, self.size, self.channels = classes, config.size, config.channels
+        self.networks: dict[str, nn.Module] = {"boxes": Reference(len(maps), maps.device)}
+        self.networks["boxes"].mean = maps[None]
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The same heat maps for every image, 1 inside; no scores."""
+        maps = self.networks["boxes"].get_buffer("mean")
+        heat = nn.functional.interpolate(maps, tuple(images.shape[-2:]), mode="bilinear")
+        return Prediction(heatmap=heat.expand(len(images), -1, -1, -1))
+
+
+# What each arm is before it is trained
+
+
+def build_masked(
+    config: Config, classes: tuple[str, ...], seed: int, *, aligned: bool = True
+) -> System:
+    """A classifier with empty masks, behind an alignment or not."""
+    network = make_classifier(config, len(classes), seed)
+    return _behind(MaskedClassifier(config, classes, network), config, seed, aligned)
+
+
+def build_baseline(
+    make: Callable[..., System],
+    config: Config,
+    classes: tuple[str, ...],
+    seed: int,
+    *,
+    aligned: bool = False,
+) -> System:
+    """A system of another paper, with the classifier of all."""
+    network = make_classifier(config, len(classes), seed)
+    system = make(
+        network, classes=classes, size=config.size, channels=config.channels,
+        learning_rate=config.learning_rate,
+    )  # fmt: skip
+    return _behind(system, config, seed, aligned)
+
+
+def build_boxes(config: Config, classes: tuple[str, ...], seed: int) -> AverageBoxes:
+    """Without boxes."""
+    return AverageBoxes(config, classes, torch.zeros(len(classes), 0, 0))
+
+
+def _behind(system: System, config: Config, seed: int, aligned: bool) -> System:
+    if not aligned:
+        return system
+    anchor = torch.zeros(1, config.channels, config.size, config.size)
+    return Aligned(config, system, make_aligner(config, seed), anchor)
+
+
+# How each arm is trained
+
+
+def _new(s: Stages, make: Callable[..., Any], network: nn.Module | None = None) -> Any:
+    return make(
+        s.classifier() if network is None else network, classes=s.split.classes,
+        size=s.config.size, channels=s.config.channels, learning_rate=s.config.learning_rate,
+    )  # fmt: skip
+
+
+def _with_disease_masks(s: Stages) -> System:
+    system = s.retrained("aligned + DM", s.disease_masks)
+    assert isinstance(system, Aligned)
+    system.n_confident = dict(s.n_confident)
+    return system
+
+
+def _without_weights(s: Stages) -> System:
     network = s.classifier()
     task = MultiLabelTask(network, learning_rate=s.config.learning_rate, weight_decay=0.0)
-    s.fit("plain, BCE", task, s.study.feed(), s.config.epochs, s.config.batch_size)
-    return masked(network, None)
+    s.fit("plain, BCE", task, s.split.loader(), s.config.epochs, s.config.batch_size)
+    return s.system(network, aligned=False)
 
 
-def _wang(s: Stages) -> Method:
-    task = ChestXray8(s.classifier(), learning_rate=s.config.learning_rate)
-    return s.baseline("Wang", task, s.study.feed())
+def _cai(s: Stages) -> System:
+    task = _new(s, AttentionMining, copy.deepcopy(s.plain))
+    system: System = s.baseline("Cai", task, s.split.loader())
+    return system
 
 
-def _cai(s: Stages) -> Method:
-    task = AttentionMining(copy.deepcopy(s.plain), learning_rate=s.config.learning_rate)
-    return s.baseline("Cai", task, s.study.feed())
-
-
-def _liu(s: Stages, stage: str = "Liu", pooling: str = "mean") -> Method:
-    task = ContrastAttention(
-        s.classifier(), pooling=pooling, learning_rate=s.config.learning_rate
-    )  # fmt: skip
-    method = s.baseline(stage, task, s.aligned_feed, aligned=True)
+def _liu(s: Stages, stage: str = "Liu", pooling: str = "mean") -> System:
+    task = _new(s, partial(ContrastAttention, pooling=pooling))
+    s.baseline(stage, task, s.aligned_loader)
     task.set_reference(align(s.aligner, s.normal)[0])
-    return method
+    return s.behind_alignment(task)
 
 
-def _li(s: Stages) -> Method:
-    task = LimitedSupervision(s.classifier(), learning_rate=s.config.learning_rate)
-    return s.baseline("Li", task, s.study.feed_with_boxes(KNOWN_BOXES, s.seed))
-
-
-def _average_box(s: Stages) -> Method:
-    """No network: each class has its average box of the training images, in every image. Maps of
-    64 x 64 cells are fine enough, and small enough to be kept for all test images.
-    """
-    cells = min(s.config.size, 64)
-    boxes = s.study.average_boxes().to(s.device) * (cells / s.config.size)
+def _average_box(s: Stages) -> System:
+    cells = min(s.config.size, AVERAGE_GRID)
+    boxes = s.split.average_boxes().to(s.run.device) * (cells / s.config.size)
     maps = torch.stack([boxes_to_mask(box[None], cells, cells) for box in boxes]).float()
-
-    def read(images: Tensor) -> tuple[Tensor, Tensor]:
-        return maps.expand(len(images), *maps.shape), images.new_zeros(len(images), len(maps))
-
-    return Method(nn.Identity(), read, classifies=False)
+    return AverageBoxes(s.config, s.split.classes, maps)
 
 
 def _pseudo(s: Stages) -> Float[Tensor, "K h w"]:
-    masks = pseudo_masks(s.study.store.classes, s.config.size // s.config.stride)
-    return masks.to(s.device)
+    masks = pseudo_masks(s.split.classes, s.config.size // s.config.stride)
+    return masks.to(s.run.device)
 
 
 def _centre(s: Stages) -> Float[Tensor, "K h w"]:
-    c = s.config
-    classes = s.study.store.classes
+    classes, grid_size = s.split.classes, s.config.size // s.config.stride
     allowed = torch.tensor([name in MASKED for name in classes])[:, None, None]
-    return (centre_prior(len(classes), c.size // c.stride) * allowed).to(s.device)
+    return (centre_prior(len(classes), grid_size) * allowed).to(s.run.device)
 
 
-ARMS: dict[str, Callable[[Stages], Method]] = {
-    "plain": lambda s: masked(s.plain, None),
-    "aligned": lambda s: masked(s.aligned, s.aligner),
-    "aligned, longer": lambda s: s.retrained("aligned, longer", None),
-    "aligned + DM": lambda s: s.retrained("aligned + DM", s.disease_masks),
-    "aligned + PDM": lambda s: s.retrained("aligned + PDM", _pseudo(s)),
-    "plain + DM": lambda s: s.retrained("plain + DM", s.masks(s.plain, None), aligned=False),
-    "DM, no flip": lambda s: s.retrained(
-        "DM, no flip", s.masks(s.aligned, s.aligner, flip=False)
+def _arm(
+    train: Callable[[Stages], System],
+    build: Callable[..., System] = build_masked,
+    *,
+    needs_boxes: bool = False,
+    **how: Any,
+) -> Arm[Config]:
+    def train_arm(config: Config, split: Split, run: Run) -> System:
+        return train(stages_of(config, split, run))
+
+    return Arm(partial(build, **how), train_arm, needs_boxes)
+
+
+NOISY_OR = partial(ContrastAttention, pooling="noisy-or")
+ARMS = {
+    "plain": _arm(lambda s: s.system(s.plain, aligned=False), aligned=False),
+    "aligned": _arm(lambda s: s.system(s.aligned, aligned=True)),
+    "aligned, longer": _arm(lambda s: s.retrained("aligned, longer", None)),
+    "aligned + DM": _arm(_with_disease_masks),
+    "aligned + PDM": _arm(lambda s: s.retrained("aligned + PDM", _pseudo(s))),
+    "plain + DM": _arm(
+        lambda s: s.retrained("plain + DM", s.masks(s.plain, aligned=False)[0], aligned=False),
+        aligned=False,
     ),
-    "DM, binary": lambda s: s.retrained("DM, binary", binary(s.disease_masks)),
-    "DM, shared": lambda s: s.retrained("DM, shared", shared(s.disease_masks)),
-    "centre prior": lambda s: s.retrained("centre prior", _centre(s)),
-    "plain, BCE": _without_weights,
-    "Wang": _wang,
-    "Cai": _cai,
-    "Liu": _liu,
-    "Liu, noisy-or": lambda s: _liu(s, "Liu, noisy-or", "noisy-or"),
-    "Li (boxes)": _li,
-    "average box (boxes)": _average_box,
+    "DM, no flip": _arm(
+        lambda s: s.retrained("DM, no flip", s.masks(s.aligned, aligned=True, flip=False)[0])
+    ),
+    "DM, binary": _arm(lambda s: s.retrained("DM, binary", binary(s.disease_masks))),
+    "DM, shared": _arm(lambda s: s.retrained("DM, shared", shared(s.disease_masks))),
+    "centre prior": _arm(lambda s: s.retrained("centre prior", _centre(s))),
+    "plain, BCE": _arm(_without_weights, aligned=False),
+    "Wang": _arm(
+        lambda s: s.baseline("Wang", _new(s, ChestXray8), s.split.loader()),
+        partial(build_baseline, ChestXray8),
+    ),
+    "Cai": _arm(_cai, partial(build_baseline, AttentionMining)),
+    "Liu": _arm(_liu, partial(build_baseline, ContrastAttention), aligned=True),
+    "Liu, noisy-or": _arm(
+        lambda s: _liu(s, "Liu, noisy-or", "noisy-or"), partial(build_baseline, NOISY_OR),
+        aligned=True,
+    ),
+    "Li (boxes)": _arm(
+        lambda s: s.baseline(
+            "Li", _new(s, LimitedSupervision),
+            s.split.showing_boxes(KNOWN_BOXES, s.run.seed).loader(),
+        ),
+        partial(build_baseline, LimitedSupervision),
+        needs_boxes=True,
+    ),
+    "average box (boxes)": _arm(_average_box, build_boxes, needs_boxes=True),
 }  # fmt: skip
 
 
-def run_arm(
-    arm: str,
-    config: Config,
-    study: LabelStudy,
-    *,
-    seed: int,
-    device: torch.device,
-    out: Path,
-    resume: bool,
-    ranks: Ranks,
-    watch: Callable[[str], Tell] | None,
-    **settings: Any,
-) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """Trains an arm, with the stages that it begins with, into a folder: a log and checkpoints for
-    each stage.
-
-    Returns:
-        The networks, and on rank 0 the scores.
-
-    Raises:
-        StoreError: a study without boxes on its test images, or, for the arms `WITH_BOXES`, on its
-            training images.
+def alignment(system: System, split: Split, side: Side) -> Numbers:
+    """How well the images of a side are aligned, of a system with an aligner; see
+    `evaluation.alignment`.
     """
-    check_boxes(study)
-    if arm in WITH_BOXES and not study.boxes_to_learn_from:
-        raise StoreError(f"{study.name}: {arm!r} expected boxes of training images, got none")
-    stages = Stages(
-        config, study, seed, device, out=out, resume=resume, watch=watch,
-        settings={"ranks": ranks, **settings},
-    )  # fmt: skip
-    method = ARMS[arm](stages)
-    networks = {"classifier": method.network} if method.classifies else {}
-    if method.aligner is not None:
-        networks["aligner"] = method.aligner
-    return networks, {"held out": score(method, study, config, device)} if ranks.first else {}
+    if not isinstance(system, Aligned):
+        return {}
+    anchor = system.networks["anchor"].get_buffer("image")
+
+    def distance(images: Tensor) -> Float[Tensor, " n"]:
+        return (anchor - smooth(images, system.grid_size)).abs().mean((1, 2, 3))
+
+    return alignment_numbers(
+        lambda images: align(system.aligner, images), distance, split, side, device_of(system)
+    )
 
 
-def score(method: Method, study: LabelStudy, config: Config, device: Any) -> dict[str, Any]:
-    """A trained method on the test images: localisation and AUROC; see `localisation`."""
-    parts = [method.on(study.store.batch(r, device).image) for r in row_parts(study.test)]
-    maps, logits, matrices = zip(*parts, strict=True)
-    whole = torch.cat(maps), torch.cat(logits)
-    moved = None if method.aligner is None else torch.cat(matrices)
-    where = score_localisation(*whole, moved, study, cut=config.cut)
-    whether = score_classification(whole[1], study)
-    if not method.classifies:
-        where["false positives"] = whether["AUROC"] = None
-        whether["by class"]["AUROC"] = dict.fromkeys(study.store.classes)
-    return where | whether | {"by class": where["by class"] | whether["by class"]}
+def confident_maps(system: System, split: Split, side: Side) -> Numbers:
+    """`n_confident/<class>`: of how many maps of P_c >= 0.8 its mask was made."""
+    if not isinstance(system, Aligned):
+        return {}
+    return {f"n_confident/{name}": float(n) for name, n in system.n_confident.items()}
 
 
-def compare(
-    config: Config,
-    make_study: Callable[[int], LabelStudy],
-    *,
-    seeds: int,
-    arms: Sequence[str] = tuple(ARMS),
-    device: torch.device | str = "cpu",
-    command: str = "",
-    progress: Callable[[str], Tell] | None = None,
-    keep: Callable[[str, nn.Module], None] | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Tables 1 to 4: every arm and comparator, each seed with its own data and weights.
-
-    Args:
-        config: of the arms.
-        make_study: the data of a seed.
-        seeds: how many.
-        arms: of `ARMS`; those with boxes are left out where no image to learn from has any.
-        device: where.
-        command: what makes the record again.
-        progress: a name to a callback for its reports.
-        keep: told the name and the network of the methods in `KEPT` and the aligner, of the first
-            seed.
-        **settings: further arguments of `engine.loop.train`.
-
-    Raises:
-        StoreError: a study has no boxes; said before anything is trained.
-
-    Returns:
-        A run record; `results` has for each method, and for "alignment", a list with the scores of
-        every seed; for "masks" how many sure maps each was made of.
-    """
-    start = time.perf_counter()
-    results: dict[str, list[dict[str, Any]]] = {}
-    data: dict[str, str] = {}
-    for seed in range(seeds):
-        study = make_study(seed)
-        check_boxes(study)
-        data = {"name": study.name, f"fingerprint, seed {seed}": study.store.fingerprint} | data
-        watch = of_seed(progress, seed)
-        stages = Stages(config, study, seed, device, watch=watch, settings=settings)
-        for arm in arms:
-            if arm in WITH_BOXES and not study.boxes_to_learn_from:
-                continue
-            began = time.perf_counter()
-            method = ARMS[arm](stages)
-            scores = score(method, study, config, device)
-            seconds = round(time.perf_counter() - began, 1)
-            results.setdefault(arm, []).append({"held out": scores, "seconds": seconds})
-            if keep and seed == 0 and arm in KEPT:
-                keep(arm, method.network)
-        if stages.sure_maps:
-            results.setdefault("masks", []).append({"sure maps": dict(stages.sure_maps)})
-        if "aligner" in stages.__dict__:
-            found = score_alignment(stages.aligner, stages.anchor, study, config, device)
-            results.setdefault("alignment", []).append({"held out": found})
-            if keep and seed == 0:
-                keep("aligner", stages.aligner)
-    return run_record(
-        what="localisation accuracy and AUROC of each method, per seed", command=command,
-        configuration=asdict(config), data=data, seeds=list(range(seeds)), device=device,
-        seconds=time.perf_counter() - start, results=results,
-    )  # fmt: skip
-
-
-def check_boxes(study: LabelStudy) -> None:
-    """Raises StoreError where a study has no boxes on its test images."""
-    if not len(study.pairs[0]):
-        raise StoreError(f"{study.name}: expected boxes on the test images, got none")
-
-
-def comparison_table(
-    record: Mapping[str, Any], measures: Sequence[str] = ("T .3", "T .5", "T .7", "AUROC")
-) -> list[dict[str, str | int | float | None]]:
-    """A record of `compare` as rows for a page: of each measure (a name, or a path as in claims)
-    the mean over seeds and, from two seeds on, half its 95 % interval.
-    """
-    rows: list[dict[str, str | int | float | None]] = []
-    for method in (arm for arm in ARMS if arm in record["results"]):
-        runs = record["results"][method]
-        row: dict[str, str | int | float | None] = {"method": method}
-        for name in measures:
-            values = _known([measured(run["held out"], name) for run in runs])
-            row[name] = _with_margin(values) if values else None
-        rows.append(row)
-    return rows
-
-
-def _with_margin(values: Sequence[float]) -> str:
-    mean, margin = mean_and_margin(values)
-    return f"{mean:.3f}\u00a0±\u00a0{margin:.3f}" if math.isfinite(margin) else f"{mean:.3f}"
-
-
-def class_table(
-    record: Mapping[str, Any], measure: str, methods: Sequence[str]
-) -> list[dict[str, str | int | float | None]]:
-    """One measure by class, as in the paper's Tables 1 to 4: a row for each method, the mean over
-    seeds.
-    """
-    rows: list[dict[str, str | int | float | None]] = []
-    for method in methods:
-        runs = [run["held out"]["by class"][measure] for run in record["results"][method]]
-        row: dict[str, str | int | float | None] = {"method": method}
-        for name in runs[0]:
-            row[name] = _mean([run[name] for run in runs])
-        rows.append(row)
-    return rows
-
-
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = _known(values)
-    return float(np.mean(known)) if known else None
-
-
-def _known(values: Sequence[float | None]) -> list[float]:
-    """The values that are there and are numbers."""
-    return [v for v in values if v is not None and not math.isnan(v)]
+COMPARISON = Comparison(
+    paper="disease_masks",
+    presets={"paper": PAPER, "colab": COLAB, "smoke": SMOKE},
+    own="aligned + DM",
+    split=split_of,
+    arms=ARMS,
+    measures=(
+        localisation_measure("test"),
+        auroc_measure("test"),
+        Measure("test", alignment, BETTER),
+        Measure("train", confident_maps, {"n_confident": "neither"}),
+    ),
+    faithful=frozenset({"paper"}),
+    sources=frozenset({"NIH ChestX-ray14"}),
+    check=check,
+)

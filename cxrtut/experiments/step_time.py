@@ -1,23 +1,27 @@
 """A cycle of training steps of each system, on a batch that stays where it is: what `make bench`
-times.
+times. Every registered comparison is asked to train its arms; in place of the training loop stands
+what times its stages.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from cxrtut.baselines.classifier import BinaryClassifierTask
-from cxrtut.data.sample import PADDING, Batch
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.phase_step import CudaGraphRunner, PhaseStep
 from cxrtut.engine.precision import Precision
-from cxrtut.engine.task import Task
-from cxrtut.nn.backbones import ResNet10
-from cxrtut.papers import biomarker, disease_masks
-from cxrtut.randomness import generator
+from cxrtut.engine.task import Data, Report, Task
+from cxrtut.experiments.comparison import Comparison
+from cxrtut.experiments.registered import COMPARISONS
+from cxrtut.experiments.run import Run
+from cxrtut.experiments.source import Source
+from cxrtut.randomness import uniforms
+
+IMAGES = 64  # simulated ones, enough for a batch
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class TrainingStep:
     """A step to time.
 
     Attributes:
-        name: system, preset, and how it runs.
+        name: paper, arm, stage and preset, and how it runs.
         parameters: trainable numbers of all its networks.
         images: of all steps of a cycle.
         steps: of the cycle.
@@ -40,23 +44,76 @@ class TrainingStep:
 
 
 def training_steps(device: torch.device) -> Iterator[TrainingStep]:
-    """Every system at the size that fits the device: `smoke` everywhere, `paper` on a GPU, there
-    also as CUDA graphs.
+    """The own arm of every paper at the size that fits the device: `smoke` everywhere, `paper` on a
+    GPU, there also as CUDA graphs.
     """
-    config = biomarker.SMOKE
-    yield _step(
-        "classifier (ResNet-10), 64 px", BinaryClassifierTask(ResNet10(1).to(device)), 32,
-        (1, 64, 64), device,
-    )  # fmt: skip
-    captures = (False, True) if device.type == "cuda" else (False,)
-    for cuda_graphs in captures:
-        yield _biomarker("smoke", config, device, cuda_graphs)
-        yield from _disease_masks("smoke", disease_masks.SMOKE, device, cuda_graphs)
-    if device.type == "cuda":
-        large = replace(disease_masks.PAPER, imagenet=False)
-        for cuda_graphs in captures:
-            yield _biomarker("paper", replace(biomarker.PAPER, channels=1), device, cuda_graphs)
-            yield from _disease_masks("paper", large, device, cuda_graphs)
+    for chosen in COMPARISONS.values():
+        presets = ("smoke", "paper") if device.type == "cuda" else ("smoke",)
+        for preset in presets:
+            for cuda_graphs in (False, True) if device.type == "cuda" else (False,):
+                yield from steps_of(chosen, preset, device, cuda_graphs=cuda_graphs)
+
+
+def steps_of(
+    comparison: Comparison[Any],
+    preset: str,
+    device: torch.device,
+    *,
+    arm: str | None = None,
+    cuda_graphs: bool = False,
+) -> list[TrainingStep]:
+    """The stages of an arm (by default the paper's own), each as a cycle of its steps.
+
+    Args:
+        comparison: of a paper.
+        preset: of its configuration.
+        device: where.
+        arm: of the comparison.
+        cuda_graphs: record phases as CUDA graphs.
+    """
+    config = comparison.presets[preset]
+    if hasattr(config, "imagenet"):
+        config = replace(config, imagenet=False)  # a download says nothing of speed
+    if getattr(config, "channels", 1) == 3:
+        config = replace(config, channels=1)
+    split = comparison.split(Source(images=IMAGES), config, 0)
+    found: list[TrainingStep] = []
+
+    def trainer(task: Task, loader: Data, **how: Any) -> list[Report]:
+        name = f"{comparison.paper} {preset}, {how['configuration']['stage']}, {split.size} px"
+        end = ", CUDA graphs" if cuda_graphs else ""
+        batch_size = min(how["batch_size"], len(split.train))
+        found.append(timed_step(name + end, task, loader, batch_size, device, cuda_graphs))
+        return []
+
+    run = Run(device=device, trainer=trainer)
+    comparison.arm(arm or comparison.own).train(config, split, run)
+    return found
+
+
+def timed_step(
+    name: str,
+    task: Task,
+    loader: Data,
+    batch_size: int,
+    device: torch.device,
+    cuda_graphs: bool = False,
+) -> TrainingStep:
+    """A cycle of a task's steps on the first batch of a loader."""
+    batches = loader.batches(batch_size=batch_size, seed=0, start=0, device=device, rank=0, ranks=1)
+    numbers = uniforms(batch_size, task.n_uniforms, seed=0, step=0, position=0).to(device)
+    batch = replace(next(batches), uniforms=numbers)
+    phase_step = PhaseStep(task, device, Precision.of("auto", device), Ranks())
+    runner = CudaGraphRunner(phase_step) if cuda_graphs else phase_step
+    cycle = cycle_of(task)
+
+    def run() -> None:
+        for step in range(cycle):
+            for phase in task.phases(step, 0):
+                runner.run(phase, batch)
+
+    parameters = sum(p.numel() for n in task.networks.values() for p in n.parameters())
+    return TrainingStep(name, parameters, batch_size * cycle, cycle, run)
 
 
 def cycle_of(task: Task, longest: int = 128) -> int:
@@ -71,69 +128,3 @@ def cycle_of(task: Task, longest: int = 128) -> int:
         if all(names[step] == names[step + cycle] for step in range(2 * longest - cycle)):
             return cycle
     raise ValueError(f"expected phases that begin anew within {longest} steps")
-
-
-def _biomarker(
-    preset: str, config: biomarker.Config, device: torch.device, cuda_graphs: bool
-) -> TrainingStep:
-    task = biomarker.Biomarker(config, device=device)
-    shape = (config.channels, config.size, config.size)
-    name = f"Biomarker {preset}, {config.size} px"
-    return _step(name, task, config.batch_size, shape, device, cuda_graphs=cuda_graphs)
-
-
-def _disease_masks(
-    preset: str, config: disease_masks.Config, device: torch.device, cuda_graphs: bool
-) -> Iterator[TrainingStep]:
-    """Alignment, and classification with masks."""
-    classifier = disease_masks.make_classifier(config, 8, 0).to(device)
-    classifier.masks.fill_(1.0)
-    shape = (config.channels, config.size, config.size)
-    anchor = torch.zeros(1, *shape)
-    for stage, task, images in (
-        (
-            "alignment", disease_masks.Alignment(config, classifier, anchor, device=device),
-            config.alignment_batch_size,
-        ),
-        (
-            "classification", disease_masks.Classification(config, classifier),
-            config.batch_size,
-        ),
-    ):  # fmt: skip
-        name = f"Disease masks {preset}, {stage}, {config.size} px"
-        yield _step(name, task, images, shape, device, classes=8, cuda_graphs=cuda_graphs)
-
-
-def _step(
-    name: str,
-    task: Task,
-    images: int,
-    shape: tuple[int, int, int],
-    device: torch.device,
-    *,
-    classes: int = 1,
-    cuda_graphs: bool = False,
-) -> TrainingStep:
-    draw = generator("bench", name)
-    batch = Batch(
-        image=(torch.rand(images, *shape, generator=draw) * 2 - 1).to(device),
-        label_vector=(torch.arange(images) % 2).float()[:, None].expand(-1, classes).to(device),
-        boxes=torch.zeros(images, 1, 4, device=device),
-        box_label=torch.full((images, 1), PADDING, device=device),
-        index=torch.arange(images, device=device),
-        uniforms=torch.rand(images, task.n_uniforms, generator=draw).to(device),
-    )
-    phase_step = PhaseStep(task, device, Precision.of("auto", device), Ranks())
-    runner = CudaGraphRunner(phase_step) if cuda_graphs else phase_step
-
-    cycle = cycle_of(task)
-
-    def run() -> None:
-        for step in range(cycle):
-            for phase in task.phases(step, 0):
-                runner.run(phase, batch)
-
-    parameters = sum(p.numel() for n in task.networks.values() for p in n.parameters())
-    return TrainingStep(
-        name + (", captured" if cuda_graphs else ""), parameters, images * cycle, cycle, run
-    )

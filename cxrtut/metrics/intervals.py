@@ -1,6 +1,7 @@
-"""How far a mean over images would move with other images: bootstrap intervals."""
+"""How far a mean would move: over images, by the bootstrap; over a few seeds, by Student's t."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -64,3 +65,20 @@ def bootstrap_interval(
     tail = (1.0 - confidence) / 2.0
     low, high = means.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
     return Interval(mean=float(known.mean()), low=low, high=high, n=n)
+
+
+def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and half the 95 % interval of the mean (Student's t); infinite for one value.
+
+    Raises:
+        ValueError: no values.
+    """
+    from scipy.stats import t
+
+    if not values:
+        raise ValueError("expected at least one value, got none")
+    n, mean = len(values), sum(values) / len(values)
+    if n < 2:
+        return mean, math.inf
+    spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
+    return mean, float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)

@@ -440,15 +440,21 @@ class Aligned:
     """
 
     def __init__(
-        self, system: System, aligner: nn.Module, anchor: Float[Tensor, "1 C H W"]
+        self,
+        config: Config,
+        system: System,
+        aligner: nn.Module,
+        anchor: Float[Tensor, "1 C H W"],
     ) -> None:
         """
         Args:
+            config: of the run.
             system: trained on aligned images.
             aligner: images to matrices.
             anchor: from `anchor_image`.
         """
-        self.system, self.aligner = system, aligner
+        self.system, self.aligner, self.grid_size = system, aligner, config.grid_size
+        self.n_confident: dict[str, int] = {}  # N_c of Eq. (3), where masks were made
         self.classes, self.size, self.channels = system.classes, system.size, system.channels
         self.networks: dict[str, nn.Module] = {
             **system.networks, "aligner": aligner, "anchor": Anchor(anchor)

@@ -1,1 +1,1 @@
-"""What runs left: records of what was measured, networks, and the claims that are tested on them."""
+"""What runs left: records of what was measured, networks, and the claims tested on them."""

@@ -177,9 +177,11 @@ def code_text(source: str) -> str:
     previous = tokenize.NEWLINE
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         begins = previous in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.NL)
-        statement = token.type == tokenize.STRING and begins and not lines[token.start[0] - 1][
-            : token.start[1]
-        ].strip()
+        statement = (
+            token.type == tokenize.STRING
+            and begins
+            and not lines[token.start[0] - 1][: token.start[1]].strip()
+        )
         if statement or token.type == tokenize.COMMENT:
             (first, left), (last, right) = token.start, token.end
             rest = lines[last - 1][right:]

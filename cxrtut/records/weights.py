@@ -1,5 +1,5 @@
-"""A trained system as one file: safetensors, which can hold numbers and nothing that runs, with what
-is needed to build the system again.
+"""A trained system as one file: safetensors, which can hold numbers and nothing that runs, with
+what is needed to build the system again.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def load_networks(system: System, path: Path) -> None:
         raise WeightsError(f"{path}: expected networks {sorted(expected)}, got {sorted(known)}")
     for name in expected:
         network = system.networks[name]
-        own = {
-            k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
-        }
+        own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")}
         try:
             network.load_state_dict(own)
         except RuntimeError as error:

@@ -1,0 +1,117 @@
+"""A folder of image files with a table of labels, as the arrays of a store."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from cxrtut.data.decode import Frame, ImageError, channels_first, decode_image, fit_square
+from cxrtut.data.source_tables import SourceError, find_files, read_csv
+from cxrtut.data.splits import patient_hash_split
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+NOT_CLASSES = ("name", "patient", "split")
+BOX_COLUMNS = ("name", "label", "x0", "y0", "x1", "y1")
+
+
+@dataclass(frozen=True, eq=False)
+class FolderArrays:
+    """What `read_folder` returns: the arguments of `ArrayStore.from_arrays`."""
+
+    images: UInt8[np.ndarray, "n C S S"]
+    labels: UInt8[np.ndarray, "n K"]
+    classes: tuple[str, ...]
+    table_rows: list[dict[str, object]]
+    boxes_rows: list[tuple[int, int, float, float, float, float, str]]
+
+
+def read_folder(
+    folder: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    *,
+    size: int,
+    channels: int = 1,
+    boxes: str | os.PathLike[str] | None = None,
+) -> FolderArrays:
+    """Decodes every image of a folder (and its folders) that a table names.
+
+    Args:
+        folder: of the image files.
+        labels: a CSV with a column `name` (of the file, with or without its ending), one column of
+            0 and 1 for each class, and, if they are known, `patient` and `split` (`train` or
+            `test`). Without a patient every image is its own; without a split, a fifth of the
+            patients is for testing.
+        size: height and width to bring the images to, pixels.
+        channels: 1, or 3 for colour.
+        boxes: a CSV with the columns name, label, x0, y0, x1, y1, in pixels of the file.
+
+    Raises:
+        SourceError: a table that cannot be read, a name that two files have, or no image at all.
+            Images that are missing or cannot be read are warned of, and left out.
+    """
+    files = find_files([Path(folder)], SUFFIXES)
+    rows = [row for _, row in read_csv(labels, ("name",))]
+    if not rows:
+        raise SourceError(f"{labels}: expected a line for each image, got none")
+    classes = tuple(column for column in rows[0] if column not in NOT_CLASSES)
+    if not classes:
+        raise SourceError(f"{labels}: expected a column of 0 and 1 for each class, got none")
+    images: list[np.ndarray] = []
+    kept: list[dict[str, str]] = []
+    frames: dict[str, tuple[int, Frame]] = {}
+    lost: list[str] = []
+    for row in rows:
+        path = files.get(row["name"]) or files.get(Path(row["name"]).stem)
+        try:
+            if path is None:
+                raise ImageError(f"{row['name']}: no such file in {folder}")
+            square, frame = fit_square(decode_image(path, 3 if channels == 3 else 1), size)
+        except ImageError as error:
+            lost.append(str(error))
+            continue
+        frames[Path(row["name"]).stem] = (len(kept), frame)
+        images.append(channels_first(square))
+        kept.append(row)
+    if not kept:
+        raise SourceError(f"{folder}: expected the images of {labels}, found none; {lost[0]}")
+    if lost:
+        warnings.warn(f"{len(lost)} images are left out, first {lost[0]}", stacklevel=3)
+    found: list[tuple[int, int, float, float, float, float, str]] = []
+    if boxes is not None:
+        for line, row in read_csv(boxes, BOX_COLUMNS):
+            if row["label"] not in classes:
+                raise SourceError(
+                    f"{boxes}, line {line}: expected one of {', '.join(classes)}, "
+                    f"got {row['label']!r}"
+                )
+            if (place := frames.get(Path(row["name"]).stem)) is not None:
+                corners = [[float(row[c]) for c in BOX_COLUMNS[2:]]]
+                x0, y0, x1, y1 = place[1].boxes(corners)[0].tolist()
+                found.append((place[0], classes.index(row["label"]), x0, y0, x1, y1, "folder"))
+    return FolderArrays(
+        np.stack(images), np.array([_labels(row, classes, labels) for row in kept], np.uint8),
+        classes, [_line(row) for row in kept], found,
+    )  # fmt: skip
+
+
+def _labels(
+    row: Mapping[str, str], classes: Sequence[str], path: str | os.PathLike[str]
+) -> list[int]:
+    for name in classes:
+        if row[name] not in ("0", "1"):
+            raise SourceError(
+                f"{path}, {row['name']}: expected 0 or 1 in column {name!r}, got {row[name]!r}"
+            )
+    return [int(row[name]) for name in classes]
+
+
+def _line(row: Mapping[str, str]) -> dict[str, object]:
+    patient = row.get("patient") or row["name"]
+    split = row.get("split") or patient_hash_split(patient)
+    return {"name": row["name"], "patient": patient, "split": split}

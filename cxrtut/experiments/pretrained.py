@@ -1,0 +1,211 @@
+"""A trained system in one line, asked about one's own films, measured on one's own images. None of
+it is a medical device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from cxrtut.data.film import Film, in_film, read_film
+from cxrtut.data.sample import Detections, Prediction, System
+from cxrtut.data.split import Split, identity_of
+from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.data.view import view
+from cxrtut.engine.initial_weights import WeightsError
+from cxrtut.evaluation.classification import auroc_measure, normal_or_not_measure
+from cxrtut.evaluation.counterfactual import removal_measure
+from cxrtut.evaluation.localisation import HEADLINE, largest_region, localisation_measure
+from cxrtut.evaluation.measure import Measure
+from cxrtut.evaluation.pixels import pixel_measure
+from cxrtut.experiments.registered import comparison
+from cxrtut.records.recorded import RUNS, read_record, weights_file
+from cxrtut.records.run_record import Weights
+from cxrtut.records.weights import load_networks, read_description
+
+MEASURES: tuple[Measure, ...] = (
+    pixel_measure("test"),
+    removal_measure("test"),
+    localisation_measure("test"),
+    auroc_measure("test"),
+    normal_or_not_measure("test"),
+)
+NOT_A_DEVICE = "This is no medical device, and its answers are no diagnosis."
+
+
+class Pretrained:
+    """A trained system that takes films as people have them.
+
+    Attributes:
+        system: what was trained.
+        paper, arm: whose it is, and which row of its tables.
+    """
+
+    def __init__(self, system: System, paper: str, arm: str, device: torch.device) -> None:
+        self.system, self.paper, self.arm, self.device = system, paper, arm, device
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The K classes of the answers."""
+        return self.system.classes
+
+    @property
+    def size(self) -> int:
+        """Height and width at which the networks look, in pixels."""
+        return self.system.size
+
+    @property
+    def channels(self) -> int:
+        """Of the images that the networks see."""
+        return self.system.channels
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """All that was trained."""
+        return self.system.networks
+
+    def predict(self, film: Film) -> Prediction:
+        """The answer for one film, in its own pixels: scores (1, K), heat map (1, K, H, W), image
+        (1, C, H, W), and the box around the largest region of each class's heat map. This is no
+        medical device, and its answers are no diagnosis.
+
+        Args:
+            film: a path (PNG, JPEG, TIFF, BMP, DICOM), an array or a tensor of any size: uint8, or
+                floats in [-1, 1] or [0, 1].
+
+        Raises:
+            ImageError: a file that cannot be read.
+            TypeError, ValueError: what is no film; says what was expected and what came.
+        """
+        framed = read_film(film, self.size, self.channels)
+        answer = self.system.predict(framed.image.to(self.device))
+        if answer.boxes is None and answer.heatmap is not None:
+            answer = Prediction(
+                answer.scores, answer.heatmap, answer.image, (boxes_of(answer.heatmap[0]),)
+            )
+        return in_film(answer, [framed.frame])[0]
+
+
+def boxes_of(heatmap: torch.Tensor, threshold: float = HEADLINE) -> Detections:
+    """The box around the largest region of the heat map (K, H, W) of each class, scored by its
+    largest heat; none for a map without heat.
+    """
+    found = largest_region(heatmap, threshold)
+    labels = [torch.full((len(b),), k, dtype=torch.int64) for k, (b, _) in enumerate(found)]
+    return Detections(
+        torch.cat([boxes for boxes, _ in found]), torch.cat([scores for _, scores in found]),
+        torch.cat(labels).to(heatmap.device),
+    )  # fmt: skip
+
+
+def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
+    """A trained system.
+
+    Args:
+        name: "paper/arm" of a published record, such as "biomarker/G-D-C"; or a folder that `train`
+            wrote, or a file that `train` or `reproduce` wrote.
+        device: where its networks shall be.
+
+    Raises:
+        FileNotFoundError: nothing of that name; what there is is named.
+        WeightsError: a file that is no such system.
+    """
+    path = _found(name)
+    about = read_description(path)
+    chosen = comparison(about.paper)
+    config_type = type(next(iter(chosen.presets.values())))
+    try:
+        config = config_type(**about.configuration)
+    except TypeError as error:
+        raise WeightsError(f"{path}: made with another configuration: {error}") from error
+    system = chosen.arm(about.arm).build(config, about.classes, 0)
+    load_networks(system, path)
+    for network in system.networks.values():
+        network.to(device)
+    return Pretrained(system, about.paper, about.arm, torch.device(device))
+
+
+def _found(name: str | Path) -> Path:
+    path = Path(name)
+    if path.is_dir():
+        path = path / "system.safetensors"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}: expected the folder of a finished run, found no such file"
+            )
+        return path
+    if path.is_file():
+        return path
+    paper, stroke, arm = str(name).partition("/")
+    known = published()
+    if not stroke or (paper, arm) not in known:
+        names = ", ".join(f"{p}/{a}" for p, a in known)
+        raise FileNotFoundError(
+            f"{name}: expected a folder of `train`, a file of weights, or one of {names}"
+        )
+    return weights_file(known[paper, arm])
+
+
+def published() -> dict[tuple[str, str], Weights]:
+    """(paper, arm) of everything that is published, to where its weights are."""
+    found = {}
+    for file in sorted(RUNS.glob("*.json")):
+        record = read_record(file.stem)
+        for arm, weights in record.weights.items():
+            found[record.paper, arm] = weights
+    return found
+
+
+def evaluate(
+    system: System, data: ArrayStore | Split, measures: Sequence[str], *, name: str = "your images"
+) -> dict[str, float]:
+    """Measures a system on images with labels, boxes or masks.
+
+    Args:
+        system: any of them, such as what `load` returns.
+        data: a store, all of it; or the test images of a split.
+        measures: identifiers such as "pixel_ap", "loc_acc@0.3", "auroc".
+        name: of the data.
+
+    Returns:
+        The numbers asked for, those of single classes ("auroc/Mass") besides.
+
+    Raises:
+        ValueError: no such measure, or one that these images or this system cannot have.
+        StoreError: images of other channels than the system takes.
+    """
+    known = {identifier for measure in MEASURES for identifier in measure.better}
+    for wanted in measures:
+        if wanted not in known:
+            raise ValueError(f"expected measures of {', '.join(sorted(known))}, got {wanted!r}")
+    asked = system.system if isinstance(system, Pretrained) else system
+    split = data if isinstance(data, Split) else _all_of(data, asked, name)
+    if split.channels != asked.channels:
+        raise StoreError(f"expected images of {asked.channels} channels, got {split.channels}")
+    numbers: dict[str, float] = {}
+    for measure in MEASURES:
+        if not set(measures) & set(measure.better):
+            continue
+        for identifier, value in measure.measure(asked, split, "test").items():
+            if identifier.partition("/")[0] in measures:
+                numbers[identifier] = value
+    missing = [wanted for wanted in measures if wanted not in numbers]
+    if missing:
+        raise ValueError(
+            f"{', '.join(missing)}: cannot be measured here; the system answers for "
+            f"{', '.join(asked.classes)}, the images have {len(split.store.boxes)} boxes and "
+            f"{'' if split.store.store.masks is not None else 'no '}masks"
+        )
+    return numbers
+
+
+def _all_of(store: ArrayStore, system: System, name: str) -> Split:
+    shared = tuple(k for k in system.classes if k in store.classes)
+    classes = shared if len(shared) == len(system.classes) else store.classes
+    none, rows = np.zeros(0, dtype=np.int64), np.arange(len(store))
+    shown = view(store, classes=classes, size=min(system.size, store.size))
+    return Split(name, shown, none, none, rows, identity_of(store))

@@ -1,0 +1,24 @@
+"""The papers that can be trained and reproduced: a new one is one line here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cxrtut.experiments import biomarker, disease_masks
+from cxrtut.experiments.comparison import Comparison, ConfigurationError
+
+COMPARISONS: dict[str, Comparison[Any]] = {
+    "biomarker": biomarker.COMPARISON,
+    "disease_masks": disease_masks.COMPARISON,
+}
+
+
+def comparison(paper: str) -> Comparison[Any]:
+    """The comparison of a paper.
+
+    Raises:
+        ConfigurationError: there is none; those that are there are named.
+    """
+    if paper not in COMPARISONS:
+        raise ConfigurationError(f"paper: expected one of {', '.join(COMPARISONS)}, got {paper!r}")
+    return COMPARISONS[paper]

@@ -109,7 +109,7 @@ def train(
         start = run.begin(checkpoint_dir, resume)
         ranks.broadcast_parameters(task.networks.values())
         runner = CudaGraphRunner(run.phase_step) if cuda_graphs else run.phase_step
-        rates = _initial_rates(task)
+        rates, schedule = _initial_rates(task), _schedule_of(task)
         batches = data.batches(
             batch_size=batch_size, seed=seed, start=start, device=device, rank=ranks.rank,
             ranks=ranks.size,
@@ -120,14 +120,13 @@ def train(
         local = ranks.share(batch_size)
         for step in range(start, steps):
             batch = next(batches)
-            _set_rates(task, rates, step, run.plateau_factor)
-            run.phase_step.step.fill_(step)
+            _set_rates(task, rates, schedule(step), run.plateau_factor)
             for position, phase in enumerate(task.phases(step, step // per_epoch)):
                 numbers = uniforms(
                     batch_size, task.n_uniforms, seed=seed, step=step, position=position
                 )[local]
                 runner.run(phase, replace(batch, uniforms=_to_device(numbers, device)))
-                run.phase_step.meters[phase.name].count += 1
+                run.phase_step.meters[phase.name].steps.append(step)
             ranks.average_batch_norms(task.networks.values())
             done = step + 1
             stopping = _stopping(stop, ranks, device, done, report_every)
@@ -324,16 +323,23 @@ def _some_steps(steps: int) -> list[int]:
     return sorted({round(i * (steps - 1) / max(n - 1, 1)) for i in range(n)})
 
 
+def _schedule_of(task: Task) -> Callable[[int], Mapping[str, float]]:
+    """Step to factors of the learning rates; none for a task without a schedule. Asked for once:
+    to compare a task with a protocol takes longer than all else that the loop adds to a step.
+    """
+    return task.schedule if isinstance(task, Scheduled) else lambda step: {}
+
+
 def _schedule_at(task: Task, steps: Sequence[int]) -> dict[str, dict[str, float]]:
     """The factors of a task's schedule at some steps; nothing for a task without one."""
-    if not isinstance(task, Scheduled):
-        return {}
-    return {str(step): {k: float(v) for k, v in task.schedule(step).items()} for step in steps}
+    schedule = _schedule_of(task)
+    return {str(step): {k: float(v) for k, v in schedule(step).items()} for step in steps}
 
 
-def _set_rates(task: Task, rates: dict[str, list[float]], step: int, everywhere: float) -> None:
+def _set_rates(
+    task: Task, rates: dict[str, list[float]], factors: Mapping[str, float], everywhere: float
+) -> None:
     """The learning rates of a step: the initial ones, by the task's schedule and by a plateau."""
-    factors = task.schedule(step) if isinstance(task, Scheduled) else {}
     for name in factors:
         if name not in rates:
             raise ValueError(f"schedule: expected one of {', '.join(rates)}, got {name!r}")

@@ -151,8 +151,10 @@ def train(
                         callback(report)
             if saves and checkpoint_dir is not None:
                 run.save(checkpoint_dir, done)
-            if stopping:  # also after the last step: what comes next was not wanted either
+            if stopping and done < steps:
                 raise Interrupted(_how_to_go_on(done, steps, checkpoint_dir))
+    if ranks.any(stop.made, device):  # in the last step, too: what comes next was not wanted
+        raise Interrupted(_how_to_go_on(steps, steps, checkpoint_dir))
     return history
 
 

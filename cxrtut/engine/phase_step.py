@@ -63,13 +63,14 @@ class PhaseStep:
         self.meters: dict[str, Meter] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
         self.parameters = {k: list(n.parameters()) for k, n in task.networks.items()}
+        self.trainable = {k: [p for p in v if p.requires_grad] for k, v in self.parameters.items()}
         self._free: tuple[str, ...] | None = None
 
     def freeze_all_but(self, updates: tuple[str, ...]) -> None:
-        """Only the named networks get gradients."""
+        """Only the named networks get gradients; of them, what was free when training began."""
         if updates == self._free:
             return
-        for name, parameters in self.parameters.items():
+        for name, parameters in self.trainable.items():
             for parameter in parameters:
                 parameter.requires_grad = name in updates
         self._free = updates

@@ -267,7 +267,8 @@ class StaticBatch:
         if isinstance(value, Mapping):
             return {key: self._cloned(inside, f"{name}[{key!r}]") for key, inside in value.items()}
         if isinstance(value, (tuple, list)):
-            return type(value)(self._cloned(v, f"{name}[{i}]") for i, v in enumerate(value))
+            items = [self._cloned(v, f"{name}[{i}]") for i, v in enumerate(value)]
+            return value._make(items) if hasattr(value, "_make") else type(value)(items)
         raise TypeError(
             f"{name}: expected tensors, numbers, strings, None, or dataclasses, mappings, tuples "
             f"and lists of them, got {type(value).__name__}: a CUDA graph cannot replay it"
@@ -284,7 +285,9 @@ class StaticBatch:
                 )
             static.copy_(value, non_blocking=True)
             self.held[name] = value
-        elif type(static) is not type(value):
+        elif type(static) is not type(value) and not (
+            isinstance(static, Mapping) and isinstance(value, Mapping)
+        ):
             raise ValueError(
                 f"{name}: expected {type(static).__name__} as in the batch before, got "
                 f"{type(value).__name__}"

@@ -94,7 +94,8 @@ def train(
     settings = {
         "steps": steps, "batch_size": batch_size, "seed": seed, "precision": chosen.name,
         "processes": ranks.size, "schedule": _schedule_at(task, _some_steps(steps)),
-        "begin_from": load_initial(task.networks, begin_from or {}), **(configuration or {}),
+        "begin_from": load_initial(task.networks, begin_from or {}),
+        "validate": None if validate is None else validate.settings, **(configuration or {}),
     }  # fmt: skip
     # The numbers of torch's own generators (dropout) belong to the run, and the caller keeps his.
     gpus = [device] if device.type == "cuda" else []

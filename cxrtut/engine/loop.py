@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cxrtut.engine import checkpoint
-from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.distributed import Ranks, own_buffers
 from cxrtut.engine.initial_weights import begin_from as load_initial
 from cxrtut.engine.performance import performance_settings
 from cxrtut.engine.phase_step import (
@@ -108,7 +108,6 @@ def train(
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
         run = _Run(task, device, ranks, chosen, settings, validate)
         start = run.begin(checkpoint_dir, resume)
-        ranks.broadcast_parameters(task.networks.values())
         runner = CudaGraphRunner(run.phase_step) if cuda_graphs else run.phase_step
         rates, schedule = _initial_rates(task), _schedule_of(task)
         batches = data.batches(
@@ -212,7 +211,12 @@ class _Run:
                 f"expected checkpoints of one step on all ranks, found {found}; {folder} has to be "
                 "a folder that all of them see"
             )
-        return 0 if state is None else self.restore(state)
+        if state is not None:
+            self.restore(state)
+        self.ranks.broadcast_parameters(self.task.networks.values())
+        for name, buffers in (state or {}).get("buffers", {}).items():
+            self.task.networks[name].load_state_dict(buffers[self.ranks.rank], strict=False)
+        return start
 
     def validated(self, step: int, folder: Path | None) -> dict[str, float]:
         """Measures on rank 0, remembers it on all; keeps the networks of the best step."""
@@ -234,6 +238,10 @@ class _Run:
 
     def save(self, folder: Path, step: int) -> None:
         generators = self.ranks.gather(self._generators())
+        buffers = {}
+        if self.ranks.size > 1:  # one process has them in its networks
+            for name, network in self.task.networks.items():
+                buffers[name] = self.ranks.gather(own_buffers(network))
         if self.ranks.first:
             state = {
                 "step": step,
@@ -242,12 +250,13 @@ class _Run:
                 "optimizers": {k: o.state_dict() for k, o in self.task.optimizers.items()},
                 "scalers": {k: s.state_dict() for k, s in self.phase_step.scalers.items()},
                 "generators": generators,
+                "buffers": buffers,
                 "validation": [[s, dict(numbers)] for s, numbers in self.measured],
             }
             checkpoint.save(folder, state)
         self.ranks.wait()
 
-    def restore(self, state: Mapping[str, Any]) -> int:
+    def restore(self, state: Mapping[str, Any]) -> None:
         for kind, targets in (
             ("networks", self.task.networks),
             ("optimizers", self.task.optimizers),
@@ -268,7 +277,6 @@ class _Run:
         if cuda is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(cuda, self.device)
         self.measured = [(int(step), numbers) for step, numbers in state.get("validation", [])]
-        return int(state["step"])
 
     def _generators(self) -> list[Tensor | None]:
         on_cuda = self.device.type == "cuda"

@@ -53,10 +53,7 @@ def select(
         if store.healthy is not None:
             healthy.append(_shrunk(store.healthy[part], size))
         if store.masks is not None:
-            bits = torch.from_numpy(np.ascontiguousarray(store.masks[part]))
-            inside = unpack_masks(bits, len(store.classes))[:, columns].float()
-            kept = F.adaptive_avg_pool2d(inside, size) >= 0.5
-            masks.append(pack_masks(kept.numpy()))
+            masks.append(_chosen_masks(store, part, size, columns))
     selected = ArrayStore.from_arrays(
         np.concatenate(images),
         np.ascontiguousarray(store.labels[rows][:, columns]),
@@ -78,6 +75,20 @@ def _shrunk(images: np.ndarray, size: int) -> np.ndarray:
         return images
     mean = F.adaptive_avg_pool2d(torch.from_numpy(images).float(), size)
     return mean.round().clamp(0, 255).to(torch.uint8).numpy()
+
+
+def _chosen_masks(
+    store: ArrayStore, rows: np.ndarray, size: int, columns: Sequence[int]
+) -> np.ndarray:
+    assert store.masks is not None
+    bits = np.ascontiguousarray(store.masks[rows])
+    same_classes = list(columns) == list(range(len(store.classes)))
+    if store.size == size and same_classes:
+        return bits
+    inside = unpack_masks(torch.from_numpy(bits), len(store.classes))[:, columns]
+    if store.size != size:
+        inside = F.adaptive_avg_pool2d(inside.float(), size) >= 0.5
+    return pack_masks(inside.numpy())
 
 
 def _boxes(

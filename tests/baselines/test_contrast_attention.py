@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cxrtut.engine.weights import load_weights, save_weights
 from torch import nn
 
 from cxrtut.baselines.contrast_attention import (
@@ -18,7 +19,6 @@ from cxrtut.data.sample import Batch, to_uint8
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
-from cxrtut.engine.weights import load_weights, save_weights
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import VGG19, ResNet10
 from cxrtut.randomness import seeded, shuffled

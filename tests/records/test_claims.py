@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-
 from cxrtut.experiments.claims import (
     ClaimError,
     claims_table,

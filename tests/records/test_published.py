@@ -1,7 +1,6 @@
 """The papers' printed numbers: what the texts say about their order."""
 
 import pytest
-
 from cxrtut.experiments.published import (
     BIOMARKER,
     BIOMARKER_CHANCE,

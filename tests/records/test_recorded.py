@@ -3,9 +3,9 @@ import json
 
 import pytest
 import torch
+from cxrtut.engine.weights import WeightsError, save_weights
 from torch import nn
 
-from cxrtut.engine.weights import WeightsError, save_weights
 from cxrtut.experiments import records
 
 

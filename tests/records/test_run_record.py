@@ -5,9 +5,9 @@ import re
 
 import pytest
 import torch
+from cxrtut.engine.records import configuration_hash, run_record, write_json
 
 from cxrtut.engine import records
-from cxrtut.engine.records import configuration_hash, run_record, write_json
 
 
 def test_a_record_says_where_a_number_comes_from(tmp_path):

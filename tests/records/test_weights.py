@@ -2,9 +2,8 @@
 
 import pytest
 import torch
-from torch import nn
-
 from cxrtut.engine.weights import WeightsError, load_weights, save_weights
+from torch import nn
 
 
 def network():

@@ -162,7 +162,7 @@ class Chunk:
 
     plan: Plan
     landmarks: Tensor  # (B, 9, 2), cm
-    findings: dict[str, Draws]
+    findings: dict[str, tuple[Tensor, Draws]]  # the rows that have each of them, its parameters
     labels: Tensor
     severity: Tensor
     patient: Tensor
@@ -335,6 +335,8 @@ class ChestPhantom:
             plans = self._map(partial(self._plan, at_once), blocks)
             chunks = [chunk for part in plans for chunk in part]
             parts += self._map(self._render, chunks)
+        if len(parts) == 1:
+            return parts[0]
         joined = self._map(lambda name: torch.cat([getattr(part, name) for part in parts]), names)
         return PhantomSample(*joined)
 
@@ -361,12 +363,23 @@ class ChestPhantom:
         )
         patients = sample_patients(self.seed, patient)
         plan, places = Plan.of(patients, visits, self.size), landmarks(patients, visits)
-        findings = {name: draw_finding(name, visits.key) for name in CLASSES}
+        has = (labels > 0) & (severity > 0)[:, None]
+        rows_of = {name: has[:, k].nonzero()[:, 0] for k, name in enumerate(CLASSES)}
+        findings = {
+            name: draw_finding(name, visits.key[rows.to(self.device)])
+            for name, rows in rows_of.items()
+            if len(rows)
+        }
         tag = self._tag(index, labels)
         chunks = []
         for start in range(0, len(index), at_once):
             rows = slice(start, start + at_once)
-            drawn = {name: draws.take(rows) for name, draws in findings.items()}
+            drawn = {}
+            for name, draws in findings.items():
+                inside = ((rows_of[name] >= start) & (rows_of[name] < start + at_once)).nonzero()
+                if len(inside):
+                    first, last = int(inside[0]), int(inside[-1]) + 1
+                    drawn[name] = rows_of[name][first:last] - start, draws.take(slice(first, last))
             chunks.append(
                 Chunk(
                     plan=plan.take(rows), landmarks=places[rows], findings=drawn,
@@ -395,12 +408,8 @@ class ChestPhantom:
         if bool(ill.any()):
             image = healthy.clone()
             total = torch.zeros_like(tau)
-            for k, name in enumerate(CLASSES):
-                rows = (labels[:, k] * ill).nonzero()[:, 0]
-                if not len(rows):
-                    continue
-                rows = rows.to(self.device)
-                draws = findings[name].take(rows)
+            for name, (rows, draws) in findings.items():
+                k, rows = CLASSES.index(name), rows.to(self.device)
                 strength = severity.to(self.device)[rows]
                 delta, where = change(name, anatomy.take(rows), draws, strength)
                 total.index_add_(0, rows, delta)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -45,6 +46,18 @@ def _same(value: Tensor) -> Tensor:
     return value
 
 
+@dataclass(frozen=True)
+class _Program:
+    """A loop over a group of images; it writes into the planes that follow its arguments.
+
+    So the groups need not be joined afterwards, which would carry every plane through the memory
+    a second time.
+    """
+
+    run: Callable[..., object]
+    makes: list[Tensor]  # planes like those it writes
+
+
 class _Fused:
     """Arithmetic that is compiled for the shapes it meets.
 
@@ -56,29 +69,31 @@ class _Fused:
     def __init__(self, images: int, arithmetic: Arithmetic) -> None:
         self._images, self._arithmetic = images, arithmetic
         self._names: list[tuple[str, ...]] = []  # used of each draws; () for a tensor
-        self._programs: dict[tuple[torch.Size, ...], Arithmetic] = {}
+        self._programs: dict[tuple[torch.Size, ...], _Program] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *arguments: Tensor | Draws) -> Planes:
         with self._lock:  # what one thread prepares, the others wait for
             self._names = self._names or self._names_used(arguments)
         tensors = self._tensors(arguments)
-        groups = [
-            self._group([tensor[start : start + self._images] for tensor in tensors])
-            for start in range(0, len(tensors[0]), self._images)
-        ]
-        return groups[0] if len(groups) == 1 else tuple(map(torch.cat, zip(*groups, strict=True)))
-
-    def _group(self, tensors: list[Tensor]) -> Planes:
-        n = len(tensors[0])
-        if n < self._images:
-            rows = torch.arange(self._images).clamp(max=n - 1)
-            tensors = [tensor[rows] for tensor in tensors]
-        shapes = tuple(tensor.shape for tensor in tensors)
+        shapes = tuple(tensor.shape[1:] for tensor in tensors)
         with self._lock:
             if shapes not in self._programs:
                 self._programs[shapes] = self._compiled(tensors)
-        return tuple(plane[:n] for plane in self._programs[shapes](*tensors))
+        program, made, n = self._programs[shapes], [], len(tensors[0])
+        for like in program.makes:
+            made.append(like.new_empty(n, *like.shape[1:]))
+        whole = n - n % self._images
+        for start in range(0, whole, self._images):
+            rows = slice(start, start + self._images)
+            program.run(*(tensor[rows] for tensor in tensors), *(plane[rows] for plane in made))
+        if whole < n:
+            repeated = torch.arange(whole, whole + self._images).clamp(max=n - 1)
+            some = [like.new_empty(like.shape) for like in program.makes]
+            program.run(*(tensor[repeated] for tensor in tensors), *some)
+            for plane, part in zip(made, some, strict=True):
+                plane[whole:] = part[: n - whole]
+        return tuple(made)
 
     def _names_used(self, arguments: Sequence[Tensor | Draws]) -> list[tuple[str, ...]]:
         """Does the arithmetic once, as written, to see what it asks of its draws."""
@@ -104,16 +119,27 @@ class _Fused:
         )
         return self._arithmetic(*groups)
 
-    def _compiled(self, tensors: list[Tensor]) -> Arithmetic:
+    def _compiled(self, tensors: list[Tensor]) -> _Program:
         from torch._inductor import compile as compile_graph
         from torch.fx.experimental.proxy_tensor import make_fx
 
-        graph = make_fx(self._on_tensors, tracing_mode="fake")(*tensors)
+        rows = torch.zeros(self._images, dtype=torch.int64)
+        tensors = [tensor[rows] for tensor in tensors]
+        makes = [plane.new_empty(plane.shape) for plane in self._on_tensors(*tensors)]
+
+        def into_planes(*arguments: Tensor) -> tuple[()]:
+            planes = self._on_tensors(*arguments[: len(tensors)])
+            for plane, result in zip(arguments[len(tensors) :], planes, strict=True):
+                plane.copy_(result)
+            return ()
+
+        graph = make_fx(into_planes, tracing_mode="fake")(*tensors, *makes)
         try:
-            return compile_graph(graph, [*tensors], options=_OPTIONS)
+            run = compile_graph(graph, [*tensors, *makes], options=_OPTIONS)
         except Exception as error:
             raise RuntimeError(
                 "compiled=True needs a C++ compiler that torch can use (g++, or the one that the "
                 f"environment variable CXX names); compiling {self._arithmetic.__name__} failed: "
                 f"{error}"
             ) from error
+        return _Program(run, makes)

@@ -31,7 +31,7 @@ from cxrtut.data.phantom.shapes import (
     smoothstep,
     texture,
 )
-from cxrtut.data.phantom.skeleton import ribs
+from cxrtut.data.phantom.skeleton import rib_unevenness, ribs
 from cxrtut.data.phantom.trunk import build_trunk, trunk_profiles
 from cxrtut.data.phantom.vessels import Calibre, cut_tree, grow_tree, project_tree
 
@@ -223,6 +223,7 @@ def build_anatomy(plan: Plan, size: int, fuse: Fuse = as_written) -> Anatomy:
         at_height(plan.profiles, frame.y), trunk.coarse, fine,
         trunk.tissue, trunk.body, trunk.bone, trunk.hilum,
         project_tree(plan.vessels, frame), project_tree(plan.bronchi, frame),
+        rib_unevenness(patient),
     )  # fmt: skip
     named = dict(zip(_CHEST, planes, strict=True))
     named |= {"coarse": trunk.coarse, "fine": fine, "body": trunk.body}
@@ -250,6 +251,7 @@ def _chest(
     hilum: Plane,
     vessels: Plane,
     bronchi: Plane,
+    rib_offsets: Float[Tensor, "B 2 R"],
 ) -> tuple[Plane, ...]:
     """The planes of `Anatomy` that `_CHEST` names, in that order: arithmetic alone, pixel by
     pixel, on what was read from textures, profiles and trees before.
@@ -291,7 +293,7 @@ def _chest(
     lung_texture = p.lung_density * grain
 
     # optical depth
-    bone = trunk_bone + ribs(p, y, side_x, right, lateral, fine[:, 2]) * body
+    bone = trunk_bone + ribs(p, y, side_x, right, lateral, fine[:, 2], rib_offsets) * body
     soft = (tissue - lung).clamp_min(0) + p.hilum_density * hilum * field * over
     tau = MU_SOFT * soft + MU_LUNG * lung * lung_texture + MU_BONE * bone
     tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels

@@ -30,7 +30,7 @@ from cxrtut.data.phantom.shapes import (
     smoothstep,
     texture,
 )
-from cxrtut.data.phantom.skeleton import shoulder_girdle, spine
+from cxrtut.data.phantom.skeleton import clavicle_wave, shoulder_girdle, spine
 
 FULL_BELOW = 256  # pixels: smaller images are evaluated at their own resolution
 
@@ -73,7 +73,7 @@ def build_trunk(
     frame = Frame.of(patient, acquisition, coarse_size)
     x, y, grain = frame.x, frame.y, texture(patient.coarse, frame.x, frame.y)
     p, a, profiles = patient.planes(), acquisition.planes(), at_height(profiles, y)
-    planes = (*fuse(_trunk)(p, a, x, y, profiles, grain), grain)
+    planes = (*fuse(_trunk)(p, a, x, y, profiles, grain, clavicle_wave(x.abs())), grain)
     if coarse_size != size:
         planes = tuple(enlarge(plane, size) for plane in planes)
     return Trunk(*planes)
@@ -86,11 +86,12 @@ def _trunk(
     y: Plane,
     profiles: Float[Tensor, "B 3 H W"],
     grain: Float[Tensor, "B 3 H W"],
+    wave: Plane,
 ) -> tuple[Plane, ...]:
     """Soft tissue, silhouette, bone and hilum of `Trunk` at the pixels' x and y."""
     side_x, right = x.abs(), positive(-x)
     thickness, body = _body(p, a, profiles, y, side_x)
-    bone = (shoulder_girdle(p, a, y, side_x, right) + spine(p, a, x, y)) * body
+    bone = (shoulder_girdle(p, a, y, side_x, right, wave) + spine(p, a, x, y)) * body
     surface = _surface(p, y, side_x, right) - _air(p, a, x, y, side_x)
     tissue = thickness * (1 + 0.012 * grain[:, 2]) + surface * body
     hilum = exp(-(x + 3.9 - a.yaw).square() - ((y + 2.2) / 1.7).square())

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.data.phantom.randomness import Draws
-from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, exp, positive, shell
+from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, exp, positive, shell, sqrt_
 
 LAST_POSTERIOR_RIB, LAST_ANTERIOR_RIB = 11, 9  # counted from 0
 
@@ -47,11 +47,11 @@ def ribs(
     half_depth = 0.5 * p.cage_depth + 0.4
     rise = p.rib_tilt * half_depth
     along, across = (cosine * wide).square(), (rise * s2).square()
-    obliquity = torch.sqrt(
+    obliquity = sqrt_(
         (along + across + (half_depth * s2).square()) / (along + across).clamp_min(1e-4)
     ).clamp(max=2.4)
     slope = rise * s2 / (wide * cosine.clamp_min(0.08))
-    gradient = torch.sqrt(1 + slope * slope)
+    gradient = sqrt_(1 + slope * slope)
     rim = edge(wide + 0.2 - side_x, 0.10) * obliquity
     first = right * (LAST_POSTERIOR_RIB + 1)  # place of this side's ribs in the table
     table = unevenness.flatten(1)

@@ -28,6 +28,7 @@ from cxrtut.data.phantom.shapes import (
     profile,
     rounded,
     smoothstep,
+    sqrt_,
     texture,
 )
 from cxrtut.data.phantom.skeleton import clavicle_wave, shoulder_girdle, spine
@@ -104,7 +105,7 @@ def _body(
 ) -> tuple[Plane, Plane]:
     """Thickness of the trunk and arms (cm) and the body's silhouette (0..1)."""
     half_width, slope, thickness = profiles.unbind(1)
-    inside = (half_width - side_x) / torch.sqrt(1 + slope * slope)
+    inside = (half_width - side_x) / sqrt_(1 + slope * slope)
     wall = p.cage_half_width + p.wall
     flank = wall + 0.22 * (-y - 1).clamp(0, 7) + 0.05 * (y - 2).clamp_min(0) - side_x
     arm_inside = -flank - a.arm_gap * (y - a.cleft_y)
@@ -114,7 +115,7 @@ def _body(
     arm_path = p.arm_thickness * rounded(arm_depth, 4.7)
     squares = trunk_path.square().square() + arm_path.square().square()
     outer = torch.minimum(torch.maximum(flank, arm_inside) + 6 * joined, inside)
-    return torch.sqrt(torch.sqrt(squares + 1e-6)), edge(outer, 0.08)
+    return sqrt_(sqrt_(squares + 1e-6)), edge(outer, 0.08)
 
 
 def _surface(p: Draws, y: Plane, side_x: Plane, right: Plane) -> Plane:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch._inductor import config
 
-from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.phantom.fusion import as_written, fused
+from cxrtut.data.phantom import ChestPhantom, fusion, simulator
+from cxrtut.data.phantom.fusion import as_written, fused, fused_if_equal
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import sqrt_
 
@@ -88,3 +88,66 @@ def test_more_images_than_a_group_are_the_same_as_in_groups():
         for plane, expected in zip(alone, together, strict=True):
             assert torch.equal(plane, expected[rows])
     assert all(len(plane) == 11 for plane in together)
+
+
+def curves(p: Draws, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """What torch and its compiler round differently on many processors."""
+    return torch.sin(x * p.radius), torch.tanh(x), torch.exp(x)
+
+
+@needs_compiler
+def test_compiled_arithmetic_that_changes_a_bit_is_not_used_by_default():
+    for arithmetic in (curves, rings):
+        draws, x = drawn(5)
+        planes = fused_if_equal(2)(arithmetic)(draws, x)
+        for plane, expected in zip(planes, as_written(arithmetic)(draws, x), strict=True):
+            assert torch.equal(plane, expected)
+
+
+def test_without_a_usable_compiler_arithmetic_stays_as_written():
+    with config.patch({"cpp.cxx": (None, "/nowhere/c++")}):
+        draws, x = drawn(5)
+        planes = fused_if_equal(3)(rings)(draws, x)
+    for plane, expected in zip(planes, rings(draws, x), strict=True):
+        assert torch.equal(plane, expected)
+
+
+def test_compiling_pays_for_many_images_for_fewer_if_done_before_and_never_without_compiler(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(fusion, "_ready", set())
+    monkeypatch.setattr(fusion, "_marker", lambda images, size: tmp_path / f"{images} {size}")
+    monkeypatch.setattr(fusion, "has_compiler", lambda: False)
+    assert not fusion.pays(16, 128, 10**7)
+    monkeypatch.setattr(fusion, "has_compiler", lambda: True)
+    assert not fusion.pays(16, 128, 100)
+    assert not fusion.pays(16, 128, 2000 * torch.get_num_threads())
+    (tmp_path / "16 128").touch()
+    assert fusion.pays(16, 128, 2000 * torch.get_num_threads())
+    assert fusion.pays(16, 128, 1), "they are there now"
+    assert not fusion.pays(64, 64, 100) and fusion.pays(64, 64, 10**6 * torch.get_num_threads())
+
+
+@needs_compiler
+def test_by_default_a_phantom_compiles_once_it_pays_and_draws_the_same(monkeypatch):
+    asked = []
+    monkeypatch.setattr(simulator, "pays", lambda *of: asked.append(of) or of[2] > 20)
+    used = []
+    monkeypatch.setattr(
+        simulator, "fused_if_equal", lambda images: used.append(images) or fused_if_equal(images)
+    )
+    phantom, written = ChestPhantom(32, chunk=8), ChestPhantom(32, compiled=False)
+    index = torch.arange(12)
+    expected = written.sample(index)
+    for number, uses in ((12, 0), (24, 1)):
+        sample = phantom.sample(index)
+        assert asked[-1] == (8, 32, number) and len(used) == uses
+        for field in fields(sample):
+            same = torch.equal(getattr(sample, field.name), getattr(expected, field.name))
+            assert same, f"{field.name} after {number} images"
+    phantom = ChestPhantom(32, chunk=8)
+    phantom.expect(1000)
+    phantom.sample(index[:1])
+    assert asked[-1] == (8, 32, 1000) and len(used) == 2
+    ChestPhantom(32, chunk=8, compiled=False).sample(index[:1])
+    assert len(used) == 2 and asked[-1] == (8, 32, 1000)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from cxrtut.data.boxes import box_areas, clip_boxes, transform_boxes
-from cxrtut.data.resident import unpack_masks
+from cxrtut.data.device_store import unpack_masks
 from cxrtut.data.sample import PADDING, Batch
 
 _AREA_KEPT = 0.25

@@ -3,6 +3,8 @@ names lead to their objects and lines.
 """
 
 import ast
+import os
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -280,3 +282,61 @@ def test_a_name_is_found_from_its_module_or_from_the_library_and_else_missed_alo
     said.clear()
     api_reference.find_elsewhere(app, env, {**node, "refdoc": "appendix/api/nn"}, None)
     assert said == []  # a docstring may name what has no entry
+
+
+# The whole, by Sphinx
+
+WILD = '''
+"""A module.
+
+R. Zhang, S. Tan.
+
+Equations
+    (1)  ||x||  `f`
+Steps
+    2
+Reading: |x - G(x)|, lambda_, *rules and an `open one.
+"""
+FILES = {"f": __import__("os")}
+"""Modules: by name."""
+
+def f(x, **settings):
+    """Norm ||x||_1 of `C`s.
+
+    Args:
+        x: |a|, *b
+        **settings: more.
+    """
+
+class C:
+    """Bad `one.
+
+    Attributes:
+        a_: of `f`.
+    """
+
+    a_: int = 1
+'''
+
+
+def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path) -> None:
+    (tmp_path / "wild.py").write_text(WILD)
+    page = library_pages.PAGE.format(name="wild")
+    (tmp_path / "index.md").write_text(f"{page}\n{{py:func}}`wild.f`\n")
+    settings = ["-C", "-D", "extensions=myst_parser,api_reference", "-b", "html", "-W", "-q"]
+    command = [sys.executable, "-m", "sphinx", *settings, str(tmp_path), str(tmp_path / "out")]
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "book" / "_extensions")))
+    built = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert (built.returncode, built.stderr) == (0, "")
+    html = (tmp_path / "out" / "index.html").read_text()
+    for anchor in ("wild.f", "wild.C", "wild.FILES"):
+        assert f'id="{anchor}"' in html and f'href="#{anchor}"' in html
+    assert "&lt;module" not in html  # the value would name a folder of this machine
+    broken = (tmp_path / "index.md").read_text().replace("`wild.f`", "`wild.g`")
+    (tmp_path / "index.md").write_text(broken)
+    again = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert again.returncode != 0 and "no such object of the library: wild.g" in again.stderr

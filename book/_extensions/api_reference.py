@@ -173,7 +173,11 @@ def find_elsewhere(
 
 def configure(app: Sphinx, config: Config) -> None:
     config["autodoc_member_order"] = "bysource"
-    config["autodoc_default_options"] = {"undoc-members": True, "ignore-module-all": True}
+    config["autodoc_default_options"] = {
+        "undoc-members": True,
+        "ignore-module-all": True,
+        "no-value": True,  # of a variable; that of a module would name a folder of this machine
+    }
     config["autodoc_inherit_docstrings"] = False
     config["add_module_names"] = False
     config["python_maximum_signature_line_length"] = 60

@@ -106,11 +106,20 @@ def test_what_looks_like_markup_is_text(text: str) -> None:
 
 
 def test_code_and_emphasis_are_told_from_text() -> None:
-    marked = docstrings.as_restructured_text(["*Is* `Box`es of `a < b|c`, **not** `x_`."])
-    assert marked == [r"*Is* :py:obj:`Box`\ es of ``a < b|c``, **not** :py:obj:`x_`."]
+    marked = docstrings.as_restructured_text(
+        ["*Is* `Box`es, re`Box`ed, of `a < b|c`, **not** `x_`."]
+    )
+    assert marked == [
+        r"*Is* :py:obj:`Box`\ es, re\ :py:obj:`Box`\ ed, of ``a < b|c``, **not** :py:obj:`x_`."
+    ]
     document, complaints = read(marked)
     assert complaints == []
-    assert [node.astext() for node in document.findall(nodes.literal)] == ["Box", "a < b|c", "x_"]
+    assert [node.astext() for node in document.findall(nodes.literal)] == [
+        "Box",
+        "Box",
+        "a < b|c",
+        "x_",
+    ]
 
 
 def test_an_equation_map_keeps_its_columns() -> None:
@@ -147,7 +156,17 @@ def test_what_is_no_valid_text_is_found_out(text: str) -> None:
 
 
 def test_valid_text_is_valid() -> None:
-    assert api_reference.is_valid([":param x: a *word* and ``code``", "", "1. a", "2. b"], ENV)
+    lines = [
+        ":param x: a *word* and ``code``",
+        "",
+        "1. a",
+        "2. b",
+        "",
+        "A list may begin at",
+        "",
+        "3. c",
+    ]
+    assert api_reference.is_valid(lines, ENV)
 
 
 def test_an_invalid_docstring_is_shown_as_it_is_written() -> None:
@@ -249,10 +268,10 @@ def test_an_object_that_is_handed_on_is_found_where_it_is_defined() -> None:
 
 
 class Python:
-    """A domain that knows one object."""
+    """A domain that knows one function and its module."""
 
     def get_objects(self) -> list[tuple[str, str]]:
-        return [("cxrtut.localize.cam.class_activation_map", "")]
+        return [("cxrtut.localize.cam.class_activation_map", ""), ("cxrtut.localize.cam", "")]
 
     def resolve_xref(self, *arguments: object) -> str:
         return f"to {arguments[4]}"
@@ -297,7 +316,9 @@ Steps
     2
 Reading: |x - G(x)|, lambda_, *rules and an `open one.
 """
-FILES = {"f": __import__("os")}
+import os
+
+FILES = {"f": os}
 """Modules: by name."""
 
 def f(x, **settings):
@@ -316,13 +337,30 @@ class C:
     """
 
     a_: int = 1
+
+    class Real: ...
+
+    def m(self):
+        """Said once."""
+
+class D(C):
+    class Real: ...
+
+    def m(self): ...
+
+def g(x: "Real"): ...
 '''
 
 
 def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "wild.py").write_text(WILD)
-    page = library_pages.PAGE.format(name="wild")
-    (tmp_path / "index.md").write_text(f"{page}\n{{py:func}}`wild.f`\n")
+    page = tmp_path / f"{library_pages.FOLDER}/wild.md"
+    page.parent.mkdir(parents=True)
+    page.write_text(library_pages.PAGE.format(name="wild"))
+    chapter = tmp_path / "index.md"
+    chapter.write_text(
+        f"# A\n\n{{py:func}}`wild.f`\n\n```{{toctree}}\n{library_pages.FOLDER}/wild\n```\n"
+    )
     settings = ["-C", "-D", "extensions=myst_parser,api_reference", "-b", "html", "-W", "-q"]
     command = [sys.executable, "-m", "sphinx", *settings, str(tmp_path), str(tmp_path / "out")]
     path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "book" / "_extensions")))
@@ -330,13 +368,14 @@ def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert (built.returncode, built.stderr) == (0, "")
-    html = (tmp_path / "out" / "index.html").read_text()
-    for anchor in ("wild.f", "wild.C", "wild.FILES"):
-        assert f'id="{anchor}"' in html and f'href="#{anchor}"' in html
+    html = (tmp_path / "out" / library_pages.FOLDER / "wild.html").read_text()
+    assert all(f'id="wild.{name}"' in html for name in ("f", "g", "C", "D.m", "FILES"))
+    assert html.count("Said once.") == 1  # and not where it is inherited
     assert "&lt;module" not in html  # the value would name a folder of this machine
-    broken = (tmp_path / "index.md").read_text().replace("`wild.f`", "`wild.g`")
-    (tmp_path / "index.md").write_text(broken)
+    target = f'href="{library_pages.FOLDER}/wild.html#wild.f"'
+    assert target in (tmp_path / "out" / "index.html").read_text()
+    chapter.write_text(chapter.read_text().replace("wild.f", "wild.gone"))
     again = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
-    assert again.returncode != 0 and "no such object of the library: wild.g" in again.stderr
+    assert again.returncode != 0 and "no such object of the library: wild.gone" in again.stderr

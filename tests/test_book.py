@@ -20,7 +20,6 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-BESIDE = ("fingerprint.py", "library_pages.py", "links.py", "offline.py", "outputs.py")
 FRONT = """---
 jupytext:
   text_representation:
@@ -80,8 +79,8 @@ def load_builder(book: Path) -> ModuleType:
         return module
     finally:
         sys.path.remove(str(book))
-        for name in BESIDE:
-            sys.modules.pop(name.removesuffix(".py"), None)
+        for path in book.glob("*.py"):
+            sys.modules.pop(path.stem, None)
 
 
 BUILDER = load_builder(BOOK)
@@ -215,39 +214,6 @@ def test_loads_are_told_from_links(text: str, expected: list[str]) -> None:
     assert BUILDER.external_loads(text) == expected
 
 
-def test_a_link_inside_the_book_that_leads_nowhere_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "b.html").write_text('<p id="here">')
-    (tmp_path / "index.html").write_text(
-        '<a href="a/b.html">1</a><a href="a/b.html#here">2</a><a href="#top">3</a><a href="#">4</a>'
-        '<a href="https://a.org/#x">5</a><a href="mailto:a@b.org">6</a><a name="x" href="#x">7</a>'
-        '<a href="a/b.html#there">8</a><a href="#y">9</a><a href="c.html">10</a>'
-    )
-    assert BUILDER.broken_links(tmp_path) == [
-        "index.html: #y", "index.html: a/b.html#there", "index.html: c.html"
-    ]  # fmt: skip
-
-
-def test_the_key_of_the_html_follows_the_scripts_and_the_versions_of_its_tools(
-    small_book: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    builder = load_builder(small_book / "book")
-    (small_book / "_config.yml").write_text("title: small")
-    keys = [builder.html_key(tmp_path, True), builder.html_key(tmp_path, False)]
-    with monkeypatch.context() as patch:
-        patch.setattr(builder, "WIDGET_SETUP", "other")
-        keys.append(builder.html_key(tmp_path, True))
-    for tool in ("myst-parser", "docutils", "sphinxcontrib-bibtex"):
-        now = builder.version_of
-        with monkeypatch.context() as patch:
-            patch.setattr(builder, "version_of", lambda name, tool=tool, now=now: (
-                "another" if name == tool else now(name)
-            ))  # fmt: skip
-            keys.append(builder.html_key(tmp_path, True))
-    assert len(set(keys)) == 6
-    assert builder.html_key(tmp_path, True) == keys[0]
-
-
 def test_a_package_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
     archive = tmp_path / "requirejs.tgz"
     archive.write_bytes(b"something else")
@@ -267,8 +233,8 @@ def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a book: a page that works, one that fails, and a library of one constant."""
     root = tmp_path_factory.mktemp("small")
     (root / "book" / "part").mkdir(parents=True)
-    for name in ("build.py", *BESIDE):
-        shutil.copy(BOOK / name, root / "book" / name)
+    for path in BOOK.glob("*.py"):
+        shutil.copy(path, root / "book" / path.name)
     (root / "cxrtut").mkdir()
     (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
     (root / "book" / "part" / "good.md").write_text(GOOD)

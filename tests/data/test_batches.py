@@ -6,7 +6,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from cxrtut.data.resident import DeviceStore
+from cxrtut.data.device_store import DeviceStore
 
 from cxrtut.data.batches import batches, default_memory_limit
 from cxrtut.data.sample import Batch

@@ -30,6 +30,13 @@ def test_the_larger_group_can_set_the_length_and_the_smaller_is_repeated():
     assert rows[0::2].bincount().max() <= 3 and set(rows[0::2].tolist()) == {0, 1, 2}
 
 
+def test_a_group_that_is_repeated_has_another_order_in_each_round():
+    repeated = balanced(torch.arange(8), torch.arange(100, 116), largest=True)(0, 0)[0::2]
+    one, other = repeated.split(8)
+    assert one.sort().values.equal(torch.arange(8)) and other.sort().values.equal(torch.arange(8))
+    assert not one.equal(other)
+
+
 def test_over_epochs_the_larger_group_is_seen_whole():
     order = balanced(torch.arange(5), torch.arange(100, 117))
     seen = torch.cat([order(0, epoch)[1::2] for epoch in range(40)])
@@ -48,6 +55,7 @@ def test_draws_depend_on_seed_step_and_position_only_and_are_uniform():
         seed, step, position = other
         assert not draw.equal(uniforms(4000, 4, seed=seed, step=step, position=position))
     assert draw.min() >= 0 and draw.max() < 1
+    assert uniforms(3, 0, seed=1, step=2, position=0).shape == (3, 0)
     assert (draw.mean(0) - 0.5).abs().max() < 5 * (1 / 12 / 4000) ** 0.5
 
 

@@ -151,7 +151,7 @@ def grid_picture(images: Tensor) -> np.ndarray:
 
 
 def terms_text(report: Report) -> str:
-    """Terms as "D/loss -1.234, G/loss 0.567", then what a validation measured, if there was one."""
+    """Terms as "D/loss -1.234, G/loss 0.567", then "; validation: AUROC 0.81" if there was one."""
     terms, validation = (
         ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
         for numbers in (report.terms, report.validation)

@@ -19,6 +19,12 @@ def test_what_is_saved_is_loaded_and_only_two_are_kept(tmp_path):
     assert torch.equal(checkpoint.load(tmp_path / "run")["x"], state(300)["x"])
 
 
+def test_the_newest_is_the_one_of_most_steps_however_many_digits_they_have(tmp_path):
+    for step in (99_999_999, 100_000_000):
+        checkpoint.save(tmp_path, state(step))
+    assert checkpoint.load(tmp_path)["step"] == 100_000_000
+
+
 def test_an_interrupted_write_leaves_the_former_one_and_no_partial_file(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, state(1))
 

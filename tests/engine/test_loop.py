@@ -1,41 +1,19 @@
-"""The training loop: phases, resuming, stopping, refusing."""
+"""The training loop: phases, resuming, refusing."""
 
-import os
-import signal
-import threading
 import warnings
 from dataclasses import replace
 
 import pytest
 import torch
-from engine.toy import ToyGAN, toy_loader, weights
+from engine.toy import ToyGAN, assert_same, run, toy_loader, weights
 from torch import nn
 
 from cxrtut.engine import checkpoint
 from cxrtut.engine.checkpoint import CheckpointError
-from cxrtut.engine.loop import train
 from cxrtut.engine.phase_step import NonFiniteLoss
 from cxrtut.engine.schedules import linear_decay
-from cxrtut.engine.stopping import Interrupted
 from cxrtut.engine.task import Phase
 from cxrtut.randomness import uniforms
-
-
-@pytest.fixture(autouse=True)
-def signals_as_in_the_foreground():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-def run(task, steps=6, **settings):
-    settings = {"batch_size": 8, "report_every": 2} | settings
-    return train(task, toy_loader(), steps=steps, **settings)
-
-
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 def state_of(task):
@@ -55,8 +33,23 @@ def test_a_resumed_run_is_bitwise_the_uninterrupted_one(tmp_path):
     resumed = run(second, 7, checkpoint_dir=tmp_path / "b", checkpoint_every=3, resume=True)
     assert_same(weights(whole), weights(second))
     assert_same(state_of(whole), state_of(second))
-    assert second.seen[0] == (4, 1)
+    assert second.seen == [(4, 1), (5, 1), (6, 2)]  # three steps an epoch
     assert reports[-1].terms == resumed[-1].terms and resumed[-1].step == 7
+
+
+def test_torchs_own_numbers_follow_the_seed():
+    def drawn(seed):
+        task, seen = ToyGAN(), []
+
+        def loss(batch):
+            seen.append(torch.rand(3))
+            return task.generator_loss(batch)
+
+        task.phases = lambda step, epoch: [Phase("G", ("generator",), loss)]
+        run(task, 2, seed=seed)
+        return torch.stack(seen)
+
+    assert torch.equal(drawn(0), drawn(0)) and not torch.equal(drawn(0), drawn(1))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
@@ -141,6 +134,13 @@ def test_a_report_has_means_since_the_last_one():
     assert all(r.images_per_second > 0 and r.memory is None for r in reports)
 
 
+def test_the_speed_is_that_of_the_steps_since_the_last_report(monkeypatch):
+    clock = iter(range(100))  # a second between two looks at it
+    monkeypatch.setattr("time.perf_counter", lambda: float(next(clock)))
+    reports = run(ToyGAN(), 5, report_every=2)
+    assert [r.images_per_second for r in reports] == [16.0, 16.0, 8.0]
+
+
 def test_a_phase_that_no_longer_runs_is_no_longer_reported():
     task = ToyGAN()
     d = Phase("D", ("critic",), task.critic_loss)
@@ -148,68 +148,6 @@ def test_a_phase_that_no_longer_runs_is_no_longer_reported():
     task.phases = lambda step, epoch: [d] if step < 2 else [g]
     reports = run(task, 4, report_every=2)
     assert [sorted({name.split("/")[0] for name in r.terms}) for r in reports] == [["D"], ["G"]]
-
-
-@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
-def test_a_request_to_stop_ends_the_step_saves_and_says_how_to_go_on(tmp_path, asked):
-    whole, stopped, resumed = ToyGAN(dropout=0.3), ToyGAN(dropout=0.3), ToyGAN(dropout=0.3)
-    run(whole, 6)
-    real_phases = stopped.phases
-
-    def phases(step, epoch):
-        if step == 2:
-            os.kill(os.getpid(), asked)
-        return real_phases(step, epoch)
-
-    stopped.phases = phases
-    with pytest.raises(Interrupted, match=r"after step 3 of 6; resume=True .*--resume"):
-        run(stopped, checkpoint_dir=tmp_path)
-    assert [p.name for p in checkpoint.checkpoints(tmp_path)] == ["checkpoint-00000003.pt"]
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    run(resumed, checkpoint_dir=tmp_path, resume=True)
-    assert_same(weights(whole), weights(resumed))
-
-
-def test_a_signal_that_is_ignored_stays_ignored():
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    task = ToyGAN()
-    real_phases = task.phases
-
-    def phases(step, epoch):
-        os.kill(os.getpid(), signal.SIGINT)
-        return real_phases(step, epoch)
-
-    task.phases = phases
-    assert run(task, 2)[-1].step == 2
-
-
-def test_a_second_request_interrupts_at_once():
-    task = ToyGAN()
-
-    def loss(batch):
-        os.kill(os.getpid(), signal.SIGINT)
-        os.kill(os.getpid(), signal.SIGINT)
-        raise AssertionError("the second request should have interrupted")
-
-    task.phases = lambda step, epoch: [Phase("D", ("critic",), loss)]
-    with pytest.raises(KeyboardInterrupt) as caught:
-        run(task)
-    assert not isinstance(caught.value, Interrupted)
-
-
-def test_training_works_outside_the_main_thread():
-    failed = []
-
-    def work():
-        try:
-            run(ToyGAN(), 1)
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    assert failed == []
 
 
 def test_a_loss_that_is_not_finite_is_named_with_phase_and_step_and_never_saved(tmp_path):
@@ -299,6 +237,11 @@ def test_a_resumed_run_with_another_schedule_is_refused(tmp_path):
     run(make(2), 4, checkpoint_dir=tmp_path)
     with pytest.raises(CheckpointError, match=r"schedule\.3\.critic is 0\.75 in .* and 1\.0 in"):
         run(make(4), 6, checkpoint_dir=tmp_path, resume=True)
+    with pytest.raises(CheckpointError, match=r"this run has no field 'schedule\.0\.critic'"):
+        run(ToyGAN(), 6, checkpoint_dir=tmp_path, resume=True)
+    run(ToyGAN(), 4, checkpoint_dir=tmp_path / "without")
+    with pytest.raises(CheckpointError, match=r"checkpoint has no field 'schedule\.0\.critic'"):
+        run(make(2), 6, checkpoint_dir=tmp_path / "without", resume=True)
     task = make(2)
     task.schedule = lambda step: {"judge": 1.0}
     with pytest.raises(

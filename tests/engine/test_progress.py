@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import cv2
 import pytest
@@ -33,6 +34,16 @@ def test_plain_lines_where_nobody_watches_and_a_bar_in_a_terminal():
         "biomarker: step 5 of 10 (epoch 1), 64 images/s, about 2 s to go; D/loss -1.5, "
         "G/kept 0.25\n"
     )
+
+
+def test_what_was_measured_stands_in_lines_and_log(tmp_path):
+    measured = replace(report(4), validation={"AUROC": 0.8125, "loss": float("nan")})
+    stream = io.StringIO()
+    Lines("x", stream)(measured)
+    assert stream.getvalue().endswith("; D/loss 0.5; validation: AUROC 0.8125, loss nan\n")
+    lines = JsonLines(tmp_path / "run.jsonl")
+    lines(report(2)), lines(measured)
+    assert [line["validation"] for line in lines.read()] == [{}, {"AUROC": 0.8125, "loss": None}]
 
 
 def test_the_bar_shows_steps_and_terms(capsys):

@@ -3,8 +3,9 @@ that trains it and saves what came out.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.distributed import init_distributed
 from cxrtut.engine.loop import train
-from cxrtut.engine.task import Phase
+from cxrtut.engine.task import Phase, Report, Task
 from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from cxrtut.losses.gradient_penalty import gradient_penalty
 from cxrtut.randomness import balanced, seeded
@@ -88,12 +89,23 @@ class ToyGAN:
         return wasserstein_generator_loss(D(fake)) + kept, {"kept": kept}
 
 
-def weights(task: ToyGAN) -> dict[str, Tensor]:
+def weights(task: Task) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.clone()
         for name, network in task.networks.items()
         for key, value in network.state_dict().items()
     }
+
+
+def run(task: Task, steps: int = 6, **settings: Any) -> list[Report]:
+    """Trains on the toy feed, in batches of 8 with a report after every second step."""
+    return train(task, toy_loader(), steps=steps, **{"batch_size": 8, "report_every": 2} | settings)
+
+
+def assert_same(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """Asserts that two states are equal bit for bit."""
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,13 @@ def test_what_is_saved_is_loaded_bit_for_bit(tmp_path):
     assert [path.name for path in (tmp_path / "weights").iterdir()] == ["g.safetensors"]
 
 
+def test_a_network_in_the_layout_of_a_gpu_is_saved_too(tmp_path):
+    one = nn.Conv2d(3, 2, 3).to(memory_format=torch.channels_last)
+    other = nn.Conv2d(3, 2, 3)
+    load_weights(other, tmp_path / "g", save_weights(one, tmp_path / "g"))
+    assert torch.equal(one.weight, other.weight)
+
+
 def test_another_file_and_another_network_are_refused(tmp_path):
     path = tmp_path / "g.safetensors"
     sha256 = save_weights(network(), path)

@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -245,6 +246,32 @@ def test_signatures_are_as_the_source_writes_them(
     assert shown("class", "cxrtut.m.D") == ("", None)  # it shows its fields
     assert shown("class", "cxrtut.m.E") is None
     assert shown("class", "cxrtut.other.E") is None
+
+
+class Members:
+    field = staticmethod(len)
+    handed = lambda self: 0  # noqa: E731
+
+    class Inner: ...
+
+    def method(self) -> None: ...
+    @classmethod
+    def maker(cls) -> None: ...
+    @property
+    def size(self) -> int: ...
+    @cached_property
+    def kept(self) -> int: ...
+
+
+def test_of_a_class_the_methods_are_shown_and_no_function_that_a_field_holds() -> None:
+    skipped = {
+        name
+        for name in vars(Members)
+        if name[0] != "_"
+        and api_reference.skip_member(None, "class", name, getattr(Members, name), False, None)
+    }
+    assert skipped == {"field", "handed"}
+    assert api_reference.skip_member(None, "module", "f", len, False, None) is None
 
 
 # Links

@@ -9,6 +9,7 @@ A chapter links to an object by a role such as {py:func}`cxrtut.localize.cam.cla
 
 import ast
 import importlib
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,9 @@ def skip_member(
     app: Sphinx, what: str, name: str, obj: Any, skip: bool, options: Any
 ) -> bool | None:
     """Leave out the variables of a class: `process_docstring` has written its fields."""
-    shown = callable(obj) or isinstance(obj, property | classmethod | staticmethod)
+    # A field may have a function of somewhere else as its default.
+    own = getattr(obj, "__qualname__", "").endswith(f".{name}")
+    shown = own or isinstance(obj, property | cached_property)
     return True if what == "class" and not shown else None
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from cxrtut.data.selection import select
 
 from cxrtut.data.device_store import pack_masks
-from cxrtut.data.selection import select
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError
 
 

@@ -15,6 +15,7 @@ from cxrtut.evaluation import alignment
 from cxrtut.evaluation.alignment import (
     alignment_numbers,
     composed,
+    field_of_view,
     spread_of_poses,
 )
 from cxrtut.experiments.source import Source

@@ -13,6 +13,7 @@ from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import view
 from cxrtut.evaluation import alignment
 from cxrtut.evaluation.alignment import (
+    BETTER,
     alignment_numbers,
     composed,
     field_of_view,
@@ -165,9 +166,10 @@ def test_zooming_in_is_no_alignment(study):
     assert scores["field_of_view_cm_before"] == pytest.approx(37, rel=1e-3)
     assert scores["field_of_view_cm_after"] == pytest.approx(18.5, rel=1e-3)
     assert scores["pose_error_after"] == pytest.approx(scores["pose_error_before"], rel=1e-4)
-    assert scores["relative_pose_error_after"] == pytest.approx(
-        2 * scores["relative_pose_error_before"], rel=1e-3
-    )
+    before, after = (scores[f"relative_pose_error_{when}"] for when in ("before", "after"))
+    assert after == pytest.approx(2 * before, rel=1e-3)
+    assert before == scores["pose_error_before"] / scores["field_of_view_cm_before"]
+    assert set(scores) == set(BETTER)
 
 
 def test_an_image_that_is_the_anchor_is_at_no_distance_from_it():

@@ -70,10 +70,10 @@ def test_boxes_are_scaled_from_the_pixels_of_their_file(films, table, tmp_path):
         "name,label,x0,y0,x1,y1", "b.png,Mass,0,0,20,40", "c,Nodule,8,4,16,20", "c,Mass,0,0,4,4",
     ])  # fmt: skip
     store = ArrayStore.from_folder(films, table, size=10, boxes=boxes)
-    assert store.boxes.of(1)[0].tolist() == [[2.5, 0, 7.5, 10]]  # 20 wide, 40 high: 5 of 10
+    assert store.boxes.of(1)[0].tolist() == [[2, 0, 7, 10]]  # 20 wide, 40 high: 5 of 10
     found, label = store.boxes.of(2)
     by_label = {int(k): box for k, box in zip(label, found.tolist(), strict=True)}
-    assert by_label == {1: [2, 3.5, 4, 7.5], 0: [0, 2.5, 1, 3.5]}  # 40 x 20: a quarter, 2.5 down
+    assert by_label == {1: [2, 3, 4, 7], 0: [0, 2, 1, 3]}  # 40 wide: a quarter, 2 down
     assert set(store.boxes.origin) == {"folder"}
     check_batch(store.batch(np.arange(4)))
 
@@ -152,6 +152,20 @@ def test_a_name_that_two_files_have_is_refused(films, tmp_path):
         ArrayStore.from_folder(films, table, size=10)
 
 
+def test_a_name_with_its_ending_tells_two_files_apart(films, tmp_path):
+    (films / "a.jpg").write_bytes((films / "c.jpg").read_bytes())
+    table = write(tmp_path / "labels.csv", ["name,Mass", "a.png,0", "a.jpg,1"])
+    store = ArrayStore.from_folder(films, table, size=10)
+    assert store.images[:, 0, 5, 5].tolist() == pytest.approx([50, 150], abs=2)
+
+
+def test_a_patient_on_both_sides_is_refused(films, tmp_path):
+    lines = ["name,patient,split,Mass", "a,p,train,0", "b,p,test,1"]
+    table = write(tmp_path / "labels.csv", lines)
+    with pytest.raises(SourceError, match=r"on both sides of the split: \['p'\]"):
+        ArrayStore.from_folder(films, table, size=10)
+
+
 def test_a_folder_or_table_that_is_not_there_is_named(films, table, tmp_path):
     with pytest.raises(SourceError, match="expected a folder, got nothing"):
         ArrayStore.from_folder(tmp_path / "none", table, size=10)
@@ -179,9 +193,8 @@ def test_without_patients_and_split_a_fifth_is_tested_and_no_patient_is_on_two_s
     alone = ArrayStore.from_folder(tmp_path / "films", write(tmp_path / "l.csv", lines), size=4)
     assert alone.table["patient"].tolist() == alone.table["name"].tolist()
     assert 15 <= (alone.table["split"] == "test").sum() <= 45
-    store = ArrayStore.from_folder(
-        tmp_path / "films", write(tmp_path / "p.csv", by_patient), size=4
-    )
+    table = write(tmp_path / "p.csv", by_patient)
+    store = ArrayStore.from_folder(tmp_path / "films", table, size=4)
     for patient, side in zip(store.table["patient"], store.table["split"], strict=True):
         assert side == patient_hash_split(str(patient))
     split = one_disease(store, disease="Mass")

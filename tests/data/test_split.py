@@ -369,6 +369,12 @@ def test_without_a_test_split_a_fifth_of_the_patients_is_held_out():
     assert np.flatnonzero(is_held_out(store)).tolist() == split.test.tolist()
 
 
+def test_a_patient_with_a_test_image_is_not_learnt_from_in_one_disease_either(tmp_path):
+    store = ArrayStore.open(written(tmp_path / "store"))
+    split = one_disease(store, disease="Nodule")
+    assert split.train.tolist() == [0, 2, 3, 6, 7] and split.test.tolist() == [4, 5]
+
+
 def test_a_disease_of_a_store_or_any_of_them_against_the_normal_images(tmp_path):
     write_store(ChestPhantom(32), tmp_path / "store", 60)
     store = ArrayStore.open(tmp_path / "store")

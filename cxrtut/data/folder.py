@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cxrtut.data.decode import Frame, ImageError, channels_first, decode_image, fit_square
-from cxrtut.data.source_tables import SourceError, find_files, read_csv
-from cxrtut.data.splits import patient_hash_split
+from cxrtut.data.source_tables import SourceError, check_folders, number, read_csv
+from cxrtut.data.splits import check_patients, patient_hash_split
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 NOT_CLASSES = ("name", "patient", "split")
@@ -27,7 +27,7 @@ class FolderArrays:
     images: UInt8[np.ndarray, "n C S S"]
     labels: UInt8[np.ndarray, "n K"]
     classes: tuple[str, ...]
-    table_rows: list[dict[str, object]]
+    table_rows: list[dict[str, str]]
     boxes_rows: list[tuple[int, int, float, float, float, float, str]]
 
 
@@ -52,10 +52,11 @@ def read_folder(
         boxes: a CSV with the columns name, label, x0, y0, x1, y1, in pixels of the file.
 
     Raises:
-        SourceError: a table that cannot be read, a name that two files have, or no image at all.
-            Images that are missing or cannot be read are warned of, and left out.
+        SourceError: a table that cannot be read, a name that two files have, an image that is named
+            twice, a patient in two splits, or no image at all. Images that are missing or cannot be
+            read are warned of, and left out.
     """
-    files = find_files([Path(folder)], SUFFIXES)
+    files = _files(folder)
     rows = [row for _, row in read_csv(labels, ("name",))]
     if not rows:
         raise SourceError(f"{labels}: expected a line for each image, got none")
@@ -64,10 +65,12 @@ def read_folder(
         raise SourceError(f"{labels}: expected a column of 0 and 1 for each class, got none")
     images: list[np.ndarray] = []
     kept: list[dict[str, str]] = []
-    frames: dict[str, tuple[int, Frame]] = {}
+    frames: dict[Path, tuple[int, Frame]] = {}
     lost: list[str] = []
     for row in rows:
-        path = files.get(row["name"]) or files.get(Path(row["name"]).stem)
+        path = _file_of(row["name"], files)
+        if path in frames:
+            raise SourceError(f"{labels}: expected a line for each image, got {path} twice")
         try:
             if path is None:
                 raise ImageError(f"{row['name']}: no such file in {folder}")
@@ -75,7 +78,7 @@ def read_folder(
         except ImageError as error:
             lost.append(str(error))
             continue
-        frames[Path(row["name"]).stem] = (len(kept), frame)
+        frames[path] = (len(kept), frame)
         images.append(channels_first(square))
         kept.append(row)
     if not kept:
@@ -90,28 +93,56 @@ def read_folder(
                     f"{boxes}, line {line}: expected one of {', '.join(classes)}, "
                     f"got {row['label']!r}"
                 )
-            if (place := frames.get(Path(row["name"]).stem)) is not None:
-                corners = [[float(row[c]) for c in BOX_COLUMNS[2:]]]
-                x0, y0, x1, y1 = place[1].boxes(corners)[0].tolist()
-                found.append((place[0], classes.index(row["label"]), x0, y0, x1, y1, "folder"))
+            corners = [[number(row, column, boxes, line) for column in BOX_COLUMNS[2:]]]
+            path = _file_of(row["name"], files)
+            if path in frames:
+                place, frame = frames[path]
+                x0, y0, x1, y1 = frame.boxes(corners)[0].tolist()
+                found.append((place, classes.index(row["label"]), x0, y0, x1, y1, "folder"))
+    table = [_line(row) for row in kept]
+    check_patients(
+        {line["name"]: line["patient"] for line in table},
+        {line["name"]: line["split"] for line in table},
+    )
     return FolderArrays(
         np.stack(images), np.array([_labels(row, classes, labels) for row in kept], np.uint8),
-        classes, [_line(row) for row in kept], found,
+        classes, table, found,
     )  # fmt: skip
+
+
+def _files(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
+    """The image files below a folder, by their name with its ending and without."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(check_folders([folder])[0].rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            for name in (path.name, path.stem):
+                found.setdefault(name, []).append(path)
+    return found
+
+
+def _file_of(name: str, files: Mapping[str, Sequence[Path]]) -> Path | None:
+    """The file that a table names, with its ending, without, or with another."""
+    ending = Path(name).suffix
+    bare = name.removesuffix(ending) if ending.lower() in SUFFIXES else name
+    paths = files.get(name) or files.get(bare) or ()
+    if len(paths) > 1:
+        several = ", ".join(str(path) for path in paths)
+        raise SourceError(f"{name}: expected one file of that name, got {several}")
+    return paths[0] if paths else None
 
 
 def _labels(
     row: Mapping[str, str], classes: Sequence[str], path: str | os.PathLike[str]
 ) -> list[int]:
     for name in classes:
-        if row[name] not in ("0", "1"):
+        if (label := row.get(name, "")) not in ("0", "1"):
             raise SourceError(
-                f"{path}, {row['name']}: expected 0 or 1 in column {name!r}, got {row[name]!r}"
+                f"{path}, {row['name']}: expected 0 or 1 in column {name!r}, got {label!r}"
             )
     return [int(row[name]) for name in classes]
 
 
-def _line(row: Mapping[str, str]) -> dict[str, object]:
+def _line(row: Mapping[str, str]) -> dict[str, str]:
     patient = row.get("patient") or row["name"]
     split = row.get("split") or patient_hash_split(patient)
     return {"name": row["name"], "patient": patient, "split": split}

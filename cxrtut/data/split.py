@@ -22,7 +22,7 @@ from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.view import StoreView, view
 from cxrtut.randomness import balanced, generator, shuffled
 
-Rows = Int64[np.ndarray, "n"]
+Rows = Int64[np.ndarray, "_"]  # any number, whatever the other rows of a call
 Side = Literal["train", "validation", "test"]
 READING = "reading"  # RSNA's column of what the radiologists said
 NORMAL_READING = "Normal"
@@ -191,12 +191,12 @@ def is_normal(store: ArrayStore) -> Bool[np.ndarray, "n"]:
 
 
 def is_held_out(store: ArrayStore) -> Bool[np.ndarray, "n"]:
-    """Which images are for testing: those of split `test`, or, in a source without such a split, a
-    fifth of the patients.
+    """Which images are for testing: those of split `test` and all others of their patients, or, in
+    a source without such a split, a fifth of the patients.
     """
     out = np.asarray(store.table["split"] == "test")
     if out.any() and not out.all():
-        return out
+        return np.isin(store.table["patient"], store.table["patient"][out])
     return np.array([patient_hash_split(str(p)) == "test" for p in store.table["patient"]], bool)
 
 

@@ -11,6 +11,7 @@ from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.batches import batches, default_memory_limit
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
+from cxrtut.data.view import view
 
 ORDER = torch.tensor([3, 0, 10, 7, 1, 2, 9, 8, 6, 4])
 
@@ -168,3 +169,21 @@ def test_the_default_limit_is_a_reasonable_share_of_memory():
 def test_wrong_arguments_are_refused_at_the_call(store, arguments, error, words):
     with pytest.raises(error, match=words):
         batches(**({"source": store, "order": ORDER, "batch_size": 4} | arguments))
+
+
+@pytest.mark.parametrize("shown", [{"size": 8}, {"classes": ("Nodule",)}])
+def test_a_view_is_a_source_streamed_or_resident(store, shown):
+    made = view(store, **shown)
+    streamed = list(batches(made, ORDER, 4, memory_limit=0, block_rows=4))
+    assert not made.is_on_device("cpu")
+    assert_equal(streamed, list(batches(made, ORDER, 4)))
+    assert made.is_on_device("cpu")
+    assert_equal(streamed, list(batches(made.on_device("cpu"), ORDER, 4)))
+
+
+def test_a_view_too_large_to_be_resident_is_streamed_by_its_own_bytes(store):
+    small = view(store, size=8)
+    list(batches(small, ORDER, 4, memory_limit=small.nbytes - 1))
+    assert not small.is_on_device("cpu")
+    list(batches(small, ORDER, 4, memory_limit=small.nbytes))
+    assert small.is_on_device("cpu") and not store.is_on_device("cpu")

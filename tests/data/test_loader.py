@@ -9,6 +9,7 @@ from engine.toy import toy_loader, toy_store
 
 from cxrtut.data.augment import Augmentation, augment
 from cxrtut.data.loader import Loader
+from cxrtut.data.view import view
 
 
 def same(one, other):
@@ -21,26 +22,26 @@ def by_index(seed, epoch):
 
 
 def test_starting_at_a_step_gives_what_would_have_come():
-    feed = toy_loader()
-    whole = list(islice(feed.batches(batch_size=8, seed=1), 8))
+    loader = toy_loader()
+    whole = list(islice(loader.batches(batch_size=8, seed=1), 8))
     for start in (0, 2, 3, 7):
-        later = next(feed.batches(batch_size=8, seed=1, start=start))
+        later = next(loader.batches(batch_size=8, seed=1, start=start))
         assert same(later, whole[start])
 
 
 def test_epochs_follow_each_other_and_short_batches_are_left_out():
-    feed = Loader(toy_store(), by_index)
-    assert feed.steps_per_epoch(10) == 2
-    rows = [batch.index.tolist() for batch in islice(feed.batches(batch_size=10, seed=0), 4)]
+    loader = Loader(toy_store(), by_index)
+    assert loader.steps_per_epoch(10) == 2
+    rows = [batch.index.tolist() for batch in islice(loader.batches(batch_size=10, seed=0), 4)]
     assert rows == [
         list(range(10)), list(range(10, 20)), [23, *range(9)], list(range(9, 19))
     ]  # fmt: skip
 
 
 def test_ranks_share_a_batch_and_its_augmentation():
-    feed = toy_loader()
-    whole = next(feed.batches(batch_size=8, seed=0, start=4))
-    parts = [next(feed.batches(batch_size=8, seed=0, start=4, rank=r, ranks=2)) for r in (0, 1)]
+    loader = toy_loader()
+    whole = next(loader.batches(batch_size=8, seed=0, start=4))
+    parts = [next(loader.batches(batch_size=8, seed=0, start=4, rank=r, ranks=2)) for r in (0, 1)]
     for name in ("image", "label_vector", "index"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(whole, name))
@@ -55,11 +56,19 @@ def test_an_image_is_changed_as_the_augmentation_of_its_step_says():
     assert not torch.equal(before.image, after.image)
 
 
+def test_a_view_of_a_store_is_a_source():
+    store = toy_store()
+    whole = next(Loader(view(store), by_index).batches(batch_size=8, seed=0, start=1))
+    assert same(whole, next(Loader(store, by_index).batches(batch_size=8, seed=0, start=1)))
+    small = next(Loader(view(store, size=4), by_index).batches(batch_size=8, seed=0))
+    assert small.image.shape == (8, 1, 4, 4)
+
+
 def test_what_cannot_be_shared_or_is_too_short_is_refused_at_once():
-    feed = toy_loader()
+    loader = toy_loader()
     with pytest.raises(ValueError, match="expected an epoch of at least one batch of 32, got 24"):
-        feed.batches(batch_size=32, seed=0)
+        loader.batches(batch_size=32, seed=0)
     with pytest.raises(ValueError, match="got rank 0 and batch_size 9"):
-        feed.batches(batch_size=9, seed=0, ranks=2)
+        loader.batches(batch_size=9, seed=0, ranks=2)
     with pytest.raises(ValueError, match="got rank 2 and batch_size 8"):
-        feed.batches(batch_size=8, seed=0, rank=2, ranks=2)
+        loader.batches(batch_size=8, seed=0, rank=2, ranks=2)

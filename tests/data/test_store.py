@@ -74,10 +74,33 @@ def test_the_resident_store_gives_the_same_batches_and_is_made_once(store):
     assert store.on_device("cpu") is resident and store.is_on_device("cpu")
 
 
+def test_on_the_host_the_resident_store_is_the_store_without_a_copy(folder, store):
+    resident = store.on_device("cpu")
+    for name in ("images", "healthy", "masks"):
+        assert np.shares_memory(getattr(resident, name).numpy(), getattr(store, name)), name
+    opened = ArrayStore.open(folder)
+    mapped = opened.on_device("cpu")
+    assert isinstance(opened.images, np.memmap)
+    assert np.shares_memory(mapped.images.numpy(), opened.images)
+    rows = torch.tensor([3, 0, 10])
+    assert_equal(mapped.batch(rows), resident.batch(rows))
+
+
+def test_a_batch_of_a_shared_store_is_no_window_into_it(store):
+    before = store.images.copy()
+    batch = store.on_device("cpu").batch(torch.arange(3))
+    batch.image.fill_(0)
+    batch.healthy.fill_(0)
+    assert np.array_equal(store.images, before)
+
+
 def test_a_store_made_resident_piece_by_piece_is_whole(store, monkeypatch):
+    # as for a device with memory of its own
     monkeypatch.setattr("cxrtut.data.store._BLOCK_BYTES", 3 * store.nbytes // len(store))
     rows = torch.arange(len(store))
-    assert_equal(store.on_device("cpu").batch(rows), store.batch(rows))
+    copied = store._copied(torch.device("cpu"))
+    assert not np.shares_memory(copied.images.numpy(), store.images)
+    assert_equal(copied.batch(rows), store.batch(rows))
 
 
 def test_a_store_without_boxes_pads_to_one():

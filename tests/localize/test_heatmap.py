@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from cxrtut.localize.heatmap import normalise, resize_heatmap, smooth_heatmap
+from cxrtut.localize.heatmap import (
+    heatmap_from_maps,
+    normalise,
+    resize_heatmap,
+    smooth_heatmap,
+)
 
 
 def heat(*shape: int) -> torch.Tensor:
@@ -81,3 +86,41 @@ def test_smoothing_spreads_one_pixel_over_five_by_five_unless_told():
 def test_a_window_without_a_centre_is_refused(size):
     with pytest.raises(ValueError, match=f"odd number of pixels, got {size}"):
         smooth_heatmap(heat(1, 6, 6), size)
+
+
+def test_maps_of_a_layer_become_heat_by_the_formula():
+    maps = 3 * heat(2, 4, 3, 5) - 1
+    made = heatmap_from_maps(maps, (9, 20))
+    assert made.shape == (2, 4, 9, 20)
+    for i in range(2):
+        for k in range(4):
+            large = resize_heatmap(maps[i, k][None] - maps[i, k].min(), (9, 20))[0]
+            spread = maps[i, k].max() - maps[i, k].min()
+            expected = (large - large.min()) / (large.max() - large.min()) * spread
+            assert torch.allclose(made[i, k], expected, atol=1e-5)
+
+
+def test_heat_of_maps_is_not_negative_reaches_zero_and_keeps_the_units_of_the_map():
+    maps = 7 * heat(3, 2, 4, 4) - 20
+    made = heatmap_from_maps(maps, (16, 16))
+    assert made.min() == 0 and torch.equal(made.amin((2, 3)), torch.zeros(3, 2))
+    spread = maps.amax((2, 3)) - maps.amin((2, 3))
+    assert torch.allclose(made.amax((2, 3)), spread, rtol=1e-5)
+    assert torch.allclose(heatmap_from_maps(5 * maps + 3, (16, 16)), 5 * made, atol=1e-4)
+
+
+def test_what_one_image_has_more_than_another_is_still_there():
+    small = heat(1, 1, 4, 4)
+    made = heatmap_from_maps(torch.cat([small, 10 * small]), (8, 8))
+    assert torch.allclose(made[1], 10 * made[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("level", [0.0, 0.3, -7.1, 1e6 / 3])
+def test_a_map_of_a_layer_without_contrast_points_nowhere(level):
+    assert not heatmap_from_maps(torch.full((2, 3, 7, 5), level), (31, 64)).any()
+
+
+def test_the_ranks_of_a_map_are_those_of_its_heat_at_the_same_size():
+    maps = heat(2, 3, 6, 6)
+    made = heatmap_from_maps(maps, (6, 6))
+    assert torch.equal(maps.flatten(2).argsort(2), made.flatten(2).argsort(2))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cxrtut.experiments.published import (
+from cxrtut.records.published import (
     BIOMARKER,
     BIOMARKER_CHANCE,
     DISEASE_MASK_CLASSES,

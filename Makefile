@@ -7,11 +7,12 @@ INSTALLED := $(VENV)/.installed
 # Idle OpenMP threads that spin slow every other process down on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book test bench goldens clean
+.PHONY: help book test test-installed bench goldens clean
 
 help:
 	@echo "make book      run every page at preset $(PRESET) and build the book into build/html"
 	@echo "make test      formatting, lint, types and every test that needs no GPU"
+	@echo "make test-installed   the tests alone, with the $(PYTHON) and the torch that are already there"
 	@echo "make bench     images/s of rendering, augmentation, data and decoding"
 	@echo "make goldens   rewrite book/goldens from what the pages print now"
 	@echo "make clean     remove build/ and $(VENV)/"
@@ -42,6 +43,10 @@ test: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m mypy
 	$(PY) -m pytest
+
+# Installs nothing, so that it tests the torch that is there; without the extra `book`, no page.
+test-installed:
+	$(PYTHON) -m pytest
 
 bench: $(INSTALLED)
 	$(PY) -m cxrtut bench

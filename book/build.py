@@ -34,7 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from fingerprint import digest, files_under, version_of
-from offline import VENDORED, external_loads, vendor
+from library_pages import OVERVIEW, library_pages, listing
+from links import broken_links
+from offline import VENDORED, WIDGET_SETUP, external_loads, vendor
 from outputs import pictures_without_words, printed
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -42,6 +44,11 @@ BOOK, BUILD, EXECUTED = ROOT / "book", ROOT / "build", ROOT / "build" / "execute
 GOLDENS = BOOK / "goldens"
 # What can change the outputs of a page, besides the page and the library.
 VERSIONS = ("torch", "torchvision", "numpy", "opencv-python", "matplotlib", "ipywidgets")
+# What can change the HTML, besides the pages, the library and the extensions.
+TOOLS = (
+    "jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "myst-parser",
+    "docutils", "sphinxcontrib-bibtex", "pybtex", "sphinx-external-toc",
+)  # fmt: skip
 
 
 class BookError(Exception):
@@ -305,6 +312,10 @@ def assemble(pages: list[str]) -> Path:
     for name, path in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, source / name)
+    for name, text in library_pages(ROOT / "cxrtut").items():
+        write_whole(source / name, text)
+    overview = source / OVERVIEW
+    write_whole(overview, overview.read_text(encoding="utf-8") + listing(ROOT / "cxrtut"))
     return source
 
 
@@ -319,15 +330,22 @@ def replace_folder(source: Path, target: Path) -> None:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def html_key(source: Path, offline: bool) -> str:
+    """Changes whenever the HTML of these sources could."""
+    vendored = json.dumps(VENDORED) + WIDGET_SETUP
+    inputs = files_under(source, ROOT / "cxrtut", BOOK / "_extensions")
+    tools = map(version_of, TOOLS)
+    return digest(ROOT, [str(offline), vendored, *tools, ROOT / "_config.yml", *inputs])
+
+
 def build_html() -> None:
-    """Assemble the sources and build them; a warning fails, with its text shown."""
+    """Assemble the sources and build them; a warning, or a link inside the book that leads nowhere,
+    fails, with its text shown.
+    """
     source = assemble(all_pages())
     offline = vendor(BUILD / "vendor" / "offline")
     target, stamp = BUILD / "html", BUILD / "html.key"
-    tools = map(version_of, ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb"))
-    library = files_under(ROOT / "cxrtut", BOOK / "_extensions")
-    key = digest(ROOT, [str(offline), json.dumps(VENDORED), *tools, ROOT / "_config.yml",
-                  *files_under(source), *library])  # fmt: skip
+    key = html_key(source, offline)
     if (target / "index.html").is_file() and stamp.is_file() and stamp.read_text() == key:
         print(f"html   unchanged: {target / 'index.html'}")
         return
@@ -346,6 +364,8 @@ def build_html() -> None:
         for path in target.rglob("*.html"):
             if loads := external_loads(path.read_text(encoding="utf-8")):
                 raise BookError(f"{path} would load from the network: {', '.join(loads)}")
+    if broken := broken_links(target):
+        raise BookError("\n".join(["Links that lead nowhere:", *broken]))
     write_whole(stamp, key)
     print(f"html   {target / 'index.html'}")
 

@@ -2,6 +2,7 @@
 
 train     trains a paper's method; under torchrun, on several devices
 reproduce trains every arm of a paper's comparisons and writes a run record
+predict   what a trained system says of a film: overlay, heat map, boxes
 bench     how fast this machine is
 realism   how a classifier trained on simulated radiographs does on real ones
 
@@ -78,6 +79,15 @@ def command_line() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND")
 
     _add_training(commands)
+    predict = commands.add_parser("predict", help="what a trained system says of films")
+    predict.add_argument(
+        "system", help='"paper/arm", a folder of train, or a file of weights; an unknown one is '
+        "answered with the names there are",
+    )  # fmt: skip
+    predict.add_argument("films", nargs="+", type=Path, metavar="FILM", help="image files")
+    predict.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write")
+    _add_device(predict)
+    predict.set_defaults(run=run_predict)
     bench = commands.add_parser("bench", help="how fast images come on this machine")
     bench.add_argument("--quick", action="store_true", help="only see that everything runs")
     _add_device(bench)
@@ -110,7 +120,7 @@ def command_line() -> argparse.ArgumentParser:
     realism.add_argument(
         "--out",
         type=Path,
-        default=Path("book/results/realism.json"),
+        default=Path("cxrtut/records/runs/realism.json"),
         metavar="FILE",
         help="the record to write (default: %(default)s)",
     )
@@ -125,9 +135,9 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         "reproduce", help="trains every arm of a paper's comparisons and writes a run record"
     )
     for parser in (train, reproduce):
-        parser.add_argument("paper", choices=("biomarker", "disease_masks"))
+        parser.add_argument("paper", help="an unknown one is answered with the names there are")
         parser.add_argument(
-            "--preset", choices=("smoke", "colab", "paper"), default="smoke",
+            "--preset", default="smoke",
             help="smoke: two CPU cores; colab: a T4; paper: the paper's sizes (default: smoke)",
         )  # fmt: skip
         parser.add_argument(
@@ -135,20 +145,26 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
             help="replaces a field of the paper's Config; may be given several times",
         )  # fmt: skip
         parser.add_argument(
-            "--data", choices=("phantom", "nih", "pasted"), default="phantom",
+            "--data", choices=("phantom", "store", "pasted"), default="phantom",
             help="simulated, any prepared store, or pasted biomarkers (default: phantom)",
         )  # fmt: skip
         parser.add_argument("--data-root", type=Path, metavar="STORE", help="a prepared store")
         parser.add_argument(
             "--disease", default="Pneumonia",
-            help="for biomarker: a class of the images, or, of a store, any (default: Pneumonia)",
+            help="where one is looked for: a class of the images, or, of a store, any "
+            "(default: Pneumonia)",
+        )  # fmt: skip
+        parser.add_argument(
+            "--where", action="append", default=[], metavar="COLUMN=TEXT",
+            help="only images of a store with this text in this column of its table; may be given "
+            "several times",
         )  # fmt: skip
         parser.add_argument(
             "--phantom-preset", type=_preset, default="easy", help="(default: %(default)s)"
         )
         parser.add_argument(
-            "--images", type=_positive,
-            help="simulated images (default: 2048 for biomarker, 8192 for disease_masks)",
+            "--images", type=_positive, default=0,
+            help="simulated images (default: as many as the comparison asks for)",
         )  # fmt: skip
         parser.add_argument(
             "--precision", choices=("auto", "float32", "bfloat16", "float16"), default="auto"
@@ -156,6 +172,10 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         parser.add_argument(
             "--cuda-graphs", action="store_true", help="record phases as CUDA graphs (one GPU)"
         )
+        parser.add_argument(
+            "--begin-from", action="append", default=[], metavar="NETWORK=FILE",
+            help="initial weights of a network; may be given several times",
+        )  # fmt: skip
         _add_device(parser)
     train.add_argument(
         "--arm", help="of the paper's comparisons; an unknown one is answered with their names "
@@ -174,61 +194,104 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         "--out", type=Path, required=True, metavar="FILE", help="the record to write"
     )
     reproduce.add_argument(
-        "--weights", type=Path, metavar="DIR", help="keeps the networks of the first seed"
+        "--weights", type=Path, metavar="DIR", help="keeps the systems of the first seed"
     )
     reproduce.set_defaults(run=run_reproduce)
 
 
 def run_train(options: argparse.Namespace) -> None:
     """`python -m cxrtut train`: trains into a folder and prints the scores."""
-    from cxrtut.experiments.training import train_paper
+    from cxrtut.experiments.comparison import train
+    from cxrtut.experiments.registered import comparison
 
-    record = train_paper(
-        options.paper, preset=options.preset, settings=options.settings, source=_source(options),
-        arm=options.arm, out=options.out, resume=options.resume, seed=options.seed,
-        device=_device(options.device), precision=options.precision,
-        cuda_graphs=options.cuda_graphs, command=options.words,
+    chosen = comparison(options.paper)
+    record = train(
+        chosen, _how(options), arm=options.arm or chosen.own, seed=options.seed,
+        folder=options.out, resume=options.resume,
     )  # fmt: skip
-    for protocol, scores in record.get("results", {}).items():
-        told = [f"{k} {v:.3g}" for k, v in scores.items() if isinstance(v, float)]
-        print(f"{protocol}: {', '.join(told)}")
-    if record:
-        print(f"written: {options.out}")
+    if record is None:  # another process tells
+        return
+    ((run,),) = record.results.values()
+    for side in ("train", "validation", "test"):
+        told = [f"{k} {v:.3g}" for k, v in run.side(side).items() if v is not None and "/" not in k]
+        if told:
+            print(f"{side}: {', '.join(told)}")
+    print(f"written: {options.out}")
 
 
 def run_reproduce(options: argparse.Namespace) -> None:
     """`python -m cxrtut reproduce`: runs everything, writes the record and prints its table."""
-    from cxrtut.engine.records import write_json
-    from cxrtut.experiments.training import PAPERS, reproduce
+    from cxrtut.experiments.comparison import reproduce
+    from cxrtut.experiments.registered import comparison
+    from cxrtut.records.run_record import write_record
+    from cxrtut.records.tables import measures_table
     from cxrtut.viz.tables import Table
 
     _check_writable("--out", options.out)
     record = reproduce(
-        options.paper, preset=options.preset, settings=options.settings, source=_source(options),
-        seeds=options.seeds, device=_device(options.device), arms=options.arms,
-        precision=options.precision,
-        cuda_graphs=options.cuda_graphs, weights=options.weights, command=options.words,
+        comparison(options.paper), _how(options), seeds=options.seeds, arms=options.arms,
+        weights_folder=options.weights,
     )  # fmt: skip
-    write_json(options.out, record)
-    print(Table(PAPERS[options.paper].comparison_table(record), digits=3))
+    write_record(options.out, record)
+    for side in ("train", "test"):
+        if rows := measures_table(record, side):
+            print(f"{side}:")
+            print(Table(rows, digits=3))
     print(f"written: {options.out}")
 
 
-def _source(options: argparse.Namespace) -> Any:
-    from cxrtut.experiments.sources import Source
-    from cxrtut.experiments.training import PAPERS
+def run_predict(options: argparse.Namespace) -> None:
+    """`python -m cxrtut predict`: answers for films, as files."""
+    from cxrtut.experiments.answers import write_answer
+    from cxrtut.experiments.pretrained import NOT_A_DEVICE, load
 
-    return Source(
+    system = load(options.system, device=_device(options.device))
+    options.out.mkdir(parents=True, exist_ok=True)
+    stems = [film.stem for film in options.films]
+    for film, stem in zip(options.films, stems, strict=True):
+        if stems.count(stem) > 1:
+            raise CannotBeDone(
+                f"{film}: another film is called {stem!r} too; ask for one at a time"
+            )
+        about = write_answer(film, system.predict(film), system.classes, options.out / stem)
+        print(about)
+    print(NOT_A_DEVICE)
+    print(f"written: {options.out}")
+
+
+def _how(options: argparse.Namespace) -> Any:
+    from cxrtut.experiments.comparison import How
+    from cxrtut.experiments.source import Source
+
+    source = Source(
         data=options.data, root=options.data_root, disease=options.disease,
-        phantom_preset=options.phantom_preset,
-        images=options.images or PAPERS[options.paper].IMAGES,
+        where=_pairs("--where", options.where), phantom_preset=options.phantom_preset,
+        images=options.images,
     )  # fmt: skip
+    files = {k: Path(v) for k, v in _pairs("--begin-from", options.begin_from).items()}
+    return How(
+        preset=options.preset, settings=options.settings, source=source,
+        device=_device(options.device), precision=options.precision,
+        cuda_graphs=options.cuda_graphs, begin_from=files, command=options.words,
+    )  # fmt: skip
+
+
+def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    """NAME=VALUE words as a mapping.
+
+    Raises:
+        CannotBeDone: a word without "=".
+    """
+    for word in words:
+        if "=" not in word:
+            raise CannotBeDone(f"{option}: expected NAME=VALUE, got {word!r}")
+    return dict(word.split("=", 1) for word in words)
 
 
 def run_bench(options: argparse.Namespace) -> None:
     """`python -m cxrtut bench`: prints the table, and keeps it if asked to."""
     from cxrtut.bench import FULL, QUICK, bench, table
-    from cxrtut.engine.records import write_json
+    from cxrtut.records.run_record import write_json
 
     device = _device(options.device)
     if options.json is not None:
@@ -241,8 +304,9 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def run_realism(options: argparse.Namespace) -> None:
     """`python -m cxrtut realism`: measures, writes the record and prints its table."""
-    from cxrtut.engine.records import write_json
+    from cxrtut.engine.progress import progress
     from cxrtut.foundations import radiograph
+    from cxrtut.records.run_record import write_record
     from cxrtut.viz.tables import Table
 
     device = _device(options.device)
@@ -256,9 +320,10 @@ def run_realism(options: argparse.Namespace) -> None:
         seeds=options.seeds,
         preset=options.preset,
         device=device,
-        progress=_tell,
+        command=options.words,
+        watch=progress,
     )
-    write_json(options.out, record)
+    write_record(options.out, record)
     print(Table(radiograph.transfer_table(record), digits=3))
     print(f"written: {options.out}")
 
@@ -268,18 +333,22 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
         "--device",
         type=_device_name,
         default="auto",
-        help="auto, cpu, cuda or cuda:N (default: %(default)s)",
+        help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
 
 
 def _device(wanted: str) -> str:
-    """`auto` is CUDA where there is a GPU.
+    """`auto` is CUDA where there is a GPU; Apple's `mps` has to be asked for.
 
     Raises:
         CannotBeDone: this machine has no such GPU.
     """
     import torch
 
+    if wanted == "mps":
+        if not torch.backends.mps.is_available():
+            raise CannotBeDone("--device: got mps, but there is no Apple GPU here")
+        return wanted
     available = torch.cuda.is_available()
     if wanted == "auto":
         return "cuda" if available else "cpu"
@@ -311,12 +380,18 @@ def _check_writable(option: str, path: Path) -> None:
 
 def _is_expected(error: Exception) -> bool:
     """Whether an error speaks of what the user gave, rather than of a mistake in the program."""
+    from cxrtut.data.decode import ImageError
     from cxrtut.data.manifest import StoreError
     from cxrtut.engine.checkpoint import CheckpointError
+    from cxrtut.engine.initial_weights import WeightsError
     from cxrtut.engine.phase_step import NonFiniteLoss
-    from cxrtut.experiments.configuration import ConfigurationError
+    from cxrtut.experiments.comparison import ConfigurationError
+    from cxrtut.records.run_record import RecordError
 
-    told = (CannotBeDone, StoreError, CheckpointError, ConfigurationError, NonFiniteLoss)
+    told = (
+        CannotBeDone, StoreError, CheckpointError, ConfigurationError, NonFiniteLoss, ImageError,
+        WeightsError, RecordError,
+    )  # fmt: skip
     places = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
     network = (ConnectionError,)
     return isinstance(error, (*told, *places, *network))
@@ -334,8 +409,8 @@ def _positive(text: str) -> int:
 
 
 def _device_name(text: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
-        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda or cuda:N, got {text!r}")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", text):
+        raise argparse.ArgumentTypeError(f"expected auto, cpu, cuda, cuda:N or mps, got {text!r}")
     return text
 
 

@@ -79,6 +79,8 @@ def uniforms(
     n: int, count: int, *, seed: int, step: int, position: int
 ) -> Float[Tensor, "n count"]:
     """Numbers in [0, 1) for the n images of one phase (its position in the step), on the CPU."""
+    if not count:
+        return torch.empty(n, 0)
     return torch.rand(n, count, generator=generator("draws", seed, step, position))
 
 

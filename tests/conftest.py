@@ -4,6 +4,7 @@ Shapes and types of every annotated function of the library are checked on every
 hook below has to be in place before the first import of cxrtut.
 """
 
+import importlib.util
 import os
 
 # Before numpy and torch are imported: tests of small arrays are fastest on one thread.
@@ -13,3 +14,18 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 from jaxtyping import install_import_hook
 
 install_import_hook("cxrtut", "typecheck.with_numeric_tower")
+
+# An old or a nightly torch is tested without the extra `book`, whose packages these import.
+WITHOUT_BOOK = importlib.util.find_spec("jupyter_book") is None
+collect_ignore_glob = [
+    name for name in ("test_book*.py", "test_equations.py", "test_api_reference.py") if WITHOUT_BOOK
+]
+
+
+def pytest_report_header() -> list[str]:
+    import numpy
+    import torch
+    import torchvision
+
+    versions = ", ".join(f"{m.__name__} {m.__version__}" for m in (torch, torchvision, numpy))
+    return [versions, *(["the book's tests are left out"] if WITHOUT_BOOK else [])]

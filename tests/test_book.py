@@ -79,8 +79,8 @@ def load_builder(book: Path) -> ModuleType:
         return module
     finally:
         sys.path.remove(str(book))
-        for name in ("fingerprint", "offline", "outputs"):
-            sys.modules.pop(name, None)
+        for path in book.glob("*.py"):
+            sys.modules.pop(path.stem, None)
 
 
 BUILDER = load_builder(BOOK)
@@ -233,8 +233,8 @@ def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a book: a page that works, one that fails, and a library of one constant."""
     root = tmp_path_factory.mktemp("small")
     (root / "book" / "part").mkdir(parents=True)
-    for name in ("build.py", "fingerprint.py", "offline.py", "outputs.py"):
-        shutil.copy(BOOK / name, root / "book" / name)
+    for path in BOOK.glob("*.py"):
+        shutil.copy(path, root / "book" / path.name)
     (root / "cxrtut").mkdir()
     (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
     (root / "book" / "part" / "good.md").write_text(GOOD)

@@ -1,6 +1,5 @@
 """Tests of the small Sphinx extensions of the book."""
 
-import ast
 import importlib.util
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -75,31 +74,3 @@ def test_scripts_that_name_a_cdn_are_left_out() -> None:
 )
 def test_a_reference_is_labelled_as_the_text_cites_it(entry: Entry, label: str) -> None:
     assert list(load("author_year").AuthorYearLabels().format_labels([entry])) == [label]
-
-
-def test_the_overview_shows_public_names_with_their_signatures() -> None:
-    overview = load("api_overview")
-    tree = ast.parse(
-        "def f(x: int, *, y: str = 'a') -> bool:\n"
-        '    """First line,\n    and more.\n\n    Details."""\n'
-        "def _hidden(): ...\n"
-        "class C(Base):\n    def m(self): ...\n    def _n(self): ...\n"
-    )
-    function, klass = overview.public_definitions(tree)
-    assert overview.signature(function) == "f(x: int, *, y: str='a') -> bool"
-    assert overview.summary(function) == "First line, and more."
-    assert overview.signature(klass) == "class C(Base)"
-    assert [node.name for node in overview.public_definitions(klass)] == ["m"]
-
-
-def test_code_in_a_summary_is_told_from_text() -> None:
-    paragraph = load("api_overview").text_with_code("Returns `x` and $y$.")
-    assert [(type(node).__name__, node.astext()) for node in paragraph] == [
-        ("Text", "Returns "),
-        ("literal", "x"),
-        ("Text", " and $y$."),
-    ]
-
-
-def test_a_docstring_cannot_bring_html_into_the_page() -> None:
-    assert "<pre>a &lt;b&gt;</pre>" in load("api_overview").folded("a <b>").astext()

@@ -123,3 +123,10 @@ def test_a_deeper_line_goes_on_with_its_row():
     assert equations.rows(lines) == [
         ("Equations", []), ("(3) L: max\nmin", ["f", "C.m", "C"]), ("(4) none", [])
     ]  # fmt: skip
+
+
+def test_code_in_a_summary_is_told_from_text():
+    paragraph = equations.text_with_code("Returns `x` and $y$.")
+    assert [(type(node).__name__, node.astext()) for node in paragraph] == [
+        ("Text", "Returns "), ("literal", "x"), ("Text", " and $y$.")
+    ]  # fmt: skip

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cxrtut.engine.records import write_json
 
 from cxrtut import __main__ as program
 from cxrtut import __version__
@@ -16,7 +17,6 @@ from cxrtut import bench as bench_module
 from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
-from cxrtut.engine.records import write_json
 from cxrtut.foundations import radiograph
 from cxrtut.viz.tables import Table
 

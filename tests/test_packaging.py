@@ -54,6 +54,17 @@ def test_the_library_states_lower_bounds_only() -> None:
     assert {part.operator for need in requirements() for part in need.specifier} == {">="}
 
 
+def test_the_oldest_versions_that_are_allowed_are_tested() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "test.yml").read_text("utf-8"))
+    rows = {row["torch"]: row for row in workflow["jobs"]["torch"]["strategy"]["matrix"]["include"]}
+    tested = [Requirement(line) for line in rows["oldest"]["packages"].split()]
+    lower = {need.name: str(need.specifier).removeprefix(">=") for need in requirements()}
+    assert {need.name: str(need.specifier) for need in tested} == {
+        name: f"=={lower[name]}.*" for name in ("torch", "torchvision", "numpy")
+    }
+    assert PROJECT["requires-python"] == f">={rows['oldest']['python']}"
+
+
 def test_every_import_of_the_library_is_required() -> None:
     declared = {IMPORT_NAMES.get(need.name, need.name) for need in requirements("dicom")}
     # IPython comes with ipywidgets; it is only ever asked to display.

@@ -12,8 +12,8 @@ import html
 import re
 from pathlib import Path
 
-from api_overview import ROOT, SOURCE, summary, text_with_code
 from docutils import nodes
+from source_lines import ROOT, SOURCE, Place, definition
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
@@ -22,7 +22,19 @@ from cxrtut.viz.readings import paragraphs
 PACKAGE = ROOT / "cxrtut"
 HEADINGS = ("Equations", "Steps")
 INDENT = 4  # of a row
-Place = tuple[Path, int]
+
+
+def summary(node: ast.AST) -> str:
+    """The first paragraph of a docstring on one line, or nothing."""
+    return " ".join((ast.get_docstring(node) or "").split("\n\n")[0].split())
+
+
+def text_with_code(text: str) -> nodes.paragraph:
+    """A paragraph in which `...` is code and everything else is plain text."""
+    paragraph = nodes.paragraph()
+    for index, piece in enumerate(re.split(r"`+", text)):
+        paragraph += nodes.literal(piece, piece) if index % 2 else nodes.Text(piece)
+    return paragraph
 
 
 def equation_map(docstring: str) -> str:
@@ -49,36 +61,16 @@ def place_of(name: str, path: Path) -> Place | None:
     first, *rest = name.split(".")
     if (PACKAGE / first).is_dir() and rest:
         inner = PACKAGE / first / f"{rest[0]}.py"
-        return _inside(rest[1:], inner) if inner.is_file() else None
+        return definition(rest[1:], inner) if inner.is_file() else None
     if (PACKAGE / f"{first}.py").is_file():
-        return _inside(rest, PACKAGE / f"{first}.py")
+        return definition(rest, PACKAGE / f"{first}.py")
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("cxrtut."):
             continue
         if first in [alias.name for alias in node.names]:
             inner = ROOT / Path(*node.module.split(".")).with_suffix(".py")
-            return _inside([first, *rest], inner)
-    return _inside([first, *rest], path)
-
-
-def _inside(names: list[str], path: Path) -> Place | None:
-    node: ast.AST = ast.parse(path.read_text(encoding="utf-8"))
-    line = 1
-    for name in names:
-        here = [child for child in getattr(node, "body", []) if _defines(child, name)]
-        if not here:
-            return None
-        node, line = here[0], here[0].lineno
-    return path, line
-
-
-def _defines(node: ast.AST, name: str) -> bool:
-    if isinstance(node, ast.FunctionDef | ast.ClassDef):
-        return node.name == name
-    if isinstance(node, ast.AnnAssign):
-        return isinstance(node.target, ast.Name) and node.target.id == name
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    return any(isinstance(target, ast.Name) and target.id == name for target in targets)
+            return definition([first, *rest], inner)
+    return definition([first, *rest], path)
 
 
 def rows(lines: str) -> list[tuple[str, list[str]]]:

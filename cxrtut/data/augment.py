@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from cxrtut.data.boxes import box_areas, clip_boxes, transform_boxes
+from cxrtut.data.device_store import unpack_masks
 from cxrtut.data.sample import PADDING, Batch
 
 _AREA_KEPT = 0.25
+_BITS = 8  # masks in one field; every float type holds the numbers up to 255 exactly
 
 
 @dataclass(frozen=True)
@@ -131,8 +133,7 @@ def augment(batch: Batch, transform: Transform) -> Batch:
     if healthy is not None:
         healthy = _change_intensity(_resample(healthy, grid, unmoved), transform.intensity)
     if mask is not None:
-        moved = F.grid_sample(mask.float(), grid, mode="nearest", align_corners=False) > 0.5
-        mask = torch.where(_per_image(unmoved), mask, moved)
+        mask = _move_masks(mask, grid)
     boxes, box_label = _move_boxes(batch, transform.matrix, unmoved)
     return replace(batch, image=image, healthy=healthy, mask=mask, boxes=boxes, box_label=box_label)
 
@@ -149,18 +150,45 @@ def _sampling_grid(
     inverse = [entry / determinant for entry in (e, -b, -d, a)]
     p, q, r, s = (entry[:, None, None] for entry in inverse)
     c, f = c[:, None, None], f[:, None, None]
-    x = (2 * torch.arange(width, device=matrix.device) + 1 - width) / width
-    y = (2 * torch.arange(height, device=matrix.device) + 1 - height) / height
+    x, y = (
+        (2 * torch.arange(n, device=matrix.device) + 1 - n).to(matrix.dtype) / n
+        for n in (width, height)
+    )
     x, y = x[None, None, :] - c, y[None, :, None] - f
-    return torch.stack((p * x + q * y, r * x + s * y), dim=-1)
+    # Two planes, not pairs side by side: both the stacking and grid_sample walk along a plane.
+    return torch.stack((p * x + q * y, r * x + s * y)).permute(1, 2, 3, 0)
 
 
 def _resample(
     image: Float[Tensor, "B C H W"], grid: Float[Tensor, "B H W 2"], unmoved: Bool[Tensor, "B"]
 ) -> Float[Tensor, "B C H W"]:
     # grid_sample fills with 0, so the image is lifted until black is 0
-    moved = F.grid_sample(image + 1.0, grid, mode="bilinear", align_corners=False) - 1.0
+    moved = F.grid_sample(image + 1.0, grid, mode="bilinear", align_corners=False).sub_(1.0)
     return torch.where(_per_image(unmoved), image, moved.clamp_(-1.0, 1.0))
+
+
+def _move_masks(
+    mask: Bool[Tensor, "B K H W"], grid: Float[Tensor, "B H W 2"]
+) -> Bool[Tensor, "B K H W"]:
+    """The nearest pixel of every mask, looked up once for eight masks: as the bits of one field.
+
+    An image that is not moved needs no exception here: its nearest pixel is the pixel itself.
+    """
+    groups = mask.split(_BITS, dim=1)
+    fields = torch.stack([_bit_field(group) for group in groups], dim=1)
+    moved = F.grid_sample(fields.to(grid.dtype), grid, mode="nearest", align_corners=False)
+    moved_groups = [
+        unpack_masks(field, group.shape[1])
+        for field, group in zip(moved.to(torch.uint8).unbind(1), groups, strict=True)
+    ]
+    # cat would copy even a single group, the common case
+    return moved_groups[0] if len(groups) == 1 else torch.cat(moved_groups, dim=1)
+
+
+def _bit_field(mask: Bool[Tensor, "B K H W"]) -> UInt8[Tensor, "B H W"]:
+    """Bit k is mask k, as `pack_masks` writes it, but on the device."""
+    shifts = torch.arange(mask.shape[1], dtype=torch.uint8, device=mask.device)
+    return (mask.view(torch.uint8) << shifts[:, None, None]).sum(dim=1, dtype=torch.uint8)
 
 
 def _change_intensity(
@@ -169,9 +197,11 @@ def _change_intensity(
     """brightness + 1/2 + contrast (t^gamma - 1/2) on t = (x + 1) / 2, clipped to [0, 1]."""
     brightness, contrast, gamma = (_per_image(column) for column in intensity.unbind(1))
     level = ((image + 1.0) / 2.0).pow(gamma)
-    level = (brightness + 0.5 + contrast * (level - 0.5)).clamp_(0.0, 1.0)
+    # In place: fresh memory for every term costs more than the arithmetic. The first term is not,
+    # because the gradient of a power needs the power itself.
+    level = (level - 0.5).mul_(contrast).add_(brightness + 0.5).clamp_(0.0, 1.0)
     unchanged = (brightness == 0) & (contrast == 1) & (gamma == 1)
-    return torch.where(unchanged, image, 2.0 * level - 1.0)
+    return torch.where(unchanged, image, level.mul_(2.0).sub_(1.0))
 
 
 def _move_boxes(

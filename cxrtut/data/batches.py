@@ -9,7 +9,9 @@ import os
 import queue
 import threading
 from collections.abc import Iterator
+from dataclasses import fields
 
+import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
@@ -19,7 +21,8 @@ from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import StoreView
 
-_BLOCKS_AHEAD = 2
+_BLOCKS_WAITING = 2
+_BLOCKS_IN_FLIGHT = _BLOCKS_WAITING + 2  # and one being used, and one being gathered
 
 
 def batches(
@@ -29,7 +32,7 @@ def batches(
     device: str | torch.device = "cpu",
     start: int = 0,
     memory_limit: int | None = None,
-    block_rows: int = 1024,
+    stream_bytes: int = 128 << 20,
 ) -> Iterator[Batch]:
     """The batches of one pass over `order`.
 
@@ -43,14 +46,18 @@ def batches(
         start: number of the first batch (to resume in the middle of a pass).
         memory_limit: bytes a resident store may take on `device`; None for
             `default_memory_limit(device)`.
-        block_rows: images gathered at a time when streaming.
+        stream_bytes: of images, twins, masks, labels and boxes that streaming holds in the host's
+            memory at once, beside the batch itself (for a GPU one of the four blocks is there
+            twice while it is pinned); at least four batches, whatever they weigh.
 
     Raises:
         ValueError: a size below 1, an order that is not 1-D, or a start beyond the end.
         IndexError: an order with rows that the source does not have.
     """
-    if batch_size < 1 or block_rows < 1:
-        raise ValueError(f"expected sizes >= 1, got batch {batch_size}, block {block_rows}")
+    if batch_size < 1 or stream_bytes < 1:
+        raise ValueError(
+            f"expected sizes >= 1, got batch_size {batch_size}, stream_bytes {stream_bytes}"
+        )
     if order.ndim != 1 or order.dtype != torch.int64:
         raise ValueError(f"order: expected 1-D int64, got {order.dtype} {tuple(order.shape)}")
     n_batches = -(-len(order) // batch_size)
@@ -66,7 +73,8 @@ def batches(
     limit = default_memory_limit(device) if memory_limit is None else memory_limit
     if source.nbytes <= limit or (memory_limit is None and source.is_on_device(device)):
         return _batches_on_device(source.on_device(device), order, batch_size)
-    per_block = max(1, block_rows // batch_size) * batch_size
+    per_block = stream_bytes // (_BLOCKS_IN_FLIGHT * _row_bytes(source))
+    per_block = max(1, per_block // batch_size) * batch_size
     return _streamed_batches(source, order.cpu(), batch_size, device, per_block)
 
 
@@ -80,6 +88,13 @@ def default_memory_limit(device: str | torch.device) -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
     except (AttributeError, OSError, ValueError):
         return 2 << 30
+
+
+def _row_bytes(store: ArrayStore | StoreView) -> int:
+    """What one row of a block weighs, at least 1."""
+    first = store.block(np.arange(min(1, len(store))))
+    tensors = (getattr(first, f.name) for f in fields(first))
+    return max(1, sum(tensor.nbytes for tensor in tensors if isinstance(tensor, Tensor)))
 
 
 def _batches_on_device(
@@ -97,7 +112,7 @@ def _streamed_batches(
     device: torch.device,
     per_block: int,
 ) -> Iterator[Batch]:
-    blocks: queue.Queue[DeviceStore | BaseException | None] = queue.Queue(_BLOCKS_AHEAD)
+    blocks: queue.Queue[DeviceStore | BaseException | None] = queue.Queue(_BLOCKS_WAITING)
     stop = threading.Event()
 
     def hand_over(item: DeviceStore | BaseException | None) -> None:

@@ -33,7 +33,8 @@ def pack_masks(masks: Bool[np.ndarray, "n K H W"]) -> UInt8[np.ndarray, "n H W"]
 def unpack_masks(bits: UInt8[Tensor, "B H W"], n_classes: int) -> Bool[Tensor, "B K H W"]:
     """The bit field back to one boolean mask per class."""
     shifts = torch.arange(n_classes, dtype=torch.uint8, device=bits.device)
-    return (bits[:, None] >> shifts[:, None, None] & 1).bool()
+    # a byte of 0 or 1 is a bool already: view, not convert
+    return (bits[:, None] >> shifts[:, None, None]).bitwise_and_(1).view(torch.bool)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ class DeviceStore:
         if self.mask_bits is None:
             return unpack_masks(bits, self.label_vector.shape[1])
         shifts = torch.tensor(self.mask_bits, dtype=torch.uint8, device=bits.device)
-        return (bits[:, None] >> shifts[:, None, None] & 1).bool()
+        return (bits[:, None] >> shifts[:, None, None]).bitwise_and_(1).view(torch.bool)
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> "DeviceStore":
         """A copy with `move` applied to every tensor, for instance `lambda tensor:

@@ -72,9 +72,7 @@ class Ranks:
         """
         if self.size == 1:
             return
-        modules = [module for network in networks for module in network.modules()]
-        norms = [m for m in modules if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-        chosen = [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
+        chosen = [b for network in networks for b in _statistics(network)]
         if not chosen:
             return
         flat = torch.cat([b.flatten().float() for b in chosen])
@@ -115,6 +113,19 @@ class Ranks:
         """Until all ranks are here."""
         if self.size > 1:
             dist.barrier()
+
+
+def own_buffers(network: nn.Module) -> dict[str, Tensor]:
+    """What a network holds that is neither trained nor averaged: each rank has its own."""
+    shared = {id(tensor) for tensor in [*network.parameters(), *_statistics(network)]}
+    state = network.state_dict(keep_vars=True)
+    return {key: tensor.cpu() for key, tensor in state.items() if id(tensor) not in shared}
+
+
+def _statistics(network: nn.Module) -> list[Tensor]:
+    """The running means and variances of its batch norms."""
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    return [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
 
 
 @contextmanager

@@ -37,12 +37,12 @@ def begin_from(networks: Mapping[str, nn.Module], files: Mapping[str, Path]) -> 
             raise WeightsError(
                 f"begin_from: expected one of the networks {', '.join(networks)}, got {name!r}"
             )
-        state = _read(path)
-        inside = {
-            k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(f"{name}.")
-        }
+        state, prefix = _read(path), f"{name}."
+        if state.keys() != networks[name].state_dict().keys():  # of several networks
+            inside = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            state = inside or state
         try:
-            networks[name].load_state_dict(inside or state)
+            networks[name].load_state_dict(state)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise WeightsError(

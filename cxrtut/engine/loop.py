@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from cxrtut.engine import checkpoint
-from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.distributed import Ranks, own_buffers
 from cxrtut.engine.initial_weights import begin_from as load_initial
 from cxrtut.engine.performance import performance_settings
 from cxrtut.engine.phase_step import (
@@ -94,7 +94,8 @@ def train(
     settings = {
         "steps": steps, "batch_size": batch_size, "seed": seed, "precision": chosen.name,
         "processes": ranks.size, "schedule": _schedule_at(task, _some_steps(steps)),
-        "begin_from": load_initial(task.networks, begin_from or {}), **(configuration or {}),
+        "begin_from": load_initial(task.networks, begin_from or {}),
+        "validate": None if validate is None else validate.settings, **(configuration or {}),
     }  # fmt: skip
     # The numbers of torch's own generators (dropout) belong to the run, and the caller keeps his.
     gpus = [device] if device.type == "cuda" else []
@@ -107,9 +108,8 @@ def train(
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
         run = _Run(task, device, ranks, chosen, settings, validate)
         start = run.begin(checkpoint_dir, resume)
-        ranks.broadcast_parameters(task.networks.values())
         runner = CudaGraphRunner(run.phase_step) if cuda_graphs else run.phase_step
-        rates = _initial_rates(task)
+        rates, schedule = _initial_rates(task), _schedule_of(task)
         batches = data.batches(
             batch_size=batch_size, seed=seed, start=start, device=device, rank=ranks.rank,
             ranks=ranks.size,
@@ -120,14 +120,13 @@ def train(
         local = ranks.share(batch_size)
         for step in range(start, steps):
             batch = next(batches)
-            _set_rates(task, rates, step, run.plateau_factor)
-            run.phase_step.step.fill_(step)
+            _set_rates(task, rates, schedule(step), run.plateau_factor)
             for position, phase in enumerate(task.phases(step, step // per_epoch)):
                 numbers = uniforms(
                     batch_size, task.n_uniforms, seed=seed, step=step, position=position
                 )[local]
                 runner.run(phase, replace(batch, uniforms=_to_device(numbers, device)))
-                run.phase_step.meters[phase.name].count += 1
+                run.phase_step.meters[phase.name].steps.append(step)
             ranks.average_batch_norms(task.networks.values())
             done = step + 1
             stopping = _stopping(stop, ranks, device, done, report_every)
@@ -152,8 +151,10 @@ def train(
                         callback(report)
             if saves and checkpoint_dir is not None:
                 run.save(checkpoint_dir, done)
-            if stopping:  # also after the last step: what comes next was not wanted either
+            if stopping and done < steps:
                 raise Interrupted(_how_to_go_on(done, steps, checkpoint_dir))
+    if ranks.any(stop.made, device):  # in the last step, too: what comes next was not wanted
+        raise Interrupted(_how_to_go_on(steps, steps, checkpoint_dir))
     return history
 
 
@@ -210,7 +211,12 @@ class _Run:
                 f"expected checkpoints of one step on all ranks, found {found}; {folder} has to be "
                 "a folder that all of them see"
             )
-        return 0 if state is None else self.restore(state)
+        if state is not None:
+            self.restore(state)
+        self.ranks.broadcast_parameters(self.task.networks.values())
+        for name, buffers in (state or {}).get("buffers", {}).items():
+            self.task.networks[name].load_state_dict(buffers[self.ranks.rank], strict=False)
+        return start
 
     def validated(self, step: int, folder: Path | None) -> dict[str, float]:
         """Measures on rank 0, remembers it on all; keeps the networks of the best step."""
@@ -232,6 +238,10 @@ class _Run:
 
     def save(self, folder: Path, step: int) -> None:
         generators = self.ranks.gather(self._generators())
+        buffers = {}
+        if self.ranks.size > 1:  # one process has them in its networks
+            for name, network in self.task.networks.items():
+                buffers[name] = self.ranks.gather(own_buffers(network))
         if self.ranks.first:
             state = {
                 "step": step,
@@ -240,12 +250,13 @@ class _Run:
                 "optimizers": {k: o.state_dict() for k, o in self.task.optimizers.items()},
                 "scalers": {k: s.state_dict() for k, s in self.phase_step.scalers.items()},
                 "generators": generators,
+                "buffers": buffers,
                 "validation": [[s, dict(numbers)] for s, numbers in self.measured],
             }
             checkpoint.save(folder, state)
         self.ranks.wait()
 
-    def restore(self, state: Mapping[str, Any]) -> int:
+    def restore(self, state: Mapping[str, Any]) -> None:
         for kind, targets in (
             ("networks", self.task.networks),
             ("optimizers", self.task.optimizers),
@@ -266,7 +277,6 @@ class _Run:
         if cuda is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(cuda, self.device)
         self.measured = [(int(step), numbers) for step, numbers in state.get("validation", [])]
-        return int(state["step"])
 
     def _generators(self) -> list[Tensor | None]:
         on_cuda = self.device.type == "cuda"
@@ -324,16 +334,23 @@ def _some_steps(steps: int) -> list[int]:
     return sorted({round(i * (steps - 1) / max(n - 1, 1)) for i in range(n)})
 
 
+def _schedule_of(task: Task) -> Callable[[int], Mapping[str, float]]:
+    """Step to factors of the learning rates; none for a task without a schedule. Asked for once:
+    to compare a task with a protocol takes longer than all else that the loop adds to a step.
+    """
+    return task.schedule if isinstance(task, Scheduled) else lambda step: {}
+
+
 def _schedule_at(task: Task, steps: Sequence[int]) -> dict[str, dict[str, float]]:
     """The factors of a task's schedule at some steps; nothing for a task without one."""
-    if not isinstance(task, Scheduled):
-        return {}
-    return {str(step): {k: float(v) for k, v in task.schedule(step).items()} for step in steps}
+    schedule = _schedule_of(task)
+    return {str(step): {k: float(v) for k, v in schedule(step).items()} for step in steps}
 
 
-def _set_rates(task: Task, rates: dict[str, list[float]], step: int, everywhere: float) -> None:
+def _set_rates(
+    task: Task, rates: dict[str, list[float]], factors: Mapping[str, float], everywhere: float
+) -> None:
     """The learning rates of a step: the initial ones, by the task's schedule and by a plateau."""
-    factors = task.schedule(step) if isinstance(task, Scheduled) else {}
     for name in factors:
         if name not in rates:
             raise ValueError(f"schedule: expected one of {', '.join(rates)}, got {name!r}")

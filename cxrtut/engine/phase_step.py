@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -27,13 +27,18 @@ class NonFiniteLoss(ArithmeticError):
 
 @dataclass
 class Meter:
-    """Sums of a phase's terms since the last report, and the first step with a non-finite loss
-    (-1: none), all on the device.
+    """What a phase has done since the last report.
+
+    Attributes:
+        names: of its terms, the loss first.
+        sums: of each term, and last the number of runs before the first non-finite loss; one
+            tensor on the device, so that a run costs one addition.
+        steps: in which the phase ran, once for each run; known without asking the device.
     """
 
-    sums: dict[str, Tensor]
-    first_bad: Tensor
-    count: int = 0
+    names: tuple[str, ...]
+    sums: Tensor
+    steps: list[int] = field(default_factory=list)
 
 
 @contextmanager
@@ -57,15 +62,17 @@ class PhaseStep:
         self.task, self.device, self.precision, self.ranks = task, device, precision, ranks
         self.meters: dict[str, Meter] = {}
         self.scalers: dict[str, torch.amp.GradScaler] = {}
-        self.step = torch.zeros((), dtype=torch.int64, device=device)
+        self.parameters = {k: list(n.parameters()) for k, n in task.networks.items()}
+        self.trainable = {k: [p for p in v if p.requires_grad] for k, v in self.parameters.items()}
         self._free: tuple[str, ...] | None = None
 
     def freeze_all_but(self, updates: tuple[str, ...]) -> None:
-        """Only the named networks get gradients."""
+        """Only the named networks get gradients; of them, what was free when training began."""
         if updates == self._free:
             return
-        for name, network in self.task.networks.items():
-            network.requires_grad_(name in updates)
+        for name, parameters in self.trainable.items():
+            for parameter in parameters:
+                parameter.requires_grad = name in updates
         self._free = updates
 
     def run(self, phase: Phase, batch: Batch) -> None:
@@ -75,8 +82,9 @@ class PhaseStep:
             self.scalers[phase.name] = self.precision.scaler()
         self.freeze_all_but(phase.updates)
         optimizers = [self.task.optimizers[name] for name in phase.updates]
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        moving = [p for name in phase.updates for p in self.parameters[name]]
+        for parameter in moving:
+            parameter.grad = None
         with evaluating(*[self.task.networks[name] for name in phase.eval_mode]):
             with self.precision.autocast():
                 loss, terms = phase.loss(batch)
@@ -86,7 +94,6 @@ class PhaseStep:
                 )
             scaler = self.scalers[phase.name]
             scaler.scale(loss).backward()
-        moving = [p for name in phase.updates for p in self.task.networks[name].parameters()]
         self.ranks.average_gradients(moving)
         if phase.max_norm is not None:
             for optimizer in optimizers:
@@ -98,15 +105,20 @@ class PhaseStep:
         self._accumulate(phase.name, loss.detach(), terms)
 
     def _accumulate(self, name: str, loss: Tensor, terms: Terms) -> None:
-        values = {"loss": loss, **{key: value.detach() for key, value in terms.items()}}
-        if name not in self.meters:
-            sums = {key: torch.zeros((), device=self.device) for key in values}
-            self.meters[name] = Meter(sums, torch.full_like(self.step, -1))
-        meter = self.meters[name]
-        for key, value in values.items():
-            meter.sums[key].add_(value.float())
-        bad = ~torch.isfinite(loss) & (meter.first_bad < 0)
-        meter.first_bad.copy_(torch.where(bad, self.step, meter.first_bad))
+        names = ("loss", *terms)
+        meter = self.meters.get(name)
+        if meter is None:
+            sums = torch.zeros(len(names) + 1, device=self.device)
+            meter = self.meters[name] = Meter(names, sums)
+        elif meter.names != names:
+            raise ValueError(
+                f"phase {name!r}: expected the terms {', '.join(meter.names)} as before, got "
+                f"{', '.join(names)}"
+            )
+        values = [loss, *(value.detach() for value in terms.values())]
+        values = [value.to(self.device, torch.float32) for value in values]
+        total = meter.sums[0] + values[0]  # once it is not finite, it stays so
+        meter.sums.add_(torch.stack([*values, (total - total == 0).float()]))
 
     def read(self) -> dict[str, float]:
         """Means since the last call, of all terms of the phases that have run: the one place that
@@ -117,30 +129,34 @@ class PhaseStep:
         """
         if not self.meters:
             return {}
-        names = [(name, key) for name, meter in self.meters.items() for key in meter.sums]
-        bad = torch.stack([meter.first_bad for meter in self.meters.values()])
-        sums = torch.stack([self.meters[name].sums[key] for name, key in names])
-        flat = self.ranks.sum(torch.cat([sums.double(), (bad >= 0).double()])).tolist()
-        n = len(names)
-        if any(flat[n:]):
-            pairs = zip(bad.tolist(), self.meters, strict=True)
-            firsts = sorted((first, name) for first, name in pairs if first >= 0)
+        sums = torch.cat([meter.sums for meter in self.meters.values()])
+        flat = self.ranks.sum(sums.double()).tolist()
+        means: dict[str, float] = {}
+        firsts: list[tuple[int, str]] = []
+        bad, start = False, 0
+        for phase, meter in self.meters.items():
+            *totals, good = flat[start : start + len(meter.sums)]
+            runs = self.ranks.size * len(meter.steps)
+            if good < runs:
+                bad = True
+                mine = int(meter.sums[-1])
+                firsts += [(step, phase) for step in meter.steps[mine : mine + 1]]
+            elif runs:
+                pairs = zip(meter.names, totals, strict=True)
+                means |= {f"{phase}/{name}": total / runs for name, total in pairs}
+            start += len(meter.sums)
+        if bad:
             where = "in another process"
             if firsts:
-                where = f"in phase {firsts[0][1]!r} at step {firsts[0][0] + 1}"
+                step, phase = min(firsts, key=lambda first: first[0])
+                where = f"in phase {phase!r} at step {step + 1}"
             raise NonFiniteLoss(
                 f"a loss is not finite, first {where}; the last checkpoint is from before. Try a "
                 "smaller learning rate, or precision float32"
             )
-        means = {
-            f"{name}/{key}": flat[i] / (self.ranks.size * self.meters[name].count)
-            for i, (name, key) in enumerate(names)
-            if self.meters[name].count
-        }
         for meter in self.meters.values():
-            meter.count = 0
-            for value in meter.sums.values():
-                value.zero_()
+            meter.steps.clear()
+            meter.sums.zero_()
         return means
 
 
@@ -206,11 +222,11 @@ def check_same_phase(first: Phase, phase: Phase) -> None:
     """Raises ValueError where two phases of one name move, freeze or clip differently: a recording
     of the first would be replayed for both.
     """
-    for field in ("updates", "eval_mode", "max_norm"):
-        old, new = getattr(first, field), getattr(phase, field)
+    for name in ("updates", "eval_mode", "max_norm"):
+        old, new = getattr(first, name), getattr(phase, name)
         if old != new:
             raise ValueError(
-                f"phase {phase.name!r}, {field}: expected {old!r} as in the recording of this "
+                f"phase {phase.name!r}, {name}: expected {old!r} as in the recording of this "
                 f"name, got {new!r}; give another name to what is another computation"
             )
 
@@ -251,7 +267,8 @@ class StaticBatch:
         if isinstance(value, Mapping):
             return {key: self._cloned(inside, f"{name}[{key!r}]") for key, inside in value.items()}
         if isinstance(value, (tuple, list)):
-            return type(value)(self._cloned(v, f"{name}[{i}]") for i, v in enumerate(value))
+            items = [self._cloned(v, f"{name}[{i}]") for i, v in enumerate(value)]
+            return value._make(items) if hasattr(value, "_make") else type(value)(items)
         raise TypeError(
             f"{name}: expected tensors, numbers, strings, None, or dataclasses, mappings, tuples "
             f"and lists of them, got {type(value).__name__}: a CUDA graph cannot replay it"
@@ -268,7 +285,9 @@ class StaticBatch:
                 )
             static.copy_(value, non_blocking=True)
             self.held[name] = value
-        elif type(static) is not type(value):
+        elif type(static) is not type(value) and not (
+            isinstance(static, Mapping) and isinstance(value, Mapping)
+        ):
             raise ValueError(
                 f"{name}: expected {type(static).__name__} as in the batch before, got "
                 f"{type(value).__name__}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -91,7 +91,8 @@ class JsonLines:
         line = {
             "step": report.step, "epoch": report.epoch, "seconds": round(report.seconds, 3),
             "images_per_second": round(report.images_per_second, 2), "memory": report.memory,
-            "terms": {k: v if math.isfinite(v) else None for k, v in report.terms.items()},
+            "terms": _null_if_not_finite(report.terms),
+            "validation": _null_if_not_finite(report.validation),
         }  # fmt: skip
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -150,8 +151,17 @@ def grid_picture(images: Tensor) -> np.ndarray:
 
 
 def terms_text(report: Report) -> str:
-    """Terms as "D/loss -1.234, G/loss 0.567"."""
-    return ", ".join(f"{name} {value:.4g}" for name, value in report.terms.items())
+    """Terms as "D/loss -1.234, G/loss 0.567", then what a validation measured, if there was one."""
+    terms, validation = (
+        ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
+        for numbers in (report.terms, report.validation)
+    )
+    return f"{terms}; validation: {validation}" if validation else terms
+
+
+def _null_if_not_finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
+    """For JSON, which knows neither NaN nor infinity."""
+    return {k: v if math.isfinite(v) else None for k, v in numbers.items()}
 
 
 def _in_notebook() -> bool:

@@ -25,7 +25,8 @@ class Phase:
     Attributes:
         name: such as "D". Phases of one name are one computation: with CUDA graphs the first
             becomes the recording of all.
-        updates: keys of the networks that move. All others get no gradients.
+        updates: keys of the networks that move. All others get no gradients, nor does a parameter
+            that did not require any when training began.
         loss: a batch to the scalar to minimise and the terms to report.
         eval_mode: keys of networks that are in evaluation mode meanwhile: no dropout, batch norm
             with its running statistics, which stay what they are. A network that a paper calls

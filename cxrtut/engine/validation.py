@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 Measured = tuple[int, Mapping[str, float]]
 """The steps done, and what was measured then."""
@@ -57,6 +58,15 @@ class Validation:
             raise ValueError(f"every: expected at least 1 step, got {self.every}")
         if self.plateau is not None and self.best_by is None:
             raise ValueError("plateau: expected best_by, the number it watches, got None")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a resumed run must not change, since decisions depend on it."""
+        plateau = None if self.plateau is None else asdict(self.plateau)
+        return {
+            "every": self.every, "best_by": self.best_by,
+            "higher_is_better": self.higher_is_better, "plateau": plateau,
+        }  # fmt: skip
 
     def improvements(self, history: Sequence[Measured]) -> list[bool]:
         """Of each validation, whether it is better than all before; NaN never is, and the first of

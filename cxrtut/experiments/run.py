@@ -41,6 +41,7 @@ class Run:
         begin_from: files with the initial weights of networks, by the name of the network; an arm
             passes them to its first stage.
         identity: what must be the same on resume: the arm, its configuration, its data.
+        report_every: steps between two reports.
         trainer: what trains; the one training loop, or what stands for it to time it.
     """
 
@@ -54,6 +55,7 @@ class Run:
     callbacks: Callable[[str], Sequence[Callback]] = no_callbacks
     begin_from: Mapping[str, Path] = field(default_factory=dict)
     identity: Mapping[str, Json] = field(default_factory=dict)
+    report_every: int = 50
     trainer: Callable[..., list[Report]] = train
     _shared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
@@ -96,7 +98,7 @@ class Run:
             begin_from=begin_from,
             checkpoint_dir=None if folder is None else folder / "checkpoints" / stage,
             resume=self.resume, configuration={"stage": stage, **self.identity},
-            callbacks=watching, cuda_graphs=self.cuda_graphs,
+            callbacks=watching, cuda_graphs=self.cuda_graphs, report_every=self.report_every,
         )  # fmt: skip
 
     def once(self, name: str, make: Callable[[], T]) -> T:

@@ -10,10 +10,10 @@ NIH collection, and so is a confounder; the table therefore has a column for PA 
 
 from __future__ import annotations
 
-import platform
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,17 +21,38 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut import __version__
+from cxrtut.baselines.classifier import MultiLabelTask
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Preset
-from cxrtut.data.sample import from_uint8
+from cxrtut.data.sample import Batch, from_uint8
 from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.engine.loop import train
+from cxrtut.engine.schedules import cosine_decay
+from cxrtut.engine.task import Report
 from cxrtut.metrics.classification import auroc, hanley_standard_error
 from cxrtut.nn.backbones import ResNet10
-from cxrtut.randomness import generator
+from cxrtut.randomness import generator, seeded, shuffled
+from cxrtut.records.run_record import (
+    ArmRun,
+    Numbers,
+    RunRecord,
+    hardware,
+    library_files,
+    revision,
+    versions,
+)
 
 SEVERITIES = (1.0, 2.2)  # real images of a label show anything from subtle to severe disease
 STRIDE = 16  # of the classifier's last feature map
 MAX_SLOPE = 110  # cycles per image up to which the spectrum is fitted
+SIM_TO_REAL, REAL, SIMULATED = "trained on simulated", "real images", "simulated images"
+STATISTICS = {
+    "mean": "mean",
+    "sd_of_mean": "sd of the image mean",
+    "sd_within": "sd within an image",
+    "pairwise_correlation": "pairwise correlation",
+    "slope_8_32": "spectral slope 8-32",
+    "slope_32_110": "spectral slope 32-110",
+}
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 
 
@@ -51,9 +72,9 @@ def shrink(image: Float[Tensor, "B 1 H W"], size: int) -> Float[Tensor, "B 1 h w
     return F.interpolate(image, size=(size, size), mode="area")
 
 
-def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[float]]:
-    """Grey levels in [0, 1], power at `SPECTRUM_FREQUENCIES`, slopes of the spectrum, mean
-    correlation of pairs at 32 px.
+def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float]:
+    """Of `STATISTICS`: grey levels in [0, 1], slopes of the spectrum, mean correlation of pairs at
+    32 px; and `power@F`, the power at `SPECTRUM_FREQUENCIES`.
     """
     image = image.cpu()
     x = (image[:, 0] + 1) / 2
@@ -75,13 +96,53 @@ def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float | list[
     n = len(small)
     return {
         "mean": float(x.mean()),
-        "sd of the image mean": float(x.mean((1, 2)).std()),
-        "sd within an image": float(x.flatten(1).std(1).mean()),
-        "pairwise correlation": float((correlation.sum() - n) / (n * (n - 1))),
-        "spectral slope 8-32": slope(8, 32),
-        "spectral slope 32-110": slope(32, MAX_SLOPE),
-        "power": [float(radial[f]) for f in SPECTRUM_FREQUENCIES],
+        "sd_of_mean": float(x.mean((1, 2)).std()),
+        "sd_within": float(x.flatten(1).std(1).mean()),
+        "pairwise_correlation": float((correlation.sum() - n) / (n * (n - 1))),
+        "slope_8_32": slope(8, 32),
+        "slope_32_110": slope(32, MAX_SLOPE),
+        **{f"power@{f}": float(radial[f]) for f in SPECTRUM_FREQUENCIES},
     }
+
+
+@dataclass(frozen=True, eq=False)
+class JitteredImages:
+    """Training batches of images in memory, each batch zoomed, shifted, blurred and made noisy as a
+    pure function of (seed, step).
+
+    Attributes:
+        image: rank-equalised, in half precision to save memory.
+        label_vector: {0, 1}.
+    """
+
+    image: Float[Tensor, "n 1 h w"]
+    label_vector: Float[Tensor, "n K"]
+
+    def steps_per_epoch(self, batch_size: int) -> int:
+        """Whole batches in one pass."""
+        return len(self.image) // batch_size
+
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> Iterator[Batch]:
+        """Batches of steps `start`, `start + 1`, ...; a rank gets its share of each."""
+        order, step = shuffled(torch.arange(len(self.image))), start
+        share, per_epoch = batch_size // ranks, self.steps_per_epoch(batch_size)
+        local = slice(rank * share, (rank + 1) * share)
+        while True:
+            place = step % per_epoch * batch_size
+            rows = order(seed, step // per_epoch)[place : place + batch_size]
+            image = jitter(self.image[rows].float(), generator("jitter", seed, step))[local]
+            none = torch.zeros(share, 0, 4), torch.zeros(share, 0, dtype=torch.int64)
+            yield Batch(image, self.label_vector[rows][local], *none, rows[local]).to(device)
+            step += 1
 
 
 def train_on_phantoms(
@@ -93,35 +154,39 @@ def train_on_phantoms(
     seed: int,
     preset: Preset,
     device: str,
-    progress: Callable[[str], None],
+    callbacks: Sequence[Callable[[Report], None]] = (),
 ) -> nn.Module:
     """Trains a residual network of ten layers on n simulated images only (rendered at twice the
-    size and averaged), each with a severity of its own.
+    size and averaged), each with a severity of its own. The learning rate rises for the first 30 %
+    of the steps, then falls along half a cosine.
+
+    Args:
+        n: images.
+        size: pixels at which the network looks.
+        steps: of training, a batch each.
+        batch_size: images of a step.
+        seed: of the patients, the weights and the order.
+        preset: of the simulation.
+        device: where.
+        callbacks: see `engine.loop.train`.
     """
     phantom = ChestPhantom(2 * size, preset, seed=seed, device=device)
-    image, label = _simulated(phantom, n, size, seed, progress)
-    draw = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    images = JitteredImages(*(x.cpu() for x in _simulated(phantom, n, size, seed)))
+    with seeded("radiograph", seed):
         network = ResNet10(classes=len(CLASSES), stride=STRIDE).to(device)
-    optimizer = torch.optim.AdamW(network.parameters(), 1e-3, weight_decay=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
-    network.train()
-    for step in range(steps):
-        rows = torch.randint(len(image), (batch_size,), generator=draw).to(device)
-        x = jitter(image[rows].float(), draw)
-        loss = F.binary_cross_entropy_with_logits(network(x), label[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        if (step + 1) % 200 == 0:
-            progress(f"step {step + 1} of {steps}, loss {float(loss.detach()):.3f}")
+    warm_up = round(0.3 * steps)
+    task = MultiLabelTask(
+        network, learning_rate=3e-3, rate=partial(cosine_decay, steps=steps, warm_up=warm_up)
+    )
+    train(
+        task, images, steps=steps, batch_size=batch_size, seed=seed, device=device,
+        precision="float32", callbacks=callbacks,
+    )  # fmt: skip
     return network.eval()
 
 
 def _simulated(
-    phantom: ChestPhantom, n: int, size: int, seed: int, progress: Callable[[str], None]
+    phantom: ChestPhantom, n: int, size: int, seed: int
 ) -> tuple[Float[Tensor, "n 1 h w"], Float[Tensor, "n 8"]]:
     """Rank-equalised images (in half precision, to save memory) and labels of images 0 ... n - 1,
     with severities uniform in `SEVERITIES`.
@@ -133,7 +198,6 @@ def _simulated(
         sample = phantom.sample(index, severity=severity[index])
         images.append(rank_equalise(shrink(sample.image, size)).half())
         labels.append(sample.label_vector)
-        progress(f"rendered {int(index[-1]) + 1} of {n} simulated images")
     return torch.cat(images), torch.cat(labels)
 
 
@@ -157,7 +221,7 @@ def jitter(image: Float[Tensor, "B 1 H W"], generator: torch.Generator) -> Float
 @torch.no_grad()
 def evaluate_on_real(
     network: nn.Module, store: ArrayStore, *, size: int, device: str
-) -> list[dict[str, float | str]]:
+) -> dict[str, float]:
     """AUROC of each class against the images without finding, for all views and for PA alone.
 
     Args:
@@ -171,17 +235,15 @@ def evaluate_on_real(
     logit, labels = torch.cat(logits), torch.from_numpy(np.array(store.labels)).bool()
     healthy = ~labels.any(1)
     pa = torch.from_numpy(np.asarray(store.table["view"]) == "PA")
-    table: list[dict[str, float | str]] = []
+    numbers: dict[str, float] = {}
     for k, name in enumerate(CLASSES):
         positive = labels[:, store.classes.index(name)]
-        row: dict[str, float | str] = {"class": name}
-        for view, chosen in (("all", torch.ones_like(pa)), ("PA", pa)):
+        for kind, chosen in (("", torch.ones_like(pa)), ("_pa", pa)):
             used = chosen & (positive | healthy)
-            n1, n0 = int((positive & used).sum()), int((healthy & used).sum())
-            area = auroc(logit[used, k], positive[used])
-            row |= {f"auroc {view}": area, f"n {view}": n1, f"healthy {view}": n0}
-        table.append(row)
-    return table
+            numbers[f"auroc{kind}/{name}"] = auroc(logit[used, k], positive[used])
+            numbers[f"n{kind}/{name}"] = float((positive & used).sum())
+            numbers[f"n_normal{kind}/{name}"] = float((healthy & used).sum())
+    return numbers
 
 
 @torch.no_grad()
@@ -190,25 +252,25 @@ def evaluate_on_phantoms(
 ) -> dict[str, float]:
     """AUROC of each class on simulated patients of another population, for comparison."""
     phantom = ChestPhantom(2 * size, preset, seed=seed + 1_000_003, device=device)
-    image, labels = _simulated(phantom, n, size, seed, lambda _: None)
+    image, labels = _simulated(phantom, n, size, seed)
     logit = torch.cat([network(block.float()) for block in image.split(256)])
     label = labels > 0
     healthy = ~label.any(1)
     return {
-        name: auroc(logit[label[:, k] | healthy, k], label[label[:, k] | healthy, k])
+        f"auroc_simulated/{name}": auroc(
+            logit[label[:, k] | healthy, k], label[label[:, k] | healthy, k]
+        )
         for k, name in enumerate(CLASSES)
     }
 
 
-def real_statistics(
-    store: ArrayStore, rows: Int[np.ndarray, " n"]
-) -> dict[str, float | list[float]]:
+def real_statistics(store: ArrayStore, rows: Int[np.ndarray, " n"]) -> dict[str, float]:
     return image_statistics(from_uint8(torch.from_numpy(np.array(store.images[rows]))))
 
 
 def phantom_statistics(
     n: int, *, size: int, seed: int, preset: str = "default"
-) -> dict[str, float | list[float]]:
+) -> dict[str, float]:
     return image_statistics(ChestPhantom(size, preset, seed=seed).sample(torch.arange(n)).image)
 
 
@@ -233,114 +295,116 @@ def measure(
     seeds: int = 3,
     preset: str = "default",
     device: str = "cpu",
-    progress: Callable[[str], None] = print,
-) -> dict[str, object]:
+    command: str = "python -m cxrtut realism --real STORE",
+    watch: Callable[[str], Callable[[Report], None]] | None = None,
+) -> RunRecord:
     """Both measurements, with everything needed to repeat them.
 
     Args:
         store_path: a ChestX-ray14 store made by `data_scripts/prepare_nih.py` at 256 px.
         size: pixels at which the classifier looks.
-        n, steps, batch_size: simulated images and training steps of each classifier.
+        n: simulated images of each classifier.
+        steps: training steps of each.
+        batch_size: images of a step.
         seeds: how many classifiers, each with its own simulated population.
+        preset: of the simulation.
+        device: where.
+        command: what makes the record again.
+        watch: the name of a classifier to a callback for its reports.
 
     Returns:
-        A record: settings, fingerprint of the real store, image statistics of both collections,
-        and for each class the AUROC on real and on simulated images: mean and the value of every
-        seed, and the standard error that comes from the number of real images.
+        A record with three arms: `SIM_TO_REAL`, of each seed and class the AUROC on real images
+        (`auroc`, of PA images `auroc_pa`) and on simulated ones (`auroc_simulated`), and how many
+        images it rests on (`n`, `n_normal`, and of PA images `n_pa`, `n_normal_pa`); and `REAL` and
+        `SIMULATED`, the image statistics of both collections.
 
     Raises:
         StoreError: the store lacks a class or the column `view`, or its images are too small.
     """
-    store, start = ArrayStore.open(store_path), time.time()
+    store, start = ArrayStore.open(store_path), time.perf_counter()
     _check_real(store)
+    revision()  # now: the checkout may move on
     rows = np.sort(np.random.default_rng(0).choice(len(store), min(200, len(store)), replace=False))
-    statistics = {
-        "real": real_statistics(store, rows),
-        "simulated": phantom_statistics(200, size=store.size, seed=11, preset=preset),
+    results: dict[str, list[ArmRun]] = {
+        REAL: [ArmRun(test=real_statistics(store, rows))],
+        SIMULATED: [ArmRun(test=phantom_statistics(200, size=store.size, seed=11, preset=preset))],
+        SIM_TO_REAL: [],
     }
     shown = PRESETS[preset]
-    tables, simulated = [], []
-    settings = {
-        "size": size, "n": n, "steps": steps, "batch_size": batch_size, "seeds": seeds,
-        "preset": preset, "severity": f"{SEVERITIES[0]} to {SEVERITIES[1]}",
-    }  # fmt: skip
     for seed in range(seeds):
-        progress(f"seed {seed} of {seeds}")
+        began = time.perf_counter()
         network = train_on_phantoms(
             n=n, size=size, steps=steps, batch_size=batch_size, seed=seed, preset=shown,
-            device=device, progress=progress,
+            device=device, callbacks=() if watch is None else [watch(f"classifier {seed}")],
         )  # fmt: skip
-        tables.append(evaluate_on_real(network, store, size=size, device=device))
-        simulated.append(
-            evaluate_on_phantoms(network, size=size, n=1024, seed=seed, preset=shown, device=device)
+        numbers = evaluate_on_real(network, store, size=size, device=device)
+        numbers |= evaluate_on_phantoms(
+            network, size=size, n=1024, seed=seed, preset=shown, device=device
         )
-    rows_out: list[dict[str, object]] = []
-    for k, name in enumerate(CLASSES):
-        row: dict[str, object] = dict(tables[0][k])
-        for view in ("all", "PA"):
-            areas = [float(table[k][f"auroc {view}"]) for table in tables]
-            row |= {f"auroc {view}": float(np.mean(areas)), f"auroc {view} by seed": areas}
-            n1, n0 = int(str(row[f"n {view}"])), int(str(row[f"healthy {view}"]))
-            row[f"se {view}"] = hanley_standard_error(float(np.mean(areas)), n1, n0)
-        row["auroc simulated"] = float(np.mean([table[name] for table in simulated]))
-        rows_out.append(row)
-    return {
-        "what": "classifiers trained on simulated radiographs only, tested on real NIH images",
-        "command": "python -m cxrtut realism --real STORE",
-        "settings": settings,
-        "real data": {
+        seconds = round(time.perf_counter() - began, 1)
+        results[SIM_TO_REAL].append(ArmRun(test=numbers, seconds=seconds))
+    return RunRecord(
+        paper="radiograph", command=command,
+        what="classifiers trained on simulated radiographs only, tested on real NIH images",
+        configuration={
+            "size": size, "n": n, "steps": steps, "batch_size": batch_size, "preset": preset,
+            "severity": f"{SEVERITIES[0]} to {SEVERITIES[1]}",
+        },
+        data=[{
             "source": store.source, "images": len(store), "fingerprint": store.fingerprint,
-        },
-        "versions": {
-            "cxrtut": __version__, "torch": torch.__version__, "python": platform.python_version(),
-        },
-        "device": _device_name(device),
-        "seconds": round(time.time() - start),
-        "image statistics": statistics,
-        "sim to real": rows_out,
-    }  # fmt: skip
+        }],
+        classes=CLASSES, seeds=tuple(range(seeds)), results=results,
+        better=dict.fromkeys(("auroc", "auroc_pa", "auroc_simulated"), "higher"),
+        library=library_files(), revision=revision(), hardware=hardware(torch.device(device)),
+        versions=versions(), seconds=round(time.perf_counter() - start, 1),
+    )  # fmt: skip
 
 
-def _device_name(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+def transfer_table(record: RunRecord) -> list[dict[str, str | int | float | None]]:
+    """The sim-to-real part of a record of `measure` as rows for a page: of each class the AUROC on
+    real images, its range over seeds, its standard error from the number of images, the same for PA
+    images, and the AUROC on simulated ones.
+    """
+    runs = [run.test for run in record.results[SIM_TO_REAL]]
+    rows: list[dict[str, str | int | float | None]] = []
+    for name in record.classes:
+        row: dict[str, str | int | float | None] = {"class": name}
+        for kind, title in (("", ""), ("_pa", ", PA")):
+            areas = [_number(run, f"auroc{kind}/{name}") for run in runs]
+            n, normal = (round(_number(runs[0], f"{k}{kind}/{name}")) for k in ("n", "n_normal"))
+            mean = float(np.mean(areas))
+            row[f"AUROC{title}"] = mean
+            if not kind:
+                row["seeds"] = _range(areas)
+            row[f"s.e.{title.removeprefix(',')}"] = hanley_standard_error(mean, n, normal)
+            row[f"n{title.removeprefix(',')}"] = n
+        on_simulated = [_number(run, f"auroc_simulated/{name}") for run in runs]
+        rows.append(row | {"on simulated": float(np.mean(on_simulated))})
+    return rows
 
 
-def _range(values: list[float | None]) -> str:
-    """Smallest and largest value; a dash where nothing was measured (null in a record's file)."""
-    known = [value for value in values if value is not None and np.isfinite(value)]
+def _number(numbers: Numbers, name: str) -> float:
+    """A number of a record; NaN for null, which stands for what could not be measured."""
+    value = numbers[name]
+    return float("nan") if value is None else float(value)
+
+
+def _range(values: Sequence[float]) -> str:
+    """Smallest and largest value; a dash where nothing was measured."""
+    known = [value for value in values if np.isfinite(value)]
     return f"{min(known):.2f}–{max(known):.2f}" if known else "–"
 
 
-def transfer_table(record: dict[str, Any]) -> list[dict[str, str | int | float | None]]:
-    """The sim-to-real part of a record of `measure` as rows for a page."""
-    return [
-        {
-            "class": row["class"],
-            "AUROC": row["auroc all"],
-            "seeds": _range(row["auroc all by seed"]),
-            "s.e.": row["se all"],
-            "n": row["n all"],
-            "AUROC, PA": row["auroc PA"],
-            "s.e. PA": row["se PA"],
-            "n PA": row["n PA"],
-            "on simulated": row["auroc simulated"],
-        }
-        for row in record["sim to real"]
-    ]
-
-
-def statistics_table(record: dict[str, Any]) -> list[dict[str, str | int | float]]:
+def statistics_table(record: RunRecord) -> list[dict[str, str | int | float]]:
     """The image statistics of a record of `measure` as rows for a page."""
-    real, simulated = (record["image statistics"][kind] for kind in ("real", "simulated"))
+    real, simulated = (record.results[kind][0].test for kind in (REAL, SIMULATED))
     rows: list[dict[str, str | int | float]] = [
-        {"of images": name, "real": real[name], "simulated": simulated[name]}
-        for name in real
-        if name != "power"
+        {"of images": words, "real": _number(real, name), "simulated": _number(simulated, name)}
+        for name, words in STATISTICS.items()
     ]
-    for i, frequency in enumerate(SPECTRUM_FREQUENCIES):
-        ratio = simulated["power"][i] / real["power"][i]
+    for frequency in SPECTRUM_FREQUENCIES:
+        power = f"power@{frequency}"
+        ratio = _number(simulated, power) / _number(real, power)
         name = f"power at {frequency} cycles an image, relative to real"
         rows.append({"of images": name, "real": 1.0, "simulated": ratio})
     return rows

@@ -22,10 +22,9 @@ Reading: the "Mean" column of Tables 1 and 2 is not defined. It is the plain mea
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
+from torchvision.ops import box_area, box_iou
 
 BoxesOfPairs = Sequence[Float[Tensor, "_ 4"]]
 """The boxes (n, 4) of each pair; n may be 0."""
@@ -39,7 +38,8 @@ def iou_matrix(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor
     Raises:
         ValueError: a corner that is NaN or infinite.
     """
-    return _iou(a[:, None], b[None])
+    _check_finite(a, b)
+    return _without_area_is_zero(box_iou(a.double(), b.double()))
 
 
 def best_iou(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P"]:
@@ -63,7 +63,8 @@ def best_iou(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P"]
             )
     if len(truth) == 0:
         return torch.zeros(0, dtype=torch.float64)
-    return _best_of_each_predicted(predicted, truth).amax(dim=1)
+    best, pair_of_box = _best_of_each_predicted(predicted, truth)
+    return best.new_zeros(len(truth)).scatter_reduce(0, pair_of_box, best, "amax")
 
 
 def localisation_accuracy(iou: Float[Tensor, "P"], threshold: float) -> float:
@@ -136,8 +137,8 @@ def average_false_positives(
         raise ValueError(f"n_images: expected at least 1, got {n_images}")
     if len(predicted) == 0:
         return 0.0
-    matched = int((_best_of_each_predicted(predicted, truth) > threshold).sum())
-    return (sum(len(boxes) for boxes in predicted) - matched) / n_images
+    best, _ = _best_of_each_predicted(predicted, truth)
+    return int((best <= threshold).sum()) / n_images
 
 
 def oracle_cut(
@@ -168,27 +169,52 @@ def oracle_cut(
     return torch.where(accuracy.isnan(), -1, best), accuracy
 
 
-def _best_of_each_predicted(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P n"]:
-    """The largest IoU of every predicted box with a true box of its pair; 0 where padded."""
-    return _iou(_padded(predicted)[:, :, None], _padded(truth)[:, None]).amax(dim=2)
+def _best_of_each_predicted(
+    predicted: BoxesOfPairs, truth: BoxesOfPairs
+) -> tuple[Float[Tensor, "N"], Int[Tensor, "N"]]:
+    """The largest IoU of each of the N predicted boxes with a true box of its pair (0 where there
+    is none), and the number of its pair.
+
+    Every predicted box is listed once for each true box of its pair, and nothing is padded: one
+    pair with thousands of boxes costs what it costs alone.
+    """
+    boxes, true = torch.cat(list(predicted)), torch.cat(list(truth))
+    _check_finite(boxes, true)
+    n, m = (
+        torch.tensor([len(of_pair) for of_pair in pairs], device=boxes.device)
+        for pairs in (predicted, truth)
+    )
+    pair = torch.arange(len(n), device=boxes.device).repeat_interleave(n)
+    matches = m[pair]
+    left = torch.arange(len(boxes), device=boxes.device).repeat_interleave(matches)
+    # The i-th match of a box is the i-th true box of its pair, counted from the pair's first.
+    first = (m.cumsum(0) - m)[pair] - (matches.cumsum(0) - matches)
+    right = first[left] + torch.arange(len(left), device=boxes.device)
+    iou = _paired_iou(boxes[left].double(), true[right].double())
+    best = iou.new_zeros(len(boxes)).scatter_reduce(0, left, iou, "amax")
+    return best, pair
 
 
-def _padded(boxes: BoxesOfPairs) -> Float[Tensor, "P n 4"]:
-    """At least one box a pair: boxes without area, which overlap nothing, fill up."""
-    return F.pad(pad_sequence(list(boxes), batch_first=True), (0, 0, 0, 1))
+def _paired_iou(a: Float[Tensor, "L 4"], b: Float[Tensor, "L 4"]) -> Float[Tensor, "L"]:
+    """Of a[l] with b[l], which torchvision has for whole matrices only."""
+    width, height = (
+        (torch.minimum(a[:, k + 2], b[:, k + 2]) - torch.maximum(a[:, k], b[:, k])).clamp(min=0)
+        for k in (0, 1)
+    )
+    overlap = width * height
+    return _without_area_is_zero(overlap / (box_area(a) + box_area(b) - overlap))
 
 
-def _iou(a: Tensor, b: Tensor) -> Tensor:
+def _without_area_is_zero(iou: Tensor) -> Tensor:
+    """A flat box, or one turned inside out, has no overlap with any and an area of 0 or below:
+    0 / 0 is NaN and 0 / -1 is -0, and both are the IoU 0. In place.
+    """
+    return iou.nan_to_num_(nan=0.0).abs_()
+
+
+def _check_finite(a: Tensor, b: Tensor) -> None:
     if not (a.isfinite().all() and b.isfinite().all()):
         raise ValueError("expected boxes with finite corners, got NaN or infinity")
-    a, b = a.double(), b.double()
-    overlap = _area(torch.maximum(a[..., :2], b[..., :2]), torch.minimum(a[..., 2:], b[..., 2:]))
-    union = _area(a[..., :2], a[..., 2:]) + _area(b[..., :2], b[..., 2:]) - overlap
-    return torch.where(union > 0, overlap / union, 0.0)
-
-
-def _area(upper_left: Tensor, lower_right: Tensor) -> Tensor:
-    return (lower_right - upper_left).clamp(min=0).prod(dim=-1)
 
 
 def _hits(iou: Tensor, threshold: float) -> Tensor:

@@ -30,7 +30,7 @@ DISEASE_MASK_CLASSES = (
 # Tables 1 and 2: share of boxes found at an IoU above T.
 DISEASE_MASKS = MappingProxyType(
     {
-        "T .3": MappingProxyType(
+        "loc_acc@0.3": MappingProxyType(
             {
                 "Wang": (0.24, 0.46, 0.30, 0.28, 0.15, 0.04, 0.17, 0.13, 0.22),
                 "Cai": (0.33, 0.85, 0.34, 0.28, 0.33, 0.11, 0.39, 0.16, 0.35),
@@ -41,7 +41,7 @@ DISEASE_MASKS = MappingProxyType(
                 "aligned + DM": (0.40, 0.97, 0.40, 0.58, 0.50, 0.14, 0.40, 0.38, 0.47),
             }
         ),
-        "T .5": MappingProxyType(
+        "loc_acc@0.5": MappingProxyType(
             {
                 "Wang": (0.05, 0.18, 0.11, 0.07, 0.01, 0.01, 0.03, 0.03, 0.06),
                 "Cai": (0.11, 0.60, 0.10, 0.12, 0.07, 0.03, 0.17, 0.08, 0.16),
@@ -52,7 +52,7 @@ DISEASE_MASKS = MappingProxyType(
                 "aligned + DM": (0.18, 0.80, 0.21, 0.25, 0.35, 0.05, 0.15, 0.16, 0.27),
             }
         ),
-        "T .7": MappingProxyType(
+        "loc_acc@0.7": MappingProxyType(
             {
                 "Wang": (0.01, 0.03, 0.02, 0.00, 0.00, 0.00, 0.01, 0.02, 0.01),
                 "Cai": (0.01, 0.17, 0.01, 0.02, 0.01, 0.00, 0.02, 0.02, 0.03),
@@ -64,7 +64,7 @@ DISEASE_MASKS = MappingProxyType(
             }
         ),
         # Table 4: area under the ROC curve.
-        "AUROC": MappingProxyType(
+        "auroc": MappingProxyType(
             {
                 "plain": (0.75, 0.90, 0.80, 0.70, 0.81, 0.78, 0.71, 0.86, 0.79),
                 "aligned": (0.77, 0.90, 0.83, 0.70, 0.82, 0.79, 0.72, 0.88, 0.80),

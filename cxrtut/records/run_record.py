@@ -277,7 +277,7 @@ def read_record_file(path: Path) -> RunRecord:
     return RunRecord(**content | lists | {"results": results, "weights": weights})
 
 
-def write_json(path: Path, content: Mapping[str, Json]) -> None:
+def write_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes JSON: the whole file, or the file that was there before.
 
     Args:

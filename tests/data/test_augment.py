@@ -2,6 +2,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from cxrtut.data.augment import Augmentation, Transform, augment
 from cxrtut.data.boxes import boxes_to_mask, mask_to_box
@@ -183,3 +185,98 @@ def test_wrong_amounts_and_wrong_counts_are_refused():
         Augmentation(rotation=-1.0)
     with pytest.raises(ValueError, match="expected 8 transforms, one per image, got 4"):
         augment(rectangles(8), STRONG.draw(4, seed=0, step=0))
+
+
+def slow_geometry(batch: Batch, transform: Transform) -> dict[str, Tensor]:
+    """Image, twin and masks as the formulas say them: a grid of pairs, one lookup for each mask,
+    and every term of the intensity on its own.
+    """
+    matrix = transform.matrix
+    (height, width), dtype = batch.image.shape[-2:], matrix.dtype
+    (a, b, c), (d, e, f) = (row.unbind(-1) for row in matrix.unbind(1))
+    p, q, r, s = (value[:, None, None] / (a * e - b * d)[:, None, None] for value in (e, -b, -d, a))
+    x = (2 * torch.arange(width).to(dtype) + 1 - width) / width
+    y = (2 * torch.arange(height).to(dtype) + 1 - height) / height
+    x, y = x[None, None, :] - c[:, None, None], y[None, :, None] - f[:, None, None]
+    grid = torch.stack((p * x + q * y, r * x + s * y), dim=-1)
+    still = (matrix == torch.eye(2, 3)).flatten(1).all(dim=1)[:, None, None, None]
+    brightness, contrast, gamma = (v[:, None, None, None] for v in transform.intensity.unbind(1))
+
+    def picture(image: Tensor) -> Tensor:
+        moved = F.grid_sample(image + 1.0, grid, mode="bilinear", align_corners=False) - 1.0
+        moved = torch.where(still, image, moved.clamp(-1.0, 1.0))
+        level = ((moved + 1.0) / 2.0).pow(gamma)
+        level = (brightness + 0.5 + contrast * (level - 0.5)).clamp(0.0, 1.0)
+        same = (brightness == 0) & (contrast == 1) & (gamma == 1)
+        return torch.where(same, moved, 2.0 * level - 1.0)
+
+    single = [
+        F.grid_sample(one[:, None].to(dtype), grid, mode="nearest", align_corners=False)
+        for one in batch.mask.unbind(1)
+    ]
+    moved_mask = torch.cat(single, dim=1) > 0.5
+    return {
+        "image": picture(batch.image),
+        "healthy": picture(batch.healthy),
+        "mask": torch.where(still, batch.mask, moved_mask),
+    }
+
+
+def many_masks(n_classes: int, dtype: torch.dtype) -> tuple[Batch, Transform]:
+    """Noise of 33 x 40 pixels with noise as masks; the fourth image is not changed at all."""
+    generator = torch.Generator().manual_seed(n_classes)
+    noise = torch.rand(6, 1, 33, 40, generator=generator, dtype=dtype) * 2 - 1
+    batch = Batch(
+        image=noise,
+        label_vector=torch.zeros(6, n_classes),
+        boxes=torch.zeros(6, 0, 4),
+        box_label=torch.zeros(6, 0, dtype=torch.int64),
+        index=torch.arange(6),
+        mask=torch.rand(6, n_classes, 33, 40, generator=generator) > 0.5,
+        healthy=noise.flip(0),
+    )
+    drawn = STRONG.draw(6, seed=7, step=0)
+    drawn.matrix[3], drawn.intensity[3] = torch.eye(2, 3), PLAIN[0]
+    return batch, Transform(drawn.matrix.to(dtype), drawn.intensity.to(dtype))
+
+
+@pytest.mark.parametrize("n_classes", [1, 7, 8, 9, 20])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_number_of_masks_and_the_images_equal_the_slow_reference_bit_for_bit(n_classes, dtype):
+    batch, transform = many_masks(n_classes, dtype)
+    moved = augment(batch, transform)
+    for name, expected in slow_geometry(batch, transform).items():
+        assert torch.equal(getattr(moved, name), expected), name
+    assert torch.equal(moved.mask[3], batch.mask[3])
+    assert moved.mask.dtype == torch.bool and not torch.equal(moved.mask, batch.mask)
+
+
+def test_the_default_float_type_changes_nothing():
+    batch, transform = many_masks(3, torch.float32)
+    expected = augment(batch, transform)
+    torch.set_default_dtype(torch.float64)
+    try:
+        moved = augment(batch, transform)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(moved.image, expected.image) and torch.equal(moved.mask, expected.mask)
+
+
+def test_a_batch_of_no_classes_keeps_its_empty_masks():
+    batch, transform = many_masks(1, torch.float32)
+    batch = replace(batch, mask=batch.mask[:, :0], label_vector=batch.label_vector[:, :0])
+    assert augment(batch, transform).mask.shape == (6, 0, 33, 40)
+
+
+def test_gradients_reach_the_image_as_through_the_slow_reference():
+    batch, transform = many_masks(2, torch.float64)
+    image = batch.image.clone().requires_grad_()
+    weight = torch.rand(image.shape, dtype=torch.float64)
+    found, expected = (
+        torch.autograd.grad((moved * weight).sum(), image)[0]
+        for moved in (
+            augment(replace(batch, image=image), transform).image,
+            slow_geometry(replace(batch, image=image), transform)["image"],
+        )
+    )
+    assert torch.equal(found, expected) and found.abs().max() > 0

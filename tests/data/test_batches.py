@@ -1,8 +1,12 @@
 import threading
 import time
+import weakref
+from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
+from cxrtut.data.resident import DeviceStore
 
 from cxrtut.data.batches import batches, default_memory_limit
 from cxrtut.data.sample import Batch
@@ -19,6 +23,16 @@ def assert_equal(one: list[Batch], other: list[Batch]) -> None:
         assert a.uniforms is None and b.uniforms is None
 
 
+def weight(block: DeviceStore) -> int:
+    tensors = [getattr(block, f.name) for f in fields(block)]
+    return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
+
+
+def bytes_for(store: ArrayStore, rows: int) -> int:
+    """In flight with blocks of so many rows: one in use, two waiting, one in hand."""
+    return 4 * rows * weight(store.block(np.arange(1)))
+
+
 def threads() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name == "cxrtut-batches"]
 
@@ -27,7 +41,8 @@ def threads() -> list[str]:
 @pytest.mark.parametrize("batch_size", [1, 4, 20])
 def test_streaming_and_residence_give_the_same_batches_bit_for_bit(folder, block_rows, batch_size):
     store = ArrayStore.open(folder)
-    streamed = list(batches(store, ORDER, batch_size, memory_limit=0, block_rows=block_rows))
+    limit = bytes_for(store, block_rows)
+    streamed = list(batches(store, ORDER, batch_size, memory_limit=0, stream_bytes=limit))
     assert not store.is_on_device("cpu")
     resident = list(batches(store, ORDER, batch_size))
     assert store.is_on_device("cpu")
@@ -57,7 +72,7 @@ def test_an_empty_order_has_no_batches(store, memory_limit):
 
 
 def test_an_error_in_the_thread_reaches_whoever_asks_for_the_batch(store, monkeypatch):
-    gather = store.block
+    gather, limit = store.block, bytes_for(store, 2)
 
     def broken(rows):
         if 7 in rows:
@@ -65,7 +80,7 @@ def test_an_error_in_the_thread_reaches_whoever_asks_for_the_batch(store, monkey
         return gather(rows)
 
     monkeypatch.setattr(store, "block", broken)
-    stream = batches(store, ORDER, 2, memory_limit=0, block_rows=2)
+    stream = batches(store, ORDER, 2, memory_limit=0, stream_bytes=limit)
     assert next(stream).index.tolist() == [3, 0]
     with pytest.raises(OSError, match="the disk is gone"):
         next(stream)
@@ -73,7 +88,7 @@ def test_an_error_in_the_thread_reaches_whoever_asks_for_the_batch(store, monkey
 
 
 def test_closing_early_ends_the_thread(store):
-    stream = batches(store, ORDER, 1, memory_limit=0, block_rows=1)
+    stream = batches(store, ORDER, 1, memory_limit=0, stream_bytes=1)
     next(stream)
     assert threads() == ["cxrtut-batches"]
     stream.close()
@@ -84,11 +99,48 @@ def test_the_thread_works_ahead_but_not_without_bound(store, monkeypatch):
     gathered = []
     gather = store.block
     monkeypatch.setattr(store, "block", lambda rows: (gathered.append(len(rows)), gather(rows))[1])
-    stream = batches(store, ORDER, 1, memory_limit=0, block_rows=1)
+    stream = batches(store, ORDER, 1, memory_limit=0, stream_bytes=1)
+    gathered.clear()  # the row that was weighed
     next(stream)
     time.sleep(0.3)
     assert 2 <= len(gathered) <= 4  # one in use, two waiting, one in hand
     stream.close()
+
+
+@pytest.mark.parametrize("size", [16, 48])
+@pytest.mark.parametrize("with_twin_and_masks", [False, True])
+def test_the_bytes_in_flight_are_bounded_whatever_a_row_weighs(
+    size, with_twin_and_masks, monkeypatch
+):
+    n, limit = 1_000_000 // size**2, 200_000
+    images = np.zeros((n, 1, size, size), dtype=np.uint8)
+    more = {"healthy": images, "masks": images[:, 0]} if with_twin_and_masks else {}
+    large = ArrayStore.from_arrays(images, np.zeros((n, 2), dtype=np.uint8), ("A", "B"), **more)
+    gather, alive, peak, weights = large.block, [0], [0], []
+
+    def gathered(rows):
+        block = gather(rows)
+        weights.append(weight(block))
+        alive[0] += weights[-1]
+        peak[0] = max(peak[0], alive[0])
+        weakref.finalize(block, lambda w=weights[-1]: alive.__setitem__(0, alive[0] - w))
+        return block
+
+    stream = batches(large, torch.arange(n), 4, memory_limit=0, stream_bytes=limit)
+    monkeypatch.setattr(large, "block", gathered)
+    for number, _ in enumerate(stream):
+        if number % 10 == 0:
+            time.sleep(0.005)  # a slow reader: all that may wait does wait
+    # A block is a whole number of batches, so it stays a little below its quarter.
+    assert limit / 4 - weight(gather(np.arange(4))) < max(weights) <= limit / 4
+    assert limit / 2 < peak[0] <= limit
+
+
+def test_a_batch_above_the_bound_comes_one_at_a_time(store, monkeypatch):
+    rows, gather = [], store.block
+    monkeypatch.setattr(store, "block", lambda r: (rows.append(len(r)), gather(r))[1])
+    assert len(list(batches(store, ORDER, 4, memory_limit=0, stream_bytes=1))) == 3
+    assert rows[-3:] == [4, 4, 2]
 
 
 def test_a_store_larger_than_the_limit_is_streamed(store):
@@ -105,7 +157,8 @@ def test_the_default_limit_is_a_reasonable_share_of_memory():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"batch_size": 0}, ValueError, "sizes >= 1"),
+        ({"batch_size": 0}, ValueError, "sizes >= 1, got batch_size 0"),
+        ({"stream_bytes": 0}, ValueError, "sizes >= 1.*stream_bytes 0"),
         ({"order": ORDER.int()}, ValueError, "1-D int64"),
         ({"order": ORDER + 1}, IndexError, r"rows in \[0, 11\), got 1 ... 11"),
         ({"order": ORDER - 1}, IndexError, "got -1 ... 9"),

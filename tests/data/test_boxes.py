@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torchvision import ops
 
 from cxrtut.data.boxes import (
     box_areas,
@@ -79,3 +80,16 @@ def test_a_quarter_turn_and_a_shift_follow_the_closed_form():
     assert torch.allclose(transform_boxes(box, turn, 8, 8), torch.tensor([5.0, 1, 6, 4]))
     shift = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, -0.25]]])
     assert torch.allclose(transform_boxes(box, shift, 8, 8), torch.tensor([3.0, 1, 6, 2]))
+
+
+def test_conversions_areas_and_clips_are_those_of_torchvision():
+    """Which `cxrtut.data` does not import: it would nearly double the time to its first batch."""
+    generator = torch.Generator().manual_seed(0)
+    corner = torch.rand(50, 2, generator=generator) * 40 - 10
+    boxes = torch.cat((corner, corner + torch.rand(50, 2, generator=generator) * 20), dim=1)
+    assert torch.equal(xyxy_to_xywh(boxes), ops.box_convert(boxes, "xyxy", "xywh"))
+    assert torch.equal(xywh_to_xyxy(boxes), ops.box_convert(boxes, "xywh", "xyxy"))
+    assert torch.equal(box_areas(boxes), ops.box_area(boxes))
+    assert torch.equal(clip_boxes(boxes, 20, 25), ops.clip_boxes_to_image(boxes, (20, 25)))
+    inside_out = boxes[:, [2, 3, 0, 1]]
+    assert (box_areas(inside_out) == 0).all() and (ops.box_area(inside_out) > 0).all()

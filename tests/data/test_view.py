@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from cxrtut.data.selection import select
 
 from cxrtut.data.device_store import pack_masks
-from cxrtut.data.selection import select
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError
 
 
@@ -52,6 +52,21 @@ def test_classes_can_be_chosen_and_the_boxes_of_the_others_go():
     assert chosen.classes == ("B",) and chosen.labels.tolist() == [[1], [1]]
     assert chosen.boxes.row.tolist() == [0] and chosen.boxes.label.tolist() == [0]
     assert chosen.batch(torch.tensor([0])).mask.sum() == 5
+
+
+@pytest.mark.parametrize("classes", [None, ("A", "B"), ("B", "A"), ("B",)])
+def test_masks_of_the_stores_own_size_are_copied_and_never_pooled(classes, monkeypatch):
+    store = make_store()
+    noise = np.random.default_rng(0).integers(0, 4, store.masks.shape, dtype=np.uint8)
+    store.masks[:] = noise
+    monkeypatch.setattr("torch.nn.functional.adaptive_avg_pool2d", None)
+    chosen = select(store, np.array([3, 1]), classes=classes)
+    names = classes or store.classes
+    expected = sum(
+        (noise[[3, 1]] >> store.classes.index(name) & 1) << k for k, name in enumerate(names)
+    )
+    assert np.array_equal(chosen.masks, expected)
+    assert not np.shares_memory(chosen.masks, store.masks)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,6 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
-from cxrtut.data.loader import Loader
-from cxrtut.data.phantom.frame import alignment_theta, canonical_pose
-from cxrtut.data.store import ArrayStore
-from cxrtut.engine.task import Data
 from cxrtut.experiments.alignment import (
     AlignedLoader,
     composed,
@@ -19,6 +13,12 @@ from cxrtut.experiments.alignment import (
     spread_of_poses,
 )
 from cxrtut.experiments.label_study import LabelStudy, phantom_labels
+from torch import nn
+
+from cxrtut.data.loader import Loader
+from cxrtut.data.phantom.frame import alignment_theta, canonical_pose
+from cxrtut.data.store import ArrayStore
+from cxrtut.engine.task import Data
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
 from cxrtut.papers.disease_masks import SMOKE, align, anchor_image, make_aligner, smooth
 from cxrtut.randomness import shuffled

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from cxrtut.experiments.studies import phantom_study
 
 from cxrtut.data.store import StoreError
 from cxrtut.experiments import biomarker as experiment
@@ -17,7 +18,6 @@ from cxrtut.experiments.biomarker import (
     score_removal,
     train_arm,
 )
-from cxrtut.experiments.studies import phantom_study
 from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18
 from cxrtut.papers.biomarker import SMOKE
 

@@ -1,8 +1,8 @@
 """Configurations from the words of a command line."""
 
 import pytest
-
 from cxrtut.experiments.configuration import ConfigurationError, override
+
 from cxrtut.papers.biomarker import SMOKE
 
 

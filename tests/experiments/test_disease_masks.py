@@ -6,12 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cxrtut.engine.records import write_json
+from cxrtut.experiments.label_study import phantom_labels
+from cxrtut.experiments.localisation import score_classification, score_localisation
+from cxrtut.experiments.mask_stages import Method, Stages
+from cxrtut.experiments.sources import Source
 
 from cxrtut.data.boxes import mask_to_box
 from cxrtut.data.store import StoreError
 from cxrtut.engine.checkpoint import CheckpointError
 from cxrtut.engine.distributed import Ranks
-from cxrtut.engine.records import write_json
 from cxrtut.experiments import disease_masks as experiment
 from cxrtut.experiments.disease_masks import (
     ARMS,
@@ -25,10 +29,6 @@ from cxrtut.experiments.disease_masks import (
     score,
     study_of,
 )
-from cxrtut.experiments.label_study import phantom_labels
-from cxrtut.experiments.localisation import score_classification, score_localisation
-from cxrtut.experiments.mask_stages import Method, Stages
-from cxrtut.experiments.sources import Source
 from cxrtut.papers.disease_masks import SMOKE, align, read
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images

@@ -10,9 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from cxrtut.data.phantom import PRESETS, ChestPhantom
-from cxrtut.data.store import ArrayStore, StoreError, StoreWriter
 from cxrtut.experiments.label_study import (
     PREVALENCE,
     LabelStudy,
@@ -20,6 +17,9 @@ from cxrtut.experiments.label_study import (
     row_parts,
     store_labels,
 )
+
+from cxrtut.data.phantom import PRESETS, ChestPhantom
+from cxrtut.data.store import ArrayStore, StoreError, StoreWriter
 
 CLASSES = ("Mass", "Nodule")
 # patient, split, labels: of b one image has a box, c is a test patient with an image of another

@@ -7,9 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-
-from cxrtut.data.boxes import boxes_to_mask
-from cxrtut.data.store import ArrayStore
 from cxrtut.experiments.label_study import LabelStudy, phantom_labels
 from cxrtut.experiments.localisation import (
     THRESHOLDS,
@@ -21,6 +18,9 @@ from cxrtut.experiments.localisation import (
     score_localisation,
     true_masks,
 )
+
+from cxrtut.data.boxes import boxes_to_mask
+from cxrtut.data.store import ArrayStore
 from cxrtut.metrics.detection import iou_matrix
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
 from cxrtut.papers.disease_masks import boxes_from_heat, heat_in_image

@@ -6,23 +6,23 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from cxrtut.experiments.alignment import AlignedLoader
+from cxrtut.experiments.label_study import phantom_labels
+from cxrtut.experiments.mask_stages import Method, Stages, masked
 from torch.testing import assert_close
 
 from cxrtut.data.loader import Loader
-from cxrtut.experiments.alignment import AlignedLoader
 from cxrtut.experiments.disease_masks import ARMS
-from cxrtut.experiments.label_study import phantom_labels
-from cxrtut.experiments.mask_stages import Method, Stages, masked
 from cxrtut.localize.location_priors import pseudo_masks
 from cxrtut.nn.backbones import stages as resnet_stages
 from cxrtut.papers.disease_masks import (
     SMOKE,
     align,
     disease_mask,
-    select_confident,
     make_aligner,
     make_classifier,
     read,
+    select_confident,
     shared,
     smooth,
 )

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cxrtut.experiments.label_study import phantom_labels
+from cxrtut.experiments.sources import Source
+from cxrtut.experiments.studies import PASTED, phantom_study
 
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.store import StoreError
-from cxrtut.experiments.label_study import phantom_labels
-from cxrtut.experiments.sources import Source
-from cxrtut.experiments.studies import PASTED, phantom_study
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.phantom.storage import in_memory, write_store
-from cxrtut.data.store import ArrayStore, StoreError
-from cxrtut.experiments import studies
 from cxrtut.experiments.studies import (
     Study,
     disease_study,
@@ -20,6 +15,11 @@ from cxrtut.experiments.studies import (
     pasted_study,
     phantom_study,
 )
+
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.storage import in_memory, write_store
+from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.experiments import studies
 
 
 def patients(study, rows):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxrtut.data.boxes import mask_to_box
-from cxrtut.localize.boxes import component_boxes, threshold_relative, largest_component_box
+from cxrtut.localize.boxes import component_boxes, largest_component_box, threshold_relative
 
 
 def drawn(*rows: str) -> torch.Tensor:

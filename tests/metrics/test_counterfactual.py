@@ -5,7 +5,11 @@ import pytest
 import torch
 
 from cxrtut.data.sample import from_uint8
-from cxrtut.metrics.counterfactual import background_change, image_change_rate, residual_lesion_ratio
+from cxrtut.metrics.counterfactual import (
+    background_change,
+    image_change_rate,
+    residual_lesion_ratio,
+)
 
 
 def lesions(channels: int = 1) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -60,7 +64,9 @@ def test_the_measures_are_their_formulas_written_out():
         m = mask[i]
         left = (g[m] - h[m]).abs().mean() / (x[m] - h[m]).abs().mean()
         damage = (g[~m] - x[~m]).abs().mean()
-        assert math.isclose(residual_lesion_ratio(image, healthy, output, mask)[i], left, rel_tol=1e-6)
+        assert math.isclose(
+            residual_lesion_ratio(image, healthy, output, mask)[i], left, rel_tol=1e-6
+        )
         assert math.isclose(background_change(image, output, mask)[i], damage, rel_tol=1e-6)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from cxrtut.metrics import detection
 from cxrtut.metrics.detection import (
     accuracy_by_class,
     average_false_positives,
@@ -96,6 +97,27 @@ def test_the_best_iou_of_a_pair_is_the_largest_of_all_its_matches():
     found = best_iou(predicted, truth)
     assert found.tolist() == expected and found.dtype == torch.float64
     assert expected[0] == expected[5] == 0 and len(set(expected)) > 4
+
+
+def test_one_pair_of_many_boxes_costs_what_it_costs_alone(monkeypatch):
+    """Nothing is padded to the largest pair: 2,000 + 3 x 99 matches, not 2,000 x 3 x 100."""
+    predicted = [drawn(2000 if k == 7 else 1, seed=k) for k in range(100)]
+    truth = [drawn(1 if k == 7 else 3, seed=k + 200) for k in range(100)]
+    expected = [iou_matrix(p, t).max().item() for p, t in zip(predicted, truth, strict=True)]
+    matches, paired = [], detection._paired_iou
+    monkeypatch.setattr(
+        detection, "_paired_iou", lambda a, b: (matches.append(len(a)), paired(a, b))[1]
+    )
+    assert best_iou(predicted, truth).tolist() == expected
+    assert matches == [2000 + 3 * 99]
+
+
+def test_boxes_without_area_among_the_pairs_overlap_nothing():
+    flat = boxes((2, 2, 2, 2), (0, 0, 0, 9), (5, 5, 1, 1), (5, 1, 1, 5))
+    here = boxes((0, 0, 9, 9))
+    assert best_iou([flat, here, flat], [here, flat, flat]).tolist() == [0, 0, 0]
+    assert best_iou([torch.cat((flat, here))], [here]).tolist() == [1]
+    assert average_false_positives([flat], [flat], 0.0, n_images=1) == 4
 
 
 def test_what_is_predicted_for_one_pair_does_not_count_for_another():

@@ -1,4 +1,4 @@
-"""Curves and the pictures of healed images."""
+"""Curves and the pictures of pseudo-healthy images."""
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cxrtut.viz.curves import precision_over_recall, terms_over_steps
-from cxrtut.viz.healing import healed
+from cxrtut.viz.pseudo_healthy import rows_of_arms
 
 matplotlib.use("Agg")
 
@@ -36,10 +36,10 @@ def test_precision_recall_curves_are_named_and_chance_is_drawn():
     assert len({line.get_color() for line in axis.lines}) == 3
 
 
-def test_healed_images_stand_in_rows_with_signed_differences():
+def test_pseudo_healthy_images_stand_in_rows_with_signed_differences():
     x = torch.zeros(2, 1, 8, 8)
     darker = x - 0.2
-    figure = healed(x, {"A": darker, "B": x}, torch.ones(2, 8, 8, dtype=torch.bool))
+    figure = rows_of_arms(x, {"A": darker, "B": x}, torch.ones(2, 8, 8, dtype=torch.bool))
     assert len(figure.axes) == 2 * 5
     titles = [axis.get_title() for axis in figure.axes[:5]]
     assert titles == ["x", "A", "difference", "B", "difference"]

@@ -6,10 +6,12 @@
 `randomness` numbers that belong to a patient, `patient` and `acquisition` the laws they follow,
 `frame` the pose, `shapes` elementary forms, `anatomy`, `skeleton`, `vessels` and `devices` what is
 in the beam, `findings` the diseases, `detector` the picture, `annotation` boxes and landmarks,
-`simulator` all of it together; `fusion` and `threads` make it quick.
+`presets` how hard the images are, `simulator` all of it together; `fusion` and `threads` make it
+quick.
 """
 
 from cxrtut.data.phantom.findings import CLASSES
-from cxrtut.data.phantom.simulator import PRESETS, ChestPhantom, Confounder, PhantomSample, Preset
+from cxrtut.data.phantom.presets import PRESETS, Confounder, Preset
+from cxrtut.data.phantom.simulator import ChestPhantom, PhantomSample
 
 __all__ = ["CLASSES", "PRESETS", "ChestPhantom", "Confounder", "PhantomSample", "Preset"]

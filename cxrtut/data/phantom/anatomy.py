@@ -6,7 +6,7 @@ is resampled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,7 @@ from cxrtut.data.phantom.shapes import (
     smoothstep,
     texture,
 )
-from cxrtut.data.phantom.skeleton import ribs
+from cxrtut.data.phantom.skeleton import rib_unevenness, ribs
 from cxrtut.data.phantom.trunk import build_trunk, trunk_profiles
 from cxrtut.data.phantom.vessels import Calibre, cut_tree, grow_tree, project_tree
 
@@ -43,37 +43,43 @@ FLUID_FOR_AIR = (
 )  # what a centimetre of fluid instead of lung adds to the optical depth
 
 
-@dataclass(frozen=True)
 class Anatomy:
     """What detector and findings need to know of a healthy chest. Planes are (B, H, W); lengths
     in cm.
+
+    Attributes:
+        right: 1 on the patient's right half, else 0.
+        side_x: |x|.
+        level: u, 0 at the apex, about .74 at the widest place, 1 at the costophrenic angle.
+        lateral: |x| of the lung's lateral border.
+        dome: y of the dome on this side.
+        lung_field: 0..1, the lung as seen above the diaphragm.
+        lung_full: lung path without heart and diaphragm.
+        lung: lung path.
+        depth: depth of the cage.
+        open_share: share of the lung path above and behind the diaphragm.
+        heart: 0..1, silhouette of the heart.
+        vessels, bronchi: their paths.
+        lung_texture: relative lung density.
+        coarse, fine: (B, 3, H, W) textures.
+        body: 0..1.
+        tau: optical depth of the healthy chest.
     """
 
-    frame: Frame
-    patient: Draws
-    acquisition: Draws
-    right: Plane  # 1 on the patient's right half, else 0
-    side_x: Plane  # |x|
-    level: Plane  # u: 0 at the apex, about .74 at the widest place, 1 at the costophrenic angle
-    lateral: Plane  # |x| of the lung's lateral border
-    dome: Plane  # y of the dome on this side
-    lung_field: Plane  # 0..1, the lung as seen above the diaphragm
-    lung_full: Plane  # lung path without heart and diaphragm
-    lung: Plane  # lung path
-    depth: Plane  # depth of the cage
-    open_share: Plane  # share of the lung path above and behind the diaphragm
-    heart: Plane  # 0..1, silhouette of the heart
-    vessels: Plane
-    bronchi: Plane
-    lung_texture: Plane  # relative lung density
-    coarse: Float[Tensor, "B 3 H W"]
-    fine: Float[Tensor, "B 3 H W"]
-    body: Plane  # 0..1
-    tau: Plane  # optical depth of the healthy chest
+    def __init__(self, frame: Frame, patient: Draws, acquisition: Draws, planes: Draws) -> None:
+        self.frame, self.patient, self.acquisition = frame, patient, acquisition
+        self._planes = planes
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._planes, name)
 
     def take(self, rows: Tensor) -> Anatomy:
-        """The anatomy of some of the images, given in ascending order."""
-        if len(rows) == len(self.tau):
+        """The anatomy of some of the images, given in ascending order; of its planes only those
+        that are asked for.
+        """
+        if len(rows) == len(self.frame.pixel):
             return self
         frame = Frame(
             self.frame.x[rows],
@@ -82,11 +88,8 @@ class Anatomy:
             self.frame.pose[rows],
             self.frame.size,
         )
-        drawn = ("frame", "patient", "acquisition")
-        names = [f.name for f in fields(self) if f.name not in drawn]
-        planes = {name: getattr(self, name)[rows] for name in names}
         patient, acquisition = self.patient.take(rows), self.acquisition.take(rows)
-        return Anatomy(frame=frame, patient=patient, acquisition=acquisition, **planes)
+        return Anatomy(frame, patient, acquisition, self._planes.take(rows))
 
 
 def cage_level(patient: Draws, y: Tensor, bottom: Tensor) -> tuple[Tensor, Tensor]:
@@ -220,11 +223,11 @@ def build_anatomy(plan: Plan, size: int, fuse: Fuse = as_written) -> Anatomy:
         at_height(plan.profiles, frame.y), trunk.coarse, fine,
         trunk.tissue, trunk.body, trunk.bone, trunk.hilum,
         project_tree(plan.vessels, frame), project_tree(plan.bronchi, frame),
+        rib_unevenness(patient),
     )  # fmt: skip
-    return Anatomy(
-        frame=frame, patient=patient, acquisition=acquisition, coarse=trunk.coarse, fine=fine,
-        body=trunk.body, **dict(zip(_CHEST, planes, strict=True)),
-    )  # fmt: skip
+    named = dict(zip(_CHEST, planes, strict=True))
+    named |= {"coarse": trunk.coarse, "fine": fine, "body": trunk.body}
+    return Anatomy(frame, patient, acquisition, Draws(named))
 
 
 _CHEST = (
@@ -248,6 +251,7 @@ def _chest(
     hilum: Plane,
     vessels: Plane,
     bronchi: Plane,
+    rib_offsets: Float[Tensor, "B 2 R"],
 ) -> tuple[Plane, ...]:
     """The planes of `Anatomy` that `_CHEST` names, in that order: arithmetic alone, pixel by
     pixel, on what was read from textures, profiles and trees before.
@@ -289,7 +293,7 @@ def _chest(
     lung_texture = p.lung_density * grain
 
     # optical depth
-    bone = trunk_bone + ribs(p, y, side_x, right, lateral, fine[:, 2]) * body
+    bone = trunk_bone + ribs(p, y, side_x, right, lateral, fine[:, 2], rib_offsets) * body
     soft = (tissue - lung).clamp_min(0) + p.hilum_density * hilum * field * over
     tau = MU_SOFT * soft + MU_LUNG * lung * lung_texture + MU_BONE * bone
     tau = tau + (FLUID_FOR_AIR * p.vessel_density) * vessels

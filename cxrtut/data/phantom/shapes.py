@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -40,11 +41,23 @@ def bump(z: Tensor) -> Tensor:
     return (z * z).mul_(-_LOG2_E).exp2_()
 
 
+def sqrt_(x: Tensor) -> Tensor:
+    """Square root in place, correctly rounded, as a processor and compiled arithmetic do it.
+
+    torch's own is MKL's on a CPU, which is off by a unit in the last place now and then.
+    """
+    if type(x) is not Tensor or x.device.type != "cpu":  # also while arithmetic is traced
+        return x.sqrt_()
+    values = x.numpy()
+    np.sqrt(values, out=values)
+    return x
+
+
 def root(x: Tensor) -> Tensor:
     """Square root of x; 1e-15 where x is not positive, because the root of 0 takes five times as
     long as that of any other number.
     """
-    return x.clamp_min(1e-30).sqrt_()
+    return sqrt_(x.clamp_min(1e-30))
 
 
 def positive(x: Tensor) -> Tensor:
@@ -54,14 +67,14 @@ def positive(x: Tensor) -> Tensor:
 
 def chord(q: Tensor) -> Tensor:
     """Half chord of the unit circle at squared distance q from its centre."""
-    return (1 - q).clamp_min_(1e-30).sqrt_()
+    return sqrt_((1 - q).clamp_min_(1e-30))
 
 
 def shell(q: Tensor, hollow: float) -> Tensor:
     """A tube seen from the side: the cortex is what is left of a chord without a share of the
     marrow's chord.
     """
-    return chord(q).sub_(chord(1.45 * q), alpha=hollow)
+    return chord(q).sub_(chord(1.45 * q).mul_(hollow))  # two steps: `alpha` rounds but once
 
 
 def smoothstep(t: Tensor) -> Tensor:

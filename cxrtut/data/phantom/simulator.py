@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import partial
-from types import MappingProxyType
 from typing import TypeVar
 
 import torch
@@ -22,8 +21,9 @@ from cxrtut.data.phantom.annotation import boxes_by_side, landmarks, pack_boxes
 from cxrtut.data.phantom.detector import Exposure
 from cxrtut.data.phantom.devices import devices
 from cxrtut.data.phantom.findings import CLASSES, change, draw_finding
-from cxrtut.data.phantom.fusion import as_written, fused
+from cxrtut.data.phantom.fusion import Fuse, as_written, fused, fused_if_equal, pays, remember
 from cxrtut.data.phantom.patient import sample_patients
+from cxrtut.data.phantom.presets import PRESETS, Confounder, Preset, check_severity
 from cxrtut.data.phantom.randomness import Draws, Law, Uniform, draw, keys
 from cxrtut.data.phantom.threads import on_every_core
 from cxrtut.data.sample import Batch
@@ -36,8 +36,6 @@ MASK_THRESHOLD = 0.02  # change of optical depth (2 % of intensity) that counts 
 VISITS = (0, 0, 1, 0, 1, 2, 0, 1, 2, 3)
 _PATIENT_OF = (0, 1, 1, 2, 2, 2, 3, 3, 3, 3)
 MAX_FINDINGS = 3
-MAX_SEVERITY = 2.2
-MAX_POSE = 1.2
 MAX_SIZE = 1024  # pixels
 PLANNED = 64  # images planned at once
 WIDER = 4  # times a chunk, the largest on a CPU
@@ -49,57 +47,6 @@ _CASE: dict[str, Law] = {
     "tag": Uniform(0, 1),
     "split": Uniform(0, 1),
 }
-
-
-def _check_severity(severity: Tensor) -> None:
-    low, high = (float(severity.min()), float(severity.max())) if severity.numel() else (0.0, 0.0)
-    if not (low >= 0 and high <= MAX_SEVERITY + 1e-6):
-        raise ValueError(
-            f"severity must lie in [0, 2.2] (beyond it lesions are clipped by the lung's edge), "
-            f"got {low:g} .. {high:g}"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """How hard the images are: severity of the findings, strength of the pose, photons."""
-
-    severity: float
-    pose: float
-    dose: float
-
-    def __post_init__(self) -> None:
-        _check_severity(torch.tensor(float(self.severity)))
-        if not 0 <= self.pose <= MAX_POSE:
-            raise ValueError(f"pose must lie in [0, {MAX_POSE}], got {self.pose}")
-        if not self.dose > 0:
-            raise ValueError(f"dose must be greater than 0, got {self.dose}")
-
-
-PRESETS = MappingProxyType(
-    {
-        "easy": Preset(severity=2.2, pose=0.35, dose=4.0),
-        "default": Preset(severity=1.3, pose=1.0, dose=1.0),
-        "hard": Preset(severity=0.9, pose=1.2, dose=0.5),
-    }
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Confounder:
-    """A text marker ("PORT") that is more frequent beside one disease: a shortcut for a classifier.
-
-    The healthy twin carries the same marker.
-    """
-
-    disease: str
-    with_disease: float = 0.9  # probability of the marker when the disease is there
-    without: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("with_disease", "without"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +109,7 @@ class Chunk:
 
     plan: Plan
     landmarks: Tensor  # (B, 9, 2), cm
-    findings: dict[str, Draws]
+    findings: dict[str, tuple[Tensor, Draws]]  # the rows that have each of them, its parameters
     labels: Tensor
     severity: Tensor
     patient: Tensor
@@ -191,8 +138,10 @@ class ChestPhantom:
         in the processor's cache, and up to four times as many when many images are asked for:
         threads then wait less for each other.
         compiled: fuses the arithmetic of the anatomy (see `fusion`), on a CPU with a C++ compiler.
-        The first images take half a minute longer, all others about half the time; grey
-        levels differ by less than 1e-4 of 1.
+        The first images take half a minute longer, or a few seconds where torch has the
+        programs on the disk; all others take about half the time. By default it is done once so
+        many images were asked for that it pays, and only if it changes no bit of the first
+        ones: so what is rendered does not depend on when that is.
 
     Raises:
         ValueError: for an unknown preset or class, a wrong size, severity or prevalence; for
@@ -214,7 +163,7 @@ class ChestPhantom:
         confounder: Confounder | None = None,
         device: torch.device | str = "cpu",
         chunk: int | None = None,
-        compiled: bool = False,
+        compiled: bool | None = None,
     ) -> None:
         if not 32 <= size <= MAX_SIZE or size % 16:
             raise ValueError(f"size must be a multiple of 16 in [32, {MAX_SIZE}], got {size}")
@@ -243,6 +192,7 @@ class ChestPhantom:
         if compiled and self.device.type != "cpu":
             raise ValueError(f"compiled=True is for the CPU, got device {self.device}")
         self.compiled = compiled
+        self._asked = self._expected = 0
 
     def identities(self, index: Int[Tensor, " B"]) -> tuple[Tensor, Tensor]:
         """Patient and visit of each image: ten images are four patients with one to four visits."""
@@ -281,6 +231,19 @@ class ChestPhantom:
         batch = self.sample(index).batch()
         return batch if device is None else batch.to(device)
 
+    def expect(self, n: int) -> None:
+        """Says that n images will be asked for: by them it is judged whether compiling pays."""
+        self._expected = self._asked + n
+
+    def _fusing(self) -> Fuse:
+        """How the arithmetic is done from now on; what was rendered before is the same."""
+        if self.compiled:
+            return fused(self.chunk)
+        if self.compiled is False or self.device.type != "cpu":
+            return as_written
+        enough = pays(self.chunk, self.size, max(self._asked, self._expected))
+        return fused_if_equal(self.chunk) if enough else as_written
+
     @torch.no_grad()
     def sample(
         self,
@@ -317,7 +280,7 @@ class ChestPhantom:
         severity = torch.as_tensor(
             self.preset.severity if severity is None else severity, dtype=torch.float32
         ).cpu()
-        _check_severity(severity)
+        check_severity(severity)
         if severity.ndim and severity.shape != (len(index),):
             raise ValueError(
                 f"severity must be one number or {len(index)} of them, got {tuple(severity.shape)}"
@@ -327,6 +290,9 @@ class ChestPhantom:
             one = self.sample(torch.zeros(1, dtype=torch.int64))
             return PhantomSample(**{name: getattr(one, name)[:0] for name in names})
         parts: list[PhantomSample] = []
+        self._asked += len(index)
+        fuse = self._fusing()
+        render = partial(self._render, fuse)
         share = -(-len(index) // torch.get_num_threads())
         at_once = min(max(share, self.chunk), self._widest)
         planned = max(PLANNED, at_once)
@@ -334,7 +300,11 @@ class ChestPhantom:
             blocks = [(index[b], labels[b], severity[b]) for b in rows.split(planned)]
             plans = self._map(partial(self._plan, at_once), blocks)
             chunks = [chunk for part in plans for chunk in part]
-            parts += self._map(self._render, chunks)
+            parts += self._map(render, chunks)
+        if fuse is not as_written:
+            remember(self.chunk, self.size)
+        if len(parts) == 1:
+            return parts[0]
         joined = self._map(lambda name: torch.cat([getattr(part, name) for part in parts]), names)
         return PhantomSample(*joined)
 
@@ -361,12 +331,23 @@ class ChestPhantom:
         )
         patients = sample_patients(self.seed, patient)
         plan, places = Plan.of(patients, visits, self.size), landmarks(patients, visits)
-        findings = {name: draw_finding(name, visits.key) for name in CLASSES}
+        has = (labels > 0) & (severity > 0)[:, None]
+        rows_of = {name: has[:, k].nonzero()[:, 0] for k, name in enumerate(CLASSES)}
+        findings = {
+            name: draw_finding(name, visits.key[rows.to(self.device)])
+            for name, rows in rows_of.items()
+            if len(rows)
+        }
         tag = self._tag(index, labels)
         chunks = []
         for start in range(0, len(index), at_once):
             rows = slice(start, start + at_once)
-            drawn = {name: draws.take(rows) for name, draws in findings.items()}
+            drawn = {}
+            for name, draws in findings.items():
+                inside = ((rows_of[name] >= start) & (rows_of[name] < start + at_once)).nonzero()
+                if len(inside):
+                    first, last = int(inside[0]), int(inside[-1]) + 1
+                    drawn[name] = rows_of[name][first:last] - start, draws.take(slice(first, last))
             chunks.append(
                 Chunk(
                     plan=plan.take(rows), landmarks=places[rows], findings=drawn,
@@ -376,10 +357,9 @@ class ChestPhantom:
             )  # fmt: skip
         return chunks
 
-    def _render(self, chunk: Chunk) -> PhantomSample:
+    def _render(self, fuse: Fuse, chunk: Chunk) -> PhantomSample:
         plan, findings, labels, severity = chunk.plan, chunk.findings, chunk.labels, chunk.severity
         patient, visit, index, tag = chunk.patient, chunk.visit, chunk.index, chunk.tag
-        fuse = fused(self.chunk) if self.compiled else as_written
         anatomy = build_anatomy(plan, self.size, fuse)
         tau = anatomy.tau + devices(plan.acquisition, plan.wires, anatomy.frame)
         exposure, healthy = Exposure.of(
@@ -395,12 +375,8 @@ class ChestPhantom:
         if bool(ill.any()):
             image = healthy.clone()
             total = torch.zeros_like(tau)
-            for k, name in enumerate(CLASSES):
-                rows = (labels[:, k] * ill).nonzero()[:, 0]
-                if not len(rows):
-                    continue
-                rows = rows.to(self.device)
-                draws = findings[name].take(rows)
+            for name, (rows, draws) in findings.items():
+                k, rows = CLASSES.index(name), rows.to(self.device)
                 strength = severity.to(self.device)[rows]
                 delta, where = change(name, anatomy.take(rows), draws, strength)
                 total.index_add_(0, rows, delta)

@@ -5,14 +5,33 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from cxrtut.data.phantom.randomness import Draws
-from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, exp, positive, shell
+from cxrtut.data.phantom.shapes import Plane, blend, bump, chord, edge, exp, positive, shell, sqrt_
 
 LAST_POSTERIOR_RIB, LAST_ANTERIOR_RIB = 11, 9  # counted from 0
 
 
-def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle: Plane) -> Plane:
+def rib_unevenness(patient: Draws) -> Float[Tensor, "B 2 R"]:
+    """How far (cm) each rib lies below its place, on the left and on the right; arguments (B,)."""
+    k = torch.arange(LAST_POSTERIOR_RIB + 1, device=patient.rib_phase.device).float()
+    left, right = patient.rib_phase.unbind(2)  # (B, 2) each
+    phases = torch.stack([left, left + (right - left)], 2)[..., None]  # as `blend` rounds it
+    waves = torch.sin(2.4 * k + phases[:, 0]), torch.sin(0.9 * k + phases[:, 1])
+    return patient.rib_jitter[:, None, None] * (waves[0] + waves[1])
+
+
+def ribs(
+    p: Draws,
+    y: Plane,
+    side_x: Plane,
+    right: Plane,
+    lateral: Plane,
+    mottle: Plane,
+    unevenness: Float[Tensor, "B 2 R"],
+) -> Plane:
     """Each rib is a tilted planar ring: all ribs together are the level sets of one function.
 
     phi = y - tan(tilt) Bz (1 -+ sqrt(1 - (x / W)^2)), minus for the posterior and plus for the
@@ -28,14 +47,14 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
     half_depth = 0.5 * p.cage_depth + 0.4
     rise = p.rib_tilt * half_depth
     along, across = (cosine * wide).square(), (rise * s2).square()
-    obliquity = torch.sqrt(
+    obliquity = sqrt_(
         (along + across + (half_depth * s2).square()) / (along + across).clamp_min(1e-4)
     ).clamp(max=2.4)
     slope = rise * s2 / (wide * cosine.clamp_min(0.08))
-    gradient = torch.sqrt(1 + slope * slope)
+    gradient = sqrt_(1 + slope * slope)
     rim = edge(wide + 0.2 - side_x, 0.10) * obliquity
-    phase_1 = blend(p.rib_phase[:, 0, 0], p.rib_phase[:, 0, 1], right)
-    phase_2 = blend(p.rib_phase[:, 1, 0], p.rib_phase[:, 1, 1], right)
+    first = right * (LAST_POSTERIOR_RIB + 1)  # place of this side's ribs in the table
+    table = unevenness.flatten(1)
     calcified = 0.020 * (p.age - 40).clamp_min(0) * mottle.clamp_min(0)
     bone = torch.zeros_like(y)
     for posterior in (True, False):
@@ -43,7 +62,8 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
         if posterior:
             phi = phi + 0.5 * bump((side_x - 4.5) / 2.6)  # the hump behind the rib angle
         k = ((phi - p.rib_top) / p.rib_spacing).round()
-        uneven = p.rib_jitter * (torch.sin(2.4 * k + phase_1) + torch.sin(0.9 * k + phase_2))
+        place = (k.clamp(0, LAST_POSTERIOR_RIB) + first).long()
+        uneven = table.gather(1, place.flatten(1)).view_as(k)
         distance = (phi - p.rib_top - k * p.rib_spacing - uneven) / gradient
         half = p.rib_half_width * (1.0 if posterior else 1.08)
         rib = shell((distance / half).square(), 0.56) + 0.14 * bump((distance + 0.8 * half) / 0.14)
@@ -59,15 +79,24 @@ def ribs(p: Draws, y: Plane, side_x: Plane, right: Plane, lateral: Plane, mottle
     return bone * p.rib_density
 
 
-def shoulder_girdle(p: Draws, a: Draws, y: Plane, side_x: Plane, right: Plane) -> Plane:
-    """Clavicle, scapula with its spine, and humerus; both sides in one evaluation on |x|."""
+def clavicle_wave(side_x: Plane) -> Plane:
+    """The course of a clavicle that is not bent: a sine of |x|."""
+    return torch.sin((side_x - 2) * (2 * math.pi / 13.5))
+
+
+def shoulder_girdle(
+    p: Draws, a: Draws, y: Plane, side_x: Plane, right: Plane, wave: Plane
+) -> Plane:
+    """Clavicle, scapula with its spine, and humerus; both sides in one evaluation on |x|. `wave`
+    is that of `clavicle_wave`.
+    """
 
     def side(name: str) -> Plane:
         return blend(p[name][:, 1], p[name][:, 0], right)
 
     arc = side_x - 2
     height = p.clavicle_y - side("clavicle_slope") * arc
-    height = height + 0.6 * side("clavicle_bow") * torch.sin(arc * (2 * math.pi / 13.5))
+    height = height + 0.6 * side("clavicle_bow") * wave
     thick = 0.60 + 0.30 * bump((side_x - 1.9) / 1.2) + 0.10 * bump((side_x - 14) / 2.5)
     start = 1.4 + 6 * a.yaw * (
         1 - 2 * right

@@ -124,6 +124,7 @@ def sample_blocks(phantom: ChestPhantom, n: int, start: int = 0) -> Iterator[Pha
     bounded memory.
     """
     rows = min(_BLOCK_ROWS, max(1, _BLOCK_PIXELS // phantom.size**2))
+    phantom.expect(n)
     for index in torch.arange(start, start + n).split(rows):
         yield phantom.sample(index)
 

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -34,20 +35,31 @@ def _keep_freed_memory() -> None:
         libc.mallopt(-3, 2**25)  # M_MMAP_THRESHOLD
 
 
-def _prepare_worker() -> None:
-    torch.set_num_threads(1)
-    torch.set_flush_denormal(True)
-
-
 @cache
 def _pool(workers: int) -> ThreadPoolExecutor:
+    """So many threads with one torch thread each. All of them are there when it returns, and what
+    they set for themselves holds for no other thread of the process.
+    """
     _keep_freed_memory()
     threads_of_caller = torch.get_num_threads()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="phantom", initializer=_prepare_worker)
-    list(pool.map(lambda _: torch.zeros(1).add_(1), range(workers)))
-    torch.set_num_threads(
-        threads_of_caller
-    )  # a worker's setting also becomes that of later threads
+    everyone = Barrier(workers + 1)
+
+    def prepare() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # makes it this thread's own: else it would follow the caller's
+        torch.set_flush_denormal(True)
+        everyone.wait()
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="phantom", initializer=prepare)
+    try:
+        for _ in range(workers):  # no worker is idle before the barrier: each starts another one
+            pool.submit(int)
+        everyone.wait()
+    except BaseException:  # too few threads could be started: nobody shall wait for the others
+        everyone.abort()
+        raise
+    finally:
+        torch.set_num_threads(threads_of_caller)  # a worker's number is that of new threads too
     return pool
 
 

@@ -28,9 +28,10 @@ from cxrtut.data.phantom.shapes import (
     profile,
     rounded,
     smoothstep,
+    sqrt_,
     texture,
 )
-from cxrtut.data.phantom.skeleton import shoulder_girdle, spine
+from cxrtut.data.phantom.skeleton import clavicle_wave, shoulder_girdle, spine
 
 FULL_BELOW = 256  # pixels: smaller images are evaluated at their own resolution
 
@@ -73,7 +74,7 @@ def build_trunk(
     frame = Frame.of(patient, acquisition, coarse_size)
     x, y, grain = frame.x, frame.y, texture(patient.coarse, frame.x, frame.y)
     p, a, profiles = patient.planes(), acquisition.planes(), at_height(profiles, y)
-    planes = (*fuse(_trunk)(p, a, x, y, profiles, grain), grain)
+    planes = (*fuse(_trunk)(p, a, x, y, profiles, grain, clavicle_wave(x.abs())), grain)
     if coarse_size != size:
         planes = tuple(enlarge(plane, size) for plane in planes)
     return Trunk(*planes)
@@ -86,11 +87,12 @@ def _trunk(
     y: Plane,
     profiles: Float[Tensor, "B 3 H W"],
     grain: Float[Tensor, "B 3 H W"],
+    wave: Plane,
 ) -> tuple[Plane, ...]:
     """Soft tissue, silhouette, bone and hilum of `Trunk` at the pixels' x and y."""
     side_x, right = x.abs(), positive(-x)
     thickness, body = _body(p, a, profiles, y, side_x)
-    bone = (shoulder_girdle(p, a, y, side_x, right) + spine(p, a, x, y)) * body
+    bone = (shoulder_girdle(p, a, y, side_x, right, wave) + spine(p, a, x, y)) * body
     surface = _surface(p, y, side_x, right) - _air(p, a, x, y, side_x)
     tissue = thickness * (1 + 0.012 * grain[:, 2]) + surface * body
     hilum = exp(-(x + 3.9 - a.yaw).square() - ((y + 2.2) / 1.7).square())
@@ -103,7 +105,7 @@ def _body(
 ) -> tuple[Plane, Plane]:
     """Thickness of the trunk and arms (cm) and the body's silhouette (0..1)."""
     half_width, slope, thickness = profiles.unbind(1)
-    inside = (half_width - side_x) / torch.sqrt(1 + slope * slope)
+    inside = (half_width - side_x) / sqrt_(1 + slope * slope)
     wall = p.cage_half_width + p.wall
     flank = wall + 0.22 * (-y - 1).clamp(0, 7) + 0.05 * (y - 2).clamp_min(0) - side_x
     arm_inside = -flank - a.arm_gap * (y - a.cleft_y)
@@ -113,7 +115,7 @@ def _body(
     arm_path = p.arm_thickness * rounded(arm_depth, 4.7)
     squares = trunk_path.square().square() + arm_path.square().square()
     outer = torch.minimum(torch.maximum(flank, arm_inside) + 6 * joined, inside)
-    return torch.sqrt(torch.sqrt(squares + 1e-6)), edge(outer, 0.08)
+    return sqrt_(sqrt_(squares + 1e-6)), edge(outer, 0.08)
 
 
 def _surface(p: Draws, y: Plane, side_x: Plane, right: Plane) -> Plane:

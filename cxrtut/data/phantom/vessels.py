@@ -71,11 +71,15 @@ def grow_tree(
     radii = radius * (0.7 + 0.5 * spread[:, 1])
     tree, typical = [], 2.3
     for level in range(levels):
-        z = _components(noise(key, f"{name} {level}", 2, radii.shape[2], 10))
+        last = level == levels - 1  # nothing leaves these, which are half of all branches
+        z = noise(key, f"{name} {level}", 2, radii.shape[2], 10)
+        z = _components(z[..., :3] if last else z)
         bend = 0.24 * z[:, :3] * length[:, None]
         step = direction * length[:, None]
         volume = math.pi * radii * radii * length
         tree.append(Branches(start, step, bend, volume, typical))
+        if last:
+            break
         tip = _unit(step + bend)
         across = z[:, 3:6] * z.new_tensor([1.2, 1.2, 0.5])[:, None, None]
         across = _unit(across - tip * _dot(across, tip))

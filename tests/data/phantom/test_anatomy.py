@@ -12,7 +12,7 @@ from cxrtut.data.phantom.detector import Exposure, signal
 from cxrtut.data.phantom.frame import Frame
 from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.phantom.randomness import Draws, keys
-from cxrtut.data.phantom.skeleton import ribs
+from cxrtut.data.phantom.skeleton import rib_unevenness, ribs
 from cxrtut.data.phantom.vessels import cut_tree, grow_tree, project_tree
 
 
@@ -28,7 +28,8 @@ def test_about_ten_ribs_are_drawn_above_the_dome():
     y = torch.linspace(-14, 12, 1041).view(1, -1, 1).expand(40, -1, 1)
     side_x = torch.full_like(y, 5.0)
     p, lateral = people.planes(), torch.full_like(y, 13.8)
-    bone = ribs(p, y, side_x, torch.ones_like(y), lateral, torch.zeros_like(y))[..., 0]
+    one, uneven = torch.ones_like(y), rib_unevenness(people)
+    bone = ribs(p, y, side_x, one, lateral, torch.zeros_like(y), uneven)[..., 0]
     dome = people.dome_right_y
     inside = (y[..., 0] < dome[:, None]) & (bone > 0.12)  # a rib's two cortices merge at this level
     starts = inside[:, 1:] & ~inside[:, :-1]

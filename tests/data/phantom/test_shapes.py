@@ -13,6 +13,7 @@ from cxrtut.data.phantom.shapes import (
     profile,
     root,
     splat,
+    sqrt_,
 )
 
 
@@ -22,6 +23,12 @@ def test_splat_keeps_the_sum_and_puts_a_whole_point_on_its_pixel():
     assert image[0, 1, 2] == 1
     assert torch.isclose(image.sum(), torch.tensor(3.0))  # what lies outside is not drawn
     assert torch.isclose(image[0, 4, 3], torch.tensor(2 * 0.75 * 0.5))
+
+
+def test_square_roots_are_rounded_correctly():
+    x = torch.rand(4, 64, 64, generator=torch.Generator().manual_seed(0))
+    exact = x.double().sqrt().float()
+    assert sqrt_(x) is x and torch.equal(x, exact)
 
 
 def test_blur_is_a_gaussian_of_each_images_own_width():

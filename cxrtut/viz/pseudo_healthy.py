@@ -1,4 +1,4 @@
-"""What generators make of images: the healed image and the difference, method by method."""
+"""What generators make of images: the pseudo-healthy image and the difference, method by method."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 LIMIT = 0.3  # of [-1, 1], halved: the difference that is fully coloured
 
 
-def healed(
+def rows_of_arms(
     image: Float[Tensor, "N 1 H W"],
     outputs: Mapping[str, Float[Tensor, "N 1 H W"]],
     region: Bool[Tensor, "N H W"] | None = None,

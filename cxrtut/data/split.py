@@ -22,7 +22,7 @@ from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.view import StoreView, view
 from cxrtut.randomness import balanced, generator, shuffled
 
-Rows = Int64[np.ndarray, "n"]
+Rows = Int64[np.ndarray, "_"]  # each of its own length, also in one call
 Side = Literal["train", "validation", "test"]
 READING = "reading"  # RSNA's column of what the radiologists said
 NORMAL_READING = "Normal"

@@ -195,7 +195,7 @@ def test_where_more_is_better_the_same_numbers_say_the_opposite(record, tmp_path
 def test_its_steps_are_timed():
     (step,) = steps_of(COMPARISON, "smoke", CPU)
     networks = toy_paper.make_networks(toy_paper.SMOKE, 0).values()
-    assert step.name == "toy smoke, main, 16 px" and step.steps == 2 and step.images == 16
+    assert step.name == "toy smoke, main, 32 px" and step.steps == 2 and step.images == 16
     assert step.parameters == sum(p.numel() for n in networks for p in n.parameters())
     step.run()
 
@@ -203,7 +203,7 @@ def test_its_steps_are_timed():
 def test_the_bench_knows_it(monkeypatch):
     for paper in set(registered.COMPARISONS) - {"toy"}:
         monkeypatch.delitem(registered.COMPARISONS, paper)
-    assert [step.name for step in training_steps(CPU)] == ["toy smoke, main, 16 px"]
+    assert [step.name for step in training_steps(CPU)] == ["toy smoke, main, 32 px"]
 
 
 def test_its_equation_map_leads_to_its_lines():

@@ -32,7 +32,7 @@ from cxrtut.randomness import seeded
 class Config:
     """Sizes and lengths; every number is a toy's."""
 
-    size: int = 16
+    size: int = 32
     channels: int = 1
     width: int = 4
     learning_rate: float = 0.02

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from cxrtut.baselines.attention_mining import AttentionMining, class_maps, hot, saliency
-from cxrtut.baselines.classifier import MultiLabelTask, predict
+from cxrtut.baselines.classifier import MultiLabelTask, logits_of
 from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch, to_uint8
@@ -18,6 +18,8 @@ from cxrtut.localize.cam import class_activation_map
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import VGG19, ResNet10
 from cxrtut.randomness import seeded, shuffled
+
+FOR = {"classes": ("Mass", "Nodule"), "size": 64}
 
 
 class Plain(nn.Module):
@@ -105,7 +107,7 @@ def test_hot_is_strictly_above_the_fraction():
 
 def test_the_loss_by_hand_hides_the_hottest_place_of_what_is_found():
     # Maps 4 2 / 0 1 with bias -0.5: logit 1.25, found. Place 4 is above .7; without it 0.25.
-    task = AttentionMining(Plain([[1.0]], [-0.5]), drop=0.7, lambda_kp=3.0)
+    task = AttentionMining(Plain([[1.0]], [-0.5]), **FOR, drop=0.7, lambda_kp=3.0)
     loss, terms = task.loss(batch_of(IMAGE, [[1.0]]))
     first, last = (torch.nn.functional.softplus(torch.tensor(-z)) for z in (1.25, 0.25))
     torch.testing.assert_close(terms["first"], first)
@@ -115,7 +117,7 @@ def test_the_loss_by_hand_hides_the_hottest_place_of_what_is_found():
 
 def test_a_third_round_hides_what_the_second_found_and_keeps_hidden_what_was():
     # 4 2 / 0 1, then 2 / 0 1 (logit 0.25, found), then 0 1: logit 1/4 - 1/2.
-    task = AttentionMining(Plain([[1.0]], [-0.5]), drop=0.7, rounds=3)
+    task = AttentionMining(Plain([[1.0]], [-0.5]), **FOR, drop=0.7, rounds=3)
     _, terms = task.loss(batch_of(IMAGE, [[1.0]]))
     expected = torch.nn.functional.softplus(torch.tensor(0.25))
     torch.testing.assert_close(terms["last"], expected)
@@ -123,13 +125,13 @@ def test_a_third_round_hides_what_the_second_found_and_keeps_hidden_what_was():
 
 @pytest.mark.parametrize(("bias", "label"), [(-9.0, 1.0), (-0.5, 0.0)])
 def test_nothing_is_hidden_for_a_class_that_is_missed_or_that_is_not_there(bias, label):
-    _, terms = AttentionMining(Plain([[1.0]], [bias])).loss(batch_of(IMAGE, [[label]]))
+    _, terms = AttentionMining(Plain([[1.0]], [bias]), **FOR).loss(batch_of(IMAGE, [[label]]))
     torch.testing.assert_close(terms["first"], terms["last"])
 
 
 def test_what_is_hidden_for_one_class_is_hidden_for_all():
     # Class 1 sees half of what class 0 sees, and is not there; its logit falls in the second round.
-    task = AttentionMining(Plain([[1.0], [0.5]], [0.0, 0.0]), drop=0.7)
+    task = AttentionMining(Plain([[1.0], [0.5]], [0.0, 0.0]), **FOR, drop=0.7)
     _, terms = task.loss(batch_of(IMAGE, [[1.0, 0.0]]))
     second = weighted_bce_loss(torch.tensor([[0.75, 0.375]]), torch.tensor([[1.0, 0.0]]))
     torch.testing.assert_close(terms["last"], second)
@@ -140,7 +142,7 @@ def test_mining_equals_classifying_the_features_with_places_dropped_slowly():
     weight, bias = torch.randn(3, 5), [0.3, -0.1, 0.2]
     network, features = Plain(weight.tolist(), bias), torch.randn(4, 5, 3, 3)
     labels = [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 0.0]]
-    loss, _ = AttentionMining(network, rounds=3, drop=0.6).loss(batch_of(features, labels))
+    loss, _ = AttentionMining(network, **FOR, rounds=3, drop=0.6).loss(batch_of(features, labels))
 
     dropped, gone, total = features.clone(), torch.zeros(4, 3, 3, dtype=torch.bool), 0.0
     for _ in range(3):
@@ -161,7 +163,7 @@ def test_mining_equals_classifying_the_features_with_places_dropped_slowly():
 
 @pytest.mark.parametrize("mode", [True, False])
 def test_the_knowledge_is_preserved_entirely_at_the_start_in_both_modes(mode):
-    task, batch = AttentionMining(small()), ChestPhantom(64).batch(torch.arange(4))
+    task, batch = AttentionMining(small(), **FOR), ChestPhantom(64).batch(torch.arange(4))
     task.networks["classifier"].train(mode)
     assert task.loss(batch)[1]["KP"].item() == 0
 
@@ -169,7 +171,7 @@ def test_the_knowledge_is_preserved_entirely_at_the_start_in_both_modes(mode):
 def test_maps_that_moved_cost_their_squares_whatever_their_mean():
     # 4 2 / 0 1 became 2 4 / 1 0, of the same mean: squares 4 4 1 1
     network = Plain([[1.0]], [-0.5])
-    task = AttentionMining(network, lambda_kp=3.0)
+    task = AttentionMining(network, **FOR, lambda_kp=3.0)
     network.features = Mirrored()
     loss, terms = task.loss(batch_of(IMAGE, [[1.0]]))
     assert terms["KP"].item() == pytest.approx(2.5)
@@ -178,7 +180,7 @@ def test_maps_that_moved_cost_their_squares_whatever_their_mean():
 
 
 def test_the_preserved_network_gets_no_gradient_and_its_statistics_stay():
-    task, batch = AttentionMining(small()), ChestPhantom(64).batch(torch.arange(4))
+    task, batch = AttentionMining(small(), **FOR), ChestPhantom(64).batch(torch.arange(4))
     before = {
         name: value.clone() for name, value in task.networks["preserved"].state_dict().items()
     }
@@ -195,12 +197,12 @@ def test_the_preserved_network_gets_no_gradient_and_its_statistics_stay():
 def test_the_preserved_network_reads_as_the_classifier_did():
     network, images = small(), torch.rand(3, 1, 32, 32)
     network(images)  # moves the running statistics
-    task = AttentionMining(network)
-    assert torch.equal(predict(task.networks["preserved"], images), predict(network, images))
+    task = AttentionMining(network, **FOR)
+    assert torch.equal(logits_of(task.networks["preserved"], images), logits_of(network, images))
 
 
 def test_it_is_a_task_in_which_the_classifier_alone_moves():
-    task = AttentionMining(small(), learning_rate=3e-4)
+    task = AttentionMining(small(), **FOR, learning_rate=3e-4)
     assert isinstance(task, Task)
     check_task(task)
     (phase,) = task.phases(3, 0)
@@ -212,7 +214,7 @@ def test_it_is_a_task_in_which_the_classifier_alone_moves():
 def test_the_gradient_of_a_later_round_reaches_only_what_was_not_hidden():
     network = Plain([[1.0]], [-0.5])
     image = IMAGE.clone().requires_grad_()
-    task = AttentionMining(network, drop=0.7, lambda_kp=0.0)
+    task = AttentionMining(network, **FOR, drop=0.7, lambda_kp=0.0)
     task.loss(batch_of(image, [[1.0]]))[1]["last"].backward()
     assert image.grad is not None
     assert image.grad[0, 0, 0, 0] == 0 and (image.grad.flatten()[1:] < 0).all()
@@ -220,7 +222,7 @@ def test_the_gradient_of_a_later_round_reaches_only_what_was_not_hidden():
 
 def test_the_map_by_hand_has_the_second_round_as_far_as_it_is_believed():
     # saliencies 1 .5 / 0 .25 (logit 1.75), then 0 1 / 0 .5 (logit 0.75)
-    maps, logits = AttentionMining(Plain([[1.0]], [0.0]), drop=0.7).read(IMAGE)
+    maps, logits = AttentionMining(Plain([[1.0]], [0.0]), **FOR, drop=0.7).maps_and_logits(IMAGE)
     share = (torch.tensor(0.75).sigmoid() / torch.tensor(1.75).sigmoid()).item()
     assert logits.item() == pytest.approx(1.75)
     assert maps.flatten().tolist() == pytest.approx([1.0, share, 0.0, share / 2])
@@ -229,8 +231,8 @@ def test_the_map_by_hand_has_the_second_round_as_far_as_it_is_believed():
 def test_one_round_is_the_class_activation_map_and_two_rounds_show_more():
     images = torch.rand(3, 1, 64, 64) * 2 - 1
     network = small()
-    one, logits = AttentionMining(network, rounds=1).read(images)
-    two, same = AttentionMining(network, rounds=2).read(images)
+    one, logits = AttentionMining(network, **FOR, rounds=1).maps_and_logits(images)
+    two, same = AttentionMining(network, **FOR, rounds=2).maps_and_logits(images)
     network.eval()
     maps, _ = class_maps(network, images)
     torch.testing.assert_close(one, saliency(maps, everywhere(maps)))
@@ -240,7 +242,9 @@ def test_one_round_is_the_class_activation_map_and_two_rounds_show_more():
 
 def test_each_class_hides_its_own_places_when_it_is_read():
     image = torch.tensor([[[[4.0, 2.0], [0.0, 0.0]], [[0.0, 0.0], [2.0, 4.0]]]])
-    maps, _ = AttentionMining(Plain([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), drop=0.7).read(image)
+    maps, _ = AttentionMining(
+        Plain([[1.0, 0.0], [0.0, 1.0]], [0.0, 0.0]), **FOR, drop=0.7
+    ).maps_and_logits(image)
     torch.testing.assert_close(maps[0, 0], maps[0, 1].flip(0, 1))
     assert (maps[0, 0, 1] == 0).all() and maps[0, 0, 0, 1] > 0.5
 
@@ -248,49 +252,51 @@ def test_each_class_hides_its_own_places_when_it_is_read():
 @pytest.mark.parametrize("mode", [True, False])
 def test_read_gives_maps_and_logits_in_evaluation_mode_and_puts_the_mode_back(mode):
     network, images = small(), torch.rand(5, 1, 64, 64)
-    task = AttentionMining(network)
+    task = AttentionMining(network, **FOR)
     network.train(mode)
-    maps, logits = task.read(images, batch_size=2)
+    maps, logits = task.maps_and_logits(images, batch_size=2)
     assert maps.shape == (5, 8, 8, 8) and logits.shape == (5, 8)
     assert maps.amin() == 0 and maps.amax() == 1 and not maps.requires_grad
     assert network.training is mode
-    torch.testing.assert_close(logits, predict(network, images))
-    torch.testing.assert_close(maps, task.read(images)[0])
+    torch.testing.assert_close(logits, logits_of(network, images))
+    torch.testing.assert_close(maps, task.maps_and_logits(images)[0])
 
 
 def test_the_mode_is_put_back_when_reading_fails():
-    task = AttentionMining(small())
+    task = AttentionMining(small(), **FOR)
     with pytest.raises(RuntimeError):
-        task.read(torch.rand(2, 3, 64, 64))
+        task.maps_and_logits(torch.rand(2, 3, 64, 64))
     assert task.networks["classifier"].training
 
 
 @pytest.mark.parametrize("scale", [1e4, -1e4])
 def test_extreme_logits_stay_finite(scale):
     network = Plain([[scale], [-scale]], [scale, 0.0])
-    task = AttentionMining(network, rounds=4)
+    task = AttentionMining(network, **FOR, rounds=4)
     loss, _ = task.loss(batch_of(IMAGE, [[1.0, 1.0]]))
     loss.backward()
     assert loss.isfinite() and network.classifier.weight.grad.isfinite().all()
-    maps, logits = task.read(IMAGE)
+    maps, logits = task.maps_and_logits(IMAGE)
     assert maps.isfinite().all() and logits.isfinite().all()
     assert maps.flatten(2).amax(2).tolist() == [[1.0, 1.0]]
 
 
 def test_a_black_image_points_nowhere():
-    maps, logits = AttentionMining(Plain([[1.0]], [0.5])).read(torch.zeros(1, 1, 2, 2))
+    maps, logits = AttentionMining(Plain([[1.0]], [0.5]), **FOR).maps_and_logits(
+        torch.zeros(1, 1, 2, 2)
+    )
     assert not maps.any() and logits.item() == 0.5
 
 
 def test_settings_outside_their_range_are_refused():
     with pytest.raises(ValueError, match="rounds: expected at least 1, got 0"):
-        AttentionMining(small(), rounds=0)
+        AttentionMining(small(), **FOR, rounds=0)
     with pytest.raises(ValueError, match=r"in \[0, 1\), got 1"):
-        AttentionMining(small(), drop=1.0)
+        AttentionMining(small(), **FOR, drop=1.0)
     with pytest.raises(ValueError, match="0 or more, got nan"):
-        AttentionMining(small(), lambda_kp=float("nan"))
+        AttentionMining(small(), **FOR, lambda_kp=float("nan"))
     with pytest.raises(TypeError, match=r"expected nn\.Linear, got Sequential"):
-        AttentionMining(VGG19(1, 8))
+        AttentionMining(VGG19(1, 8), **FOR)
 
 
 def phantoms(n: int) -> Loader:
@@ -305,7 +311,7 @@ def phantoms(n: int) -> Loader:
 def test_a_few_steps_of_mining_lower_the_loss_of_a_trained_classifier():
     network, data = small(), phantoms(16)
     train(MultiLabelTask(network, learning_rate=3e-3), data, steps=20, batch_size=16)
-    task = AttentionMining(network, learning_rate=1e-3, lambda_kp=0.05)
+    task = AttentionMining(network, **FOR, learning_rate=1e-3, lambda_kp=0.05)
     reports = train(task, data, steps=25, batch_size=16, report_every=5)
     first, last = reports[0].terms, reports[-1].terms
     assert last["AM/loss"] < 0.8 * first["AM/loss"]
@@ -314,9 +320,9 @@ def test_a_few_steps_of_mining_lower_the_loss_of_a_trained_classifier():
 
 
 def test_a_checkpoint_restores_the_network_from_before_the_mining(tmp_path: Path):
-    data, first = phantoms(8), AttentionMining(small(0))
+    data, first = phantoms(8), AttentionMining(small(0), **FOR)
     train(first, data, steps=2, batch_size=8, checkpoint_dir=tmp_path, checkpoint_every=2)
-    again = AttentionMining(small(1))
+    again = AttentionMining(small(1), **FOR)
     train(again, data, steps=2, batch_size=8, checkpoint_dir=tmp_path, resume=True)
     for name, network in first.networks.items():
         restored = again.networks[name].state_dict()

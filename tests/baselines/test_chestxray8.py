@@ -9,11 +9,14 @@ from torch import nn
 
 from cxrtut.baselines.chestxray8 import ChestXray8, lse_pooling
 from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, System
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.nn.backbones import ResNet10
 from cxrtut.randomness import seeded
+
+FOR = {"classes": ("Mass", "Nodule"), "size": 64}
 
 
 class Given(nn.Module):
@@ -106,7 +109,7 @@ def test_a_parameter_of_pooling_that_cannot_be_is_refused(r):
     with pytest.raises(ValueError, match="r: expected a positive finite number, got"):
         lse_pooling(noise(1, 1, 2, 2), r)
     with pytest.raises(ValueError, match="r: expected a positive finite number, got"):
-        ChestXray8(Given(1, 1), r=r)
+        ChestXray8(Given(1, 1), **FOR, r=r)
 
 
 def test_the_loss_is_the_weighted_cross_entropy_of_the_pooled_features():
@@ -115,7 +118,7 @@ def test_the_loss_is_the_weighted_cross_entropy_of_the_pooled_features():
         network.classifier.weight.copy_(torch.tensor([[2.0], [-1.0]]))
         network.classifier.bias.copy_(torch.tensor([0.5, 0.25]))
     x = torch.tensor([[[[0.3, -0.1]]], [[[0.0, 0.9]]]])
-    loss, _ = ChestXray8(network, r=5.0).loss(batch_of(x, [[1.0, 0.0], [0.0, 0.0]]))
+    loss, _ = ChestXray8(network, **FOR, r=5.0).loss(batch_of(x, [[1.0, 0.0], [0.0, 0.0]]))
     pairs = x.flatten(1).tolist()
     pooled = [math.log((math.exp(5 * a) + math.exp(5 * b)) / 2) / 5 for a, b in pairs]
     # One 1 among four labels: β_P = 4, β_N = 4 / 3; divided by the number of labels.
@@ -127,13 +130,13 @@ def test_the_loss_is_the_weighted_cross_entropy_of_the_pooled_features():
 
 def test_the_gradient_raises_the_logit_of_a_disease_that_is_there_and_lowers_the_others():
     network = Given(2, 3)
-    ChestXray8(network).loss(batch_of(noise(1, 2, 4, 4), [[0.0, 1.0, 0.0]]))[0].backward()
+    ChestXray8(network, **FOR).loss(batch_of(noise(1, 2, 4, 4), [[0.0, 1.0, 0.0]]))[0].backward()
     assert (network.classifier.bias.grad > 0).tolist() == [True, False, True]
     assert network.classifier.weight.grad.abs().sum() > 0
 
 
 def test_it_is_a_task_of_one_network_with_its_optimiser():
-    task = ChestXray8(Given(1, 2))
+    task = ChestXray8(Given(1, 2), **FOR)
     assert isinstance(task, Task) and task.r == 10
     check_task(task)
     (phase,) = task.phases(7, 1)
@@ -145,7 +148,7 @@ def test_training_on_simulated_radiographs_lowers_the_loss():
     batch = ChestPhantom(64).batch(torch.arange(16))
     with seeded("chestxray8"):
         network = ResNet10(width=4, classes=8)
-    task = ChestXray8(network, learning_rate=3e-3)
+    task = ChestXray8(network, **FOR, learning_rate=3e-3)
     reports = train(task, Endless(batch), steps=30, batch_size=16, report_every=10)
     assert reports[-1].terms["C/loss"] < 0.6 * reports[0].terms["C/loss"]
 
@@ -153,7 +156,7 @@ def test_training_on_simulated_radiographs_lowers_the_loss():
 def test_a_map_is_the_features_weighted_by_the_row_of_the_class():
     network = Given(3, 2)
     x = noise(2, 3, 4, 5)
-    maps, logits = ChestXray8(network, r=2.0).read(x)
+    maps, logits = ChestXray8(network, **FOR, r=2.0).maps_and_logits(x)
     weight, bias = network.classifier.weight.detach(), network.classifier.bias.detach()
     for k in range(2):
         torch.testing.assert_close(maps[:, k], sum(weight[k, c] * x[:, c] for c in range(3)))
@@ -165,22 +168,22 @@ def test_reading_is_in_evaluation_mode_and_puts_the_mode_back(mode):
     network = ResNet10(width=4, classes=3).train(mode)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = torch.rand(5, 1, 32, 32)
-    task = ChestXray8(network)
-    maps, logits = task.read(images)
+    task = ChestXray8(network, **FOR)
+    maps, logits = task.maps_and_logits(images)
     assert maps.shape == (5, 3, 4, 4) and logits.shape == (5, 3)
     assert not maps.requires_grad and not logits.requires_grad
-    for whole, parts in zip((maps, logits), task.read(images, 2), strict=True):
+    for whole, parts in zip((maps, logits), task.maps_and_logits(images, 2), strict=True):
         torch.testing.assert_close(whole, parts)
     assert network.training is mode
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
-    maps, logits = task.read(images[:0])
+    maps, logits = task.maps_and_logits(images[:0])
     assert maps.shape == (0, 3, 4, 4) and logits.shape == (0, 3)
 
 
 def test_the_mode_is_put_back_when_the_network_fails():
     network = ResNet10(width=4)
     with pytest.raises(RuntimeError, match="channels"):
-        ChestXray8(network).read(torch.rand(2, 3, 16, 16))
+        ChestXray8(network, **FOR).maps_and_logits(torch.rand(2, 3, 16, 16))
     assert network.training
 
 
@@ -188,4 +191,16 @@ def test_a_classifier_of_two_layers_is_refused():
     network = ResNet10(width=4)
     network.classifier = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 2))
     with pytest.raises(TypeError, match=r"expected one nn\.Linear, got Sequential"):
-        ChestXray8(network)
+        ChestXray8(network, **FOR)
+
+
+def test_a_prediction_has_probabilities_and_maps_of_the_images_size():
+    network, images = ResNet10(width=4, classes=3).eval(), torch.rand(2, 1, 32, 32)
+    task = ChestXray8(network, classes=("A", "B", "C"), size=32)
+    found, (maps, logits) = task.predict(images), task.maps_and_logits(images)
+    torch.testing.assert_close(found.scores, logits.double().sigmoid())
+    assert found.heatmap.shape == (2, 3, 32, 32) and (found.heatmap.amin((2, 3)) == 0).all()
+    assert torch.equal(found.heatmap, heatmap_from_maps(maps, (32, 32)))
+    assert isinstance(task, System) and (task.classes, task.size, task.channels) == (
+        ("A", "B", "C"), 32, 1,
+    )  # fmt: skip

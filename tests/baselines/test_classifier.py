@@ -6,12 +6,20 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.baselines.classifier import BinaryClassifierTask, MultiLabelTask, logits_of
+from cxrtut.baselines.classifier import (
+    ActivationMaps,
+    BinaryClassifierTask,
+    MultiLabelTask,
+    logits_of,
+)
 from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
+from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.gradcam import grad_cam
+from cxrtut.nn.backbones import ResNet10
 from cxrtut.randomness import generator, seeded, shuffled
 
 
@@ -105,7 +113,7 @@ def test_training_tells_bright_images_from_dark_ones(make):
     assert torch.equal(called, label > 0)
 
 
-def test_predict_is_in_evaluation_mode_and_puts_the_mode_back():
+def test_logits_are_given_in_evaluation_mode_and_puts_the_mode_back():
     network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 2))
     images = torch.rand(5, 1, 2, 2)
     for mode in (True, False):
@@ -130,3 +138,31 @@ def test_the_size_of_a_batch_does_not_change_the_logits(batch_size):
     images = torch.rand(5, 1, 2, 2)
     logits = logits_of(Looked(2), images, batch_size)
     assert torch.equal(logits, images.flatten(1)[:, :2])
+
+
+def test_cam_is_the_map_of_abnormal_above_its_minimum():
+    network, images = ResNet10(1, 4).eval(), torch.rand(3, 1, 32, 32)
+    system = ActivationMaps(network, ("Mass",), size=32, channels=1)
+    found = system.predict(images)
+    with torch.no_grad():
+        maps = class_activation_map(network.features(images), network.classifier.weight)[:, 1:2]
+        logits = network(images)
+    heat = nn.functional.interpolate(maps, (32, 32), mode="bilinear")
+    low = heat.amin((2, 3), keepdim=True).clamp_max(0)
+    torch.testing.assert_close(found.heatmap, heat - low)
+    expected = logits.double().softmax(1)[:, 1:]
+    torch.testing.assert_close(found.scores, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_grad_cam_is_of_the_layer_that_was_named():
+    network, images = ResNet10(1, 4).eval(), torch.rand(2, 1, 32, 32)
+    early, late = (
+        ActivationMaps(network, ("Mass", "Nodule"), size=32, channels=1, layer=layer)
+        for layer in ("block2", "block4")
+    )
+    assert early.classes == late.classes == ("any of Mass, Nodule",)
+    maps = grad_cam(network, network.features.block4, images, torch.ones(2, dtype=torch.int64))
+    heat = nn.functional.interpolate(maps[:, None], (32, 32), mode="bilinear")
+    torch.testing.assert_close(late.predict(images).heatmap, heat)
+    assert not torch.equal(early.predict(images).heatmap, late.predict(images).heatmap)
+    assert (late.predict(images).heatmap >= 0).all() and not late.predict(images).image

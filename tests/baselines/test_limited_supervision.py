@@ -20,6 +20,8 @@ from cxrtut.engine.task import Task, check_task
 from cxrtut.nn.backbones import ResNet10
 from cxrtut.randomness import seeded
 
+FOR = {"classes": ("Mass", "Nodule"), "size": 64}
+
 
 class Given(nn.Module):
     """A classifier whose patch logits are the channels of the image, one for each class."""
@@ -82,7 +84,7 @@ def test_a_box_of_two_of_four_patches_by_hand():
 
 def test_without_boxes_the_loss_is_that_of_multiple_instances():
     z = torch.cat((Z, Z), 1)  # the same patches for a disease that is there and one that is not
-    loss, terms = LimitedSupervision(Given(2)).loss(batch_of(z, [[1, 0]]))
+    loss, terms = LimitedSupervision(Given(2), **FOR).loss(batch_of(z, [[1, 0]]))
     expected = (-math.log(1 - NORMALISED_NONE) - math.log(NORMALISED_NONE)) / 2
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert terms["box"].item() == 0 and terms["label"].item() == loss.item()
@@ -91,12 +93,12 @@ def test_without_boxes_the_loss_is_that_of_multiple_instances():
 def test_a_box_replaces_the_label_of_its_class_alone_and_weighs_five():
     z = torch.cat((Z, Z), 1)
     batch = batch_of(z, [[1, 1]], [[[0, 0, 1, 2]]], [[1]])  # the left column, of class 1
-    loss, terms = LimitedSupervision(Given(2)).loss(batch)
+    loss, terms = LimitedSupervision(Given(2), **FOR).loss(batch)
     with_box = normalised(0.9) * normalised(0.3) * normalised(0.8) * normalised(0.4)
     assert terms["box"].item() == pytest.approx(-5 * math.log(with_box) / 2, rel=1e-5)
     assert terms["label"].item() == pytest.approx(-math.log(1 - NORMALISED_NONE) / 2, rel=1e-5)
     assert loss.item() == pytest.approx((terms["box"] + terms["label"]).item())
-    other, _ = LimitedSupervision(Given(2), lambda_bbox=0.0).loss(batch)
+    other, _ = LimitedSupervision(Given(2), **FOR, lambda_bbox=0.0).loss(batch)
     assert other.item() == pytest.approx(terms["label"].item())
 
 
@@ -104,7 +106,7 @@ def test_the_loss_is_the_mean_over_images_and_padding_is_no_box():
     one = batch_of(Z, [[1]], [[[0, 0, 1, 1]]], [[0]])
     two = batch_of(Z, [[0]], [[[0, 0, 0, 0]]], [[-1]])
     both = batch_of(torch.cat((Z, Z)), [[1], [0]], [[[0, 0, 1, 1]], [[0, 0, 0, 0]]], [[0], [-1]])
-    task = LimitedSupervision(Given(1))
+    task = LimitedSupervision(Given(1), **FOR)
     single = [task.loss(batch)[0].item() for batch in (one, two)]
     assert task.loss(both)[0].item() == pytest.approx(sum(single) / 2, rel=1e-6)
     assert single[1] == pytest.approx(-math.log(NORMALISED_NONE), rel=1e-5)
@@ -113,7 +115,7 @@ def test_the_loss_is_the_mean_over_images_and_padding_is_no_box():
 def test_the_box_of_an_oblong_image_is_where_it_was_drawn():
     batch = batch_of(torch.zeros(1, 1, 2, 6), [[1]], [[[4, 0, 6, 1]]], [[0]])
     batch.image.requires_grad_()
-    LimitedSupervision(Given(1)).loss(batch)[0].backward()
+    LimitedSupervision(Given(1), **FOR).loss(batch)[0].backward()
     up = (batch.image.grad[0, 0] < 0).int().tolist()
     assert up == [[0, 0, 0, 0, 1, 1], [0] * 6]
 
@@ -186,18 +188,18 @@ def test_many_images_are_each_as_if_alone():
 def test_nothing_overflows_on_a_grid_of_16_by_16(z, label, boxes):
     batch = batch_of(torch.full((1, 1, 16, 16), z), [[label]], *boxes)
     batch.image.requires_grad_()
-    task = LimitedSupervision(Given(1))
+    task = LimitedSupervision(Given(1), **FOR)
     loss, _ = task.loss(batch)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(batch.image.grad).all()
-    maps, logits = task.read(batch.image.detach())
+    maps, logits = task.maps_and_logits(batch.image.detach())
     assert torch.isfinite(logits).all() and ((maps >= 0) & (maps <= 1)).all()
 
 
 def test_a_missed_disease_still_pulls_when_every_patch_denies_it():
     batch = batch_of(torch.full((1, 1, 16, 16), -50.0), [[1]])
     batch.image.requires_grad_()
-    LimitedSupervision(Given(1)).loss(batch)[0].backward()
+    LimitedSupervision(Given(1), **FOR).loss(batch)[0].backward()
     # d/dz log Σ 0.02 e^z is the share of the patch.
     assert batch.image.grad.flatten().tolist() == pytest.approx([-1 / 256] * 256, rel=1e-3)
 
@@ -205,7 +207,7 @@ def test_a_missed_disease_still_pulls_when_every_patch_denies_it():
 def test_a_box_pulls_its_patches_up_and_all_others_down():
     batch = batch_of(torch.zeros(1, 2, 4, 4), [[1, 0]], [[[1, 1, 3, 3]]], [[0]])
     batch.image.requires_grad_()
-    LimitedSupervision(Given(2)).loss(batch)[0].backward()
+    LimitedSupervision(Given(2), **FOR).loss(batch)[0].backward()
     inside = torch.zeros(4, 4, dtype=torch.bool)
     inside[1:3, 1:3] = True
     up = batch.image.grad[0] < 0
@@ -216,12 +218,12 @@ def test_a_box_pulls_its_patches_up_and_all_others_down():
 def test_a_label_pulls_all_patches_one_way():
     batch = batch_of(torch.randn(1, 2, 4, 4), [[1, 0]])
     batch.image.requires_grad_()
-    LimitedSupervision(Given(2)).loss(batch)[0].backward()
+    LimitedSupervision(Given(2), **FOR).loss(batch)[0].backward()
     assert (batch.image.grad[0, 0] < 0).all() and (batch.image.grad[0, 1] > 0).all()
 
 
 def test_it_is_a_task_of_one_network_with_its_optimiser():
-    task = LimitedSupervision(Given(2))
+    task = LimitedSupervision(Given(2), **FOR)
     assert isinstance(task, Task)
     check_task(task)
     (phase,) = task.phases(7, 1)
@@ -238,7 +240,7 @@ def test_training_on_simulated_radiographs_lowers_the_loss_of_boxes_and_of_label
     )  # fmt: skip
     with seeded("limited supervision"):
         network = ResNet10(width=4, classes=8)
-    task = LimitedSupervision(network, learning_rate=3e-3)
+    task = LimitedSupervision(network, **FOR, learning_rate=3e-3)
     reports = train(task, Endless(batch), steps=30, batch_size=16, report_every=10)
     first, last = reports[0].terms, reports[-1].terms
     assert first["C/box"] > 0
@@ -247,7 +249,7 @@ def test_training_on_simulated_radiographs_lowers_the_loss_of_boxes_and_of_label
 
 
 def test_reading_gives_patch_probabilities_and_the_logit_of_the_plain_rule():
-    maps, logits = LimitedSupervision(Given(1)).read(Z)
+    maps, logits = LimitedSupervision(Given(1), **FOR).maps_and_logits(Z)
     assert maps.flatten().tolist() == pytest.approx(PATCHES, rel=1e-6)
     assert logits.item() == pytest.approx(math.log((1 - NONE) / NONE), rel=1e-5)
 
@@ -255,7 +257,7 @@ def test_reading_gives_patch_probabilities_and_the_logit_of_the_plain_rule():
 def test_the_bias_of_a_class_is_in_each_of_its_patches():
     network = Given(2)
     nn.init.constant_(network.classifier.bias, logit(0.75))
-    maps, _ = LimitedSupervision(network).read(torch.zeros(1, 2, 3, 3))
+    maps, _ = LimitedSupervision(network, **FOR).maps_and_logits(torch.zeros(1, 2, 3, 3))
     assert maps.flatten().tolist() == pytest.approx([0.75] * 18)
 
 
@@ -264,22 +266,22 @@ def test_reading_is_in_evaluation_mode_and_puts_the_mode_back(mode):
     network = ResNet10(width=4, classes=3).train(mode)
     before = {name: value.clone() for name, value in network.state_dict().items()}
     images = torch.rand(5, 1, 32, 32)
-    task = LimitedSupervision(network)
-    maps, logits = task.read(images)
+    task = LimitedSupervision(network, **FOR)
+    maps, logits = task.maps_and_logits(images)
     assert maps.shape == (5, 3, 4, 4) and logits.shape == (5, 3)
     assert not maps.requires_grad and not logits.requires_grad
-    for whole, parts in zip((maps, logits), task.read(images, 2), strict=True):
+    for whole, parts in zip((maps, logits), task.maps_and_logits(images, 2), strict=True):
         torch.testing.assert_close(whole, parts)
     assert network.training is mode
     assert all(torch.equal(network.state_dict()[name], value) for name, value in before.items())
-    maps, logits = task.read(images[:0])
+    maps, logits = task.maps_and_logits(images[:0])
     assert maps.shape == (0, 3, 4, 4) and logits.shape == (0, 3)
 
 
 def test_the_mode_is_put_back_when_the_network_fails():
     network = ResNet10(width=4)
     with pytest.raises(RuntimeError, match="channels"):
-        LimitedSupervision(network).read(torch.rand(2, 3, 16, 16))
+        LimitedSupervision(network, **FOR).maps_and_logits(torch.rand(2, 3, 16, 16))
     assert network.training
 
 
@@ -287,10 +289,10 @@ def test_a_classifier_of_two_layers_and_one_without_bias_are_refused():
     network = ResNet10(width=4)
     network.classifier = nn.Sequential(nn.Linear(32, 8), nn.Linear(8, 2))
     with pytest.raises(TypeError, match=r"expected one nn\.Linear with a bias, got Sequential"):
-        LimitedSupervision(network)
+        LimitedSupervision(network, **FOR)
     network.classifier = nn.Linear(32, 2, bias=False)
     with pytest.raises(TypeError, match="with a bias"):
-        LimitedSupervision(network)
+        LimitedSupervision(network, **FOR)
 
 
 @pytest.mark.parametrize(
@@ -303,4 +305,14 @@ def test_a_classifier_of_two_layers_and_one_without_bias_are_refused():
 )
 def test_settings_that_cannot_be_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
-        LimitedSupervision(Given(1), **setting)
+        LimitedSupervision(Given(1), **FOR, **setting)
+
+
+def test_scores_keep_the_order_of_the_logits_and_their_side_of_a_half():
+    z = torch.tensor([-9.0, -2.0, 3.0, 40.0])[:, None, None, None].expand(4, 1, 16, 16)
+    task = LimitedSupervision(Given(1), classes=("Mass",), size=16)
+    found, (_, logits) = task.predict(z), task.maps_and_logits(z)
+    scores = found.scores[:, 0].tolist()
+    assert scores == sorted(scores) and len(set(scores)) == 4
+    assert [s > 0.5 for s in scores] == (logits[:, 0] > 0).tolist()
+    assert found.heatmap.shape == (4, 1, 16, 16)

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from cxrtut.metrics.intervals import Interval, bootstrap_interval
+from cxrtut.metrics.intervals import Interval, bootstrap_interval, mean_and_margin
 
 
 def test_two_values_have_the_interval_of_the_four_possible_resamples():
@@ -70,3 +70,22 @@ def test_no_resample_or_an_infinite_value_is_refused():
         bootstrap_interval(torch.rand(3), 0, n_resamples=0)
     with pytest.raises(ValueError, match="finite values or NaN, got -inf"):
         bootstrap_interval(torch.tensor([1.0, -torch.inf]), 0)
+
+
+def test_the_margin_of_a_few_seeds_is_students():
+    mean, margin = mean_and_margin([0.1, 0.2, 0.3])
+    assert mean == pytest.approx(0.2)
+    assert margin == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-4)
+    _, of_two = mean_and_margin([0.2, 0.4])
+    assert of_two == pytest.approx(12.706 * 0.1, rel=1e-4)
+
+
+def test_many_values_use_their_own_point():
+    _, margin = mean_and_margin([0.0, 1.0] * 10)
+    assert margin == pytest.approx(2.093 * math.sqrt(5 / 19) / math.sqrt(20), rel=1e-3)
+
+
+def test_one_seed_has_no_interval_and_none_no_mean():
+    assert mean_and_margin([0.5]) == (0.5, math.inf)
+    with pytest.raises(ValueError, match="at least one value, got none"):
+        mean_and_margin([])

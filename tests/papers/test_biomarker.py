@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, System
 from cxrtut.papers.biomarker import (
     COLAB,
     PAPER,
     SMOKE,
     Biomarker,
+    BiomarkerLocaliser,
     Config,
     Generator,
     Pretraining,
@@ -22,10 +23,9 @@ from cxrtut.papers.biomarker import (
     WithoutCritic,
     ce_loss,
     ed_loss,
-    heal,
-    localise,
     make_classifier,
     make_generator,
+    to_healthy,
 )
 
 TINY = replace(SMOKE, size=16, base=4, depth=1, stem=1, critic_base=4, classifier_width=4)
@@ -160,7 +160,7 @@ def test_equation_3_for_the_generator_in_closed_form():
     assert value(loss) == pytest.approx(-2 * value(fake.mean()) + 10 * 0.25, rel=1e-4)
 
 
-def test_the_critic_sees_normal_images_as_real_and_healed_abnormal_ones_as_fake():
+def test_the_critic_sees_normal_images_as_real_and_abnormal_ones_made_healthy_as_fake():
     task, batch = stub(critic=1.0), make_batch()
     brighter = replace(batch, image=batch.image.clone())
     brighter.image[0::2] += 0.1  # normal ones: more real
@@ -246,18 +246,37 @@ def test_the_same_seed_gives_the_same_networks():
     assert torch.equal(flat(0), flat(0)) and not torch.equal(flat(0), flat(1))
 
 
-def test_healing_runs_in_evaluation_mode_clips_and_puts_the_mode_back():
+def test_making_healthy_runs_in_evaluation_mode_clips_and_puts_the_mode_back():
     task = Biomarker(TINY)
     generator = task.networks["generator"].train()
     images = make_batch(5).image
-    healed = heal(generator, images, batch_size=2)
-    assert generator.training and torch.allclose(healed, heal(generator, images), atol=1e-6)
-    assert torch.equal(localise(generator, images), (images - heal(generator, images)).abs()[:, 0])
-    assert heal(Subtract(-5.0), images).max() == 1 and heal(Subtract(5.0), images).min() == -1
-    assert heal(generator, images[:0]).shape == (0, 1, 16, 16)
+    healthy = to_healthy(generator, images, batch_size=2)
+    assert generator.training and torch.allclose(healthy, to_healthy(generator, images), atol=1e-6)
+    assert to_healthy(Subtract(-5.0), images).max() == 1
+    assert to_healthy(Subtract(5.0), images).min() == -1
+    assert to_healthy(generator, images[:0]).shape == (0, 1, 16, 16)
 
 
-def test_a_step_without_draws_says_so():
+def test_a_prediction_is_the_healthy_image_and_what_was_removed():
+    generator = Biomarker(TINY).networks["generator"].train()
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), generator)
+    images = make_batch(5).image
+    found = system.predict(images)
+    assert isinstance(system, System) and system.networks == {"generator": generator}
+    assert (system.classes, system.size, system.channels) == (("Pneumonia",), 16, 1)
+    assert torch.equal(found.image, to_healthy(generator, images)) and generator.training
+    assert torch.equal(found.heatmap, (images - found.image).abs())  # of one channel
+    assert found.scores is None and found.boxes is None
+
+
+def test_several_diseases_share_one_heat_map():
+    system = BiomarkerLocaliser(TINY, ("Mass", "Nodule"), Subtract(0.25))
+    assert system.classes == ("any of Mass, Nodule",)
+    heat = system.predict(torch.zeros(2, 1, 16, 16)).heatmap
+    assert torch.equal(heat, torch.full((2, 1, 16, 16), 0.25))
+
+
+def test_a_step_without_uniforms_says_so():
     with pytest.raises(AssertionError, match="a batch for training has uniform numbers"):
         stub().critic_loss(replace(make_batch(), uniforms=None))
 

@@ -3,12 +3,13 @@
 import copy
 import math
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
 from torch import nn
 
-from cxrtut.data.sample import Batch
+from cxrtut.data.sample import Batch, Prediction, System
 from cxrtut.engine.loop import train
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.nn.backbones import ResNet10, stages
@@ -17,27 +18,28 @@ from cxrtut.papers.disease_masks import (
     COLAB,
     PAPER,
     SMOKE,
+    Aligned,
     Alignment,
     Classification,
     Config,
     MaskAttention,
+    MaskedClassifier,
     align,
     anchor_image,
     attended_features,
     binary,
     boxes_from_heat,
     disease_mask,
-    heat_in_image,
     make_aligner,
     make_classifier,
-    read,
+    maps_and_logits,
     select_confident,
     shared,
     smooth,
     steps_of,
 )
 
-TINY = replace(SMOKE, size=32, cells=8, classifier_width=4)
+TINY = replace(SMOKE, size=32, grid_size=8, classifier_width=4)
 
 
 class Fixed:
@@ -72,7 +74,7 @@ def some_masks(classes: int = 3, cells: int = 4) -> torch.Tensor:
 
 
 def test_the_presets_have_the_papers_values():
-    assert (PAPER.size, PAPER.classifier_layers, PAPER.stride, PAPER.cells) == (512, 50, 32, 32)
+    assert (PAPER.size, PAPER.classifier_layers, PAPER.stride, PAPER.grid_size) == (512, 50, 32, 32)
     assert (PAPER.alignment_learning_rate, PAPER.alignment_batch_size) == (1e-3, 16)
     assert (PAPER.learning_rate, PAPER.batch_size, PAPER.epochs) == (1e-4, 32, 5)
     assert PAPER.min_probability == 0.8 and PAPER.anchor_images == 2000
@@ -83,7 +85,7 @@ def test_the_presets_have_the_papers_values():
             "momentum",
             "min_probability",
             "mask_threshold",
-            "cut",
+            "box_threshold",
         ):
             assert getattr(preset, name) == getattr(PAPER, name)
 
@@ -92,7 +94,7 @@ def test_the_kernel_of_the_pooling_is_sixteen_at_512_pixels():
     image = torch.randn(1, 1, 512, 512)
     pooled = nn.functional.avg_pool2d(image, kernel_size=16, stride=16)
     expected = nn.functional.interpolate(pooled, (512, 512), mode="bilinear", align_corners=False)
-    assert torch.equal(smooth(image, PAPER.cells), expected)
+    assert torch.equal(smooth(image, PAPER.grid_size), expected)
 
 
 def test_smoothing_keeps_what_is_smooth():
@@ -129,7 +131,7 @@ def test_without_masks_it_is_its_backbone():
 
 def test_two_classes_have_different_maps():
     # a map weighted by anything but its class's row would be the same for both
-    maps, _ = read(network(), make_batch().image)
+    maps, _ = maps_and_logits(network(), make_batch().image)
     first, second = maps[:, 0].flatten(1), maps[:, 1].flatten(1)
     cosine = nn.functional.cosine_similarity(
         first - first.mean(1, keepdim=True), second - second.mean(1, keepdim=True)
@@ -198,7 +200,7 @@ def test_no_maps_and_flat_maps_make_no_mask():
     assert torch.equal(disease_mask(torch.full((3, 4, 4), 2.0), symmetric=True), torch.zeros(4, 4))
 
 
-def test_good_maps_are_sure_and_positive():
+def test_confident_maps_are_sure_and_positive():
     probability = torch.tensor([0.95, 0.7, 0.99, 0.8, 0.85, 0.1])
     positive = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0, 1.0])
     assert select_confident(probability, positive, fewest=1).tolist() == [0, 4, 3]
@@ -213,13 +215,7 @@ def test_variants_of_the_masks():
         [
             [[0.0, 0.6], [1.0, 0.0]],
             [[0.0, 0.0], [0.0, 0.0]],
-            [
-                [
-                    0.8,
-                    0,
-                ],
-                [1, 0],
-            ],
+            [[0.8, 0.0], [1.0, 0.0]],
         ]
     )
     assert torch.equal(
@@ -331,34 +327,87 @@ def test_the_classifier_learns_and_its_masks_do_not():
 def test_reading_gives_maps_and_logits_and_puts_the_mode_back():
     C, x = network().train(), make_batch().image
     C.masks.copy_(some_masks())
-    maps, logits = read(C, x, batch_size=4)
+    maps, logits = maps_and_logits(C, x, batch_size=4)
     assert maps.shape == (6, 3, 4, 4) and logits.shape == (6, 3) and C.training
     assert torch.allclose(logits, C.eval()(x), atol=1e-5)
 
 
+class Shown:
+    """A system whose heat map is the image, from 0 up."""
+
+    classes, size, channels, networks = ("Mass",), 64, 1, MappingProxyType({})
+
+    def predict(self, images):
+        return Prediction(scores=torch.ones(len(images), 1), heatmap=images + 1)
+
+
+class Given(nn.Module):
+    """An aligner that gives one matrix."""
+
+    def __init__(self, *five):
+        super().__init__()
+        self.matrix = five_parameter_matrix(*torch.tensor(five)[:, None].unbind(0))
+
+    def forward(self, images):
+        return self.matrix.expand(len(images), -1, -1)
+
+
+def behind(aligner, system=None):
+    return Aligned(TINY, system or Shown(), aligner, torch.zeros(1, 1, 64, 64))
+
+
 def test_boxes_of_an_aligned_image_are_found_where_the_image_has_them():
-    # a map in the aligned frame, of an image that was shifted and shrunk to get there
-    matrix = five_parameter_matrix(*torch.tensor([[0.8], [0.8], [0.2], [-0.1], [0.0]]).unbind(0))
-    original = torch.zeros(1, 1, 64, 64)
-    original[..., 20:36, 28:52] = 1.0
-    aligned = warp(original, matrix, outside=0.0)
-    heat = heat_in_image(aligned[:, 0], (64, 64), matrix)
-    ((box, _),) = boxes_from_heat(heat)
+    # shifted and shrunk to be aligned
+    system = behind(Given(0.8, 0.8, 0.2, -0.1, 0.0))
+    image = torch.full((1, 1, 64, 64), -1.0)
+    image[..., 20:36, 28:52] = 1.0
+    found = system.predict(image)
+    ((box, _),) = boxes_from_heat(found.heatmap[:, 0])
     assert (box[0] - torch.tensor([28.0, 20.0, 52.0, 36.0])).abs().max() <= 1.5
-    ((wrong, _),) = boxes_from_heat(heat_in_image(aligned[:, 0], (64, 64), None))
+    aligned, _ = align(system.aligner, image)
+    ((wrong, _),) = boxes_from_heat(Shown().predict(aligned).heatmap[:, 0])
     assert (wrong[0] - torch.tensor([28.0, 20.0, 52.0, 36.0])).abs().max() > 4
-    assert heat.min() >= 0 and heat.max() <= 1 + 1e-5
+    assert found.heatmap.min() >= 0 and found.heatmap.max() <= 2 + 1e-5
+    assert torch.equal(found.scores, torch.ones(1, 1))
 
 
 def test_what_the_aligned_image_did_not_show_is_cold():
-    matrix = five_parameter_matrix(*torch.tensor([[0.5], [0.5], [0.0], [0.0], [0.0]]).unbind(0))
-    maps = torch.rand(1, 8, 8) - 5  # negative everywhere: zeros outside must not be the hottest
-    heat = heat_in_image(maps, (32, 32), matrix)
-    assert heat[0, 0, 0] == 0 and heat[0, 16, 16] > 0
-    assert torch.allclose(invert(matrix)[0, :, :2], 2 * torch.eye(2))
+    aligner = Given(0.5, 0.5, 0.0, 0.0, 0.0)
+    heat = behind(aligner).predict(torch.rand(1, 1, 32, 32) / 2).heatmap
+    assert heat[0, 0, 0, 0] == 0 and heat[0, 0, 16, 16] > 0
+    assert torch.allclose(invert(aligner.matrix)[0, :, :2], 2 * torch.eye(2))
 
 
-def test_the_largest_region_above_the_cut_is_taken_and_a_flat_map_has_none():
+def test_a_map_that_is_negative_everywhere_has_its_lowest_place_at_zero():
+    C, x = network(), make_batch().image
+    C.classifier.bias.data -= 50
+    C.classifier.weight.data -= 5
+    assert C.maps(x).max() < 0
+    system = MaskedClassifier(TINY, ("A", "B", "C"), C)
+    heat = system.predict(x).heatmap
+    assert heat.shape == (6, 3, 32, 32)
+    assert (heat.amin((2, 3)) == 0).all() and (heat.amax((2, 3)) > 0).all()
+    assert (
+        heat.argmax()
+        == nn.functional.interpolate(
+            C.maps(x) - C.maps(x).amin((2, 3), keepdim=True), (32, 32), mode="bilinear"
+        ).argmax()
+    )
+
+
+def test_probabilities_are_those_of_the_logits_and_systems_have_their_networks():
+    C, x = network(), make_batch().image
+    system = MaskedClassifier(TINY, ("A", "B", "C"), C)
+    expected = maps_and_logits(C, x)[1].double().sigmoid()
+    torch.testing.assert_close(system.predict(x).scores, expected)
+    aligned = behind(make_aligner(TINY, 0), system)
+    assert isinstance(system, System) and isinstance(aligned, System)
+    assert set(system.networks) == {"classifier"}
+    assert set(aligned.networks) == {"classifier", "aligner", "anchor"}
+    assert aligned.classes == ("A", "B", "C") and aligned.size == 32
+
+
+def test_the_largest_region_above_the_threshold_is_taken_and_a_flat_map_has_none():
     heat = torch.zeros(2, 16, 16)
     heat[0, 2:4, 2:4] = 1.0  # hotter, and smaller
     heat[0, 8:12, 5:13] = 0.8
@@ -381,13 +430,13 @@ def test_steps_of_epochs():
         ({"stride": 16}, r"stride: expected one of \(32,\) with 50 layers, got 16"),
         ({"classifier_layers": 10}, r"expected one of \(2, 4, 8, 16\) with 10 layers, got 32"),
         ({"anchor_features": "median"}, r"expected one of \('anchor', 'mean'\), got 'median'"),
-        ({"cut": 1.5}, "cut: expected 0 to .*, got 1.5"),
+        ({"box_threshold": 1.5}, "box_threshold: expected 0 to .*, got 1.5"),
         ({"mask_threshold": 2.0}, "mask_threshold: expected 0 to 1, got 2.0"),
         ({"min_probability": 80}, "min_probability: expected 0 to 1, got 80"),
         ({"epochs": -3.0}, "epochs: expected 0 to inf, got -3.0"),
         ({"anchor_images": 0}, "anchor_images: expected 1 to inf, got 0"),
-        ({"cells": 30}, "cells: expected a divisor of the size 512, got 30"),
-        ({"size": 100, "cells": 10}, "stride: expected a divisor of the size 100, got 32"),
+        ({"grid_size": 30}, "grid_size: expected a divisor of the size 512, got 30"),
+        ({"size": 100, "grid_size": 10}, "stride: expected a divisor of the size 100, got 32"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_named(setting: dict, told: str):

@@ -1,128 +1,187 @@
 """Claims whose status is computed."""
 
 import re
-from pathlib import Path
+from dataclasses import replace
 
 import pytest
-from cxrtut.experiments.claims import (
+from records.test_run_record import a_record
+
+from cxrtut.records.claims import (
     ClaimError,
+    Difference,
     claims_table,
     difference,
-    fall,
     read_claims,
+    stale_note,
+    status,
 )
+from cxrtut.records.recorded import CLAIMS
+from cxrtut.records.run_record import ArmRun, RecordError
 
-ROOT = Path(__file__).resolve().parents[2]
-TESTED = "record: r\n  measure: AP\n  protocol: p\n  better: A\n  worse: B"
-ENTRY = f"- claim: A beats B\n  where: Fig. 1\n  paper: .5 against .4\n  {TESTED}\n"
+ENTRY = """- claim: A beats B
+  where: Fig. 1
+  paper: .5 against .4
+  effect: 0.1
+  record: r
+  measure: ap
+  rows: test
+  better: A
+  worse: B
+"""
+STAGES = """- claim: it falls
+  where: Abstract
+  paper: none
+  record: r
+  rows: test
+  method: A
+  after: error_after
+  before: error_before
+"""
+PAPERS = frozenset({"NIH ChestX-ray14"})
+BETTER = {"ap": "higher", "error": "lower", "error_after": "lower", "pairs": "neither"}
 
 
-def record(a, b, layers=18):
-    return {
-        "configuration": {"classifier_layers": layers},
-        "results": {k: [{"p": {"AP": v}} for v in values] for k, values in (("A", a), ("B", b))},
+def record(a, b, measure="ap", faithful=True, source="NIH ChestX-ray14"):
+    results = {
+        k: tuple(ArmRun(test={measure: v}) for v in values) for k, values in (("A", a), ("B", b))
     }
-
-
-def gain(a, b):
-    return difference(record(a, b), measure="AP", protocol="p", better="A", worse="B")
-
-
-@pytest.mark.parametrize(
-    ("a", "b", "status"),
-    [
-        ([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], "reproduced"),
-        ([0.30, 0.31, 0.31], [0.50, 0.51, 0.52], "opposite"),
-        ([0.5, 0.3, 0.6], [0.3, 0.4, 0.3], "weaker"),
-        ([0.3, 0.4], [0.1, 0.2], "weaker"),  # two seeds settle nothing
-        ([0.9], [0.1], "weaker"),
-        ([0.3, 0.3, 0.3], [0.3, 0.31, 0.3], "no difference seen"),
-    ],
-)
-def test_the_status_follows_from_the_interval_over_seeds(a, b, status):
-    assert gain(a, b).status == status
-
-
-def test_the_interval_is_students_of_the_paired_differences():
-    d = gain([0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences .1, .2, .3
-    assert d.mean == pytest.approx(0.2)
-    assert d.margin == pytest.approx(4.303 * 0.1 / 3**0.5)
-    one = gain([0.9], [0.1])
-    assert one.mean == pytest.approx(0.8) and one.margin == float("inf") and one.n == 1
+    return a_record(
+        results=results, better=BETTER, faithful=faithful, data=[{"source": source}], remarks=()
+    )
 
 
 def write(tmp_path, text):
-    path = tmp_path / "x.claims.yml"
+    path = tmp_path / "x.yml"
     path.write_text(text)
     return path
+
+
+@pytest.fixture
+def claim(tmp_path):
+    return read_claims(write(tmp_path, ENTRY))[0]
+
+
+def gain(claim, a, b, measure="ap"):
+    return difference(record(a, b, measure), replace(claim, measure=measure))
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "direction"),
+    [
+        ([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], "agrees"),
+        ([0.30, 0.31, 0.31], [0.50, 0.51, 0.52], "disagrees"),
+        ([0.5, 0.3, 0.6], [0.3, 0.4, 0.3], "no difference"),
+        ([0.3, 0.4], [0.1, 0.2], "no difference"),  # two seeds settle nothing
+        ([0.9], [0.1], "no difference"),
+        ([0.3, 0.3, 0.3], [0.3, 0.31, 0.3], "no difference"),
+        ([0.3, 0.3, 0.3], [0.3, 0.3, 0.3], "no difference"),
+    ],
+)
+def test_the_direction_follows_from_the_interval_over_seeds(claim, a, b, direction):
+    assert gain(claim, a, b).direction == direction
+    mirrored = {"agrees": "disagrees", "disagrees": "agrees"}.get(direction, direction)
+    assert gain(claim, a, b, "error").direction == mirrored  # lower is better
+
+
+def test_the_interval_is_students_of_the_paired_differences(claim):
+    d = gain(claim, [0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences .1, .2, .3
+    assert d.mean == pytest.approx(0.2)
+    assert d.margin == pytest.approx(4.303 * 0.1 / 3**0.5, rel=1e-4)
+    one = gain(claim, [0.9], [0.1])
+    assert one.mean == pytest.approx(0.8) and one.margin == float("inf") and one.n == 1
+    assert d.text == "+0.200 ± 0.248 (3 seeds)" and one.text == "+0.800 (1 seed)"
+
+
+@pytest.mark.parametrize(
+    ("faithful", "source", "words"),
+    [
+        (True, "NIH ChestX-ray14", ("reproduced", "opposite", "no difference")),
+        (False, "NIH ChestX-ray14", None),
+        (True, "simulated", None),
+        (False, "simulated", None),
+    ],
+)
+def test_only_the_papers_networks_on_the_papers_images_settle_a_claim(faithful, source, words):
+    r = record([1.0], [0.0], faithful=faithful, source=source)
+    gains = [Difference(mean, 0.1, 3) for mean in (0.5, -0.5, 0.05)]
+    directions = ("agrees", "disagrees", "no difference")
+    expected = words or [f"not settled here: {direction}" for direction in directions]
+    assert [status(r, d, PAPERS) for d in gains] == list(expected)
+    old = replace(r, library={})
+    assert [status(old, d, PAPERS) for d in gains] == [f"{e} (stale)" for e in expected]
+
+
+def test_a_record_whose_code_has_changed_is_noted():
+    fresh, old = record([1.0], [0.0]), replace(record([1.0], [0.0]), library={})
+    assert stale_note([fresh]) == "" and stale_note([]) == ""
+    assert stale_note([fresh, old]).startswith("1 of 2 records shown here are stale")
 
 
 def test_the_table_says_what_our_records_say(tmp_path):
     path = write(tmp_path, ENTRY + "- {claim: C, where: w, paper: p, untested: no data}\n")
     good = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31])
-    rows = claims_table(path, lambda name: {"r": good}[name])
-    assert [row["status"] for row in rows] == ["reproduced", "not tested: no data"]
-    assert re.fullmatch(r"\+0\.203 ± 0\.014 \(3 seeds\)", rows[0]["ours"])
-    assert rows[1]["ours"] == "–"
+    rows = claims_table(path, lambda name: {"r": good}[name], PAPERS)
+    assert [row["status"] for row in rows] == ["reproduced", "not testable: no data"]
+    assert re.fullmatch(r"\+0\.203 ± 0\.014 \(3 seeds\)", rows[0]["effect, here"])
+    assert rows[0]["effect, paper"] == "+0.100"
+    assert rows[1]["effect, here"] == rows[1]["effect, paper"] == "–"
 
 
 def test_small_networks_and_missing_records_settle_nothing(tmp_path):
     path = write(tmp_path, ENTRY)
-    small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], layers=10)
-    (row,) = claims_table(path, lambda name: small)
-    assert row["status"] == "not tested; small networks agree"
+    small = record([0.50, 0.51, 0.52], [0.30, 0.31, 0.31], faithful=False)
+    (row,) = claims_table(path, lambda name: small, PAPERS)
+    assert row["status"] == "not settled here: agrees"
 
     def missing(name):
         raise FileNotFoundError(name)
 
-    assert claims_table(path, missing)[0]["status"] == "not tested: no record"
+    assert claims_table(path, missing, PAPERS)[0]["status"] == "not testable: no record"
 
 
 def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
     with pytest.raises(ClaimError, match=r"claim 1: missing or not known: worse"):
         read_claims(write(tmp_path, ENTRY.replace("  worse: B\n", "")))
+    with pytest.raises(ClaimError, match=r"claim 2: missing or not known: before"):
+        read_claims(write(tmp_path, ENTRY + STAGES.replace("  before: error_before\n", "")))
+    with pytest.raises(ClaimError, match="claim 1: missing or not known: colour"):
+        read_claims(write(tmp_path, ENTRY + "  colour: blue\n"))
     with pytest.raises(ClaimError, match="expected a list of claims, got dict"):
         read_claims(write(tmp_path, "claim: x\n"))
-    with pytest.raises(ClaimError, match=r"the record has no 'A'"):
-        difference({"results": {}}, measure="AP", protocol="p", better="A", worse="B")
+
+
+def test_a_claim_that_does_not_fit_its_record_is_refused(claim):
+    with pytest.raises(RecordError, match="no arm 'A'"):
+        difference(replace(record([1.0], [0.0]), results={}), claim)
+    with pytest.raises(ClaimError, match="'A beats B': pairs has no better side"):
+        gain(claim, [1.0], [0.0], "pairs")
 
 
 @pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_measure_that_is_not_defined_is_refused(value):
-    with pytest.raises(ClaimError, match="'B', AP: expected numbers, got"):
-        gain([0.5, 0.6], [0.4, value])
+def test_a_measure_that_is_not_defined_is_refused(claim, value):
+    with pytest.raises(RecordError, match="'B', test, ap: expected numbers, got"):
+        gain(claim, [0.5, 0.6], [0.4, value])
 
 
-def test_a_measure_that_falls_is_a_gain(tmp_path):
-    runs = [{"p": {"off before": b, "off after": a}} for b, a in ((0.9, 0.5), (0.8, 0.5))]
-    found = {"configuration": {"classifier_layers": 18}, "results": {"alignment": runs}}
-    d = fall(found, method="alignment", protocol="p", less="off after", than="off before")
-    assert d.mean == pytest.approx(0.35) and d.n == 2
-    text = (
-        "  record: r\n  method: alignment\n  protocol: p\n  less: off after\n  than: off before\n"
+def test_a_stage_is_compared_with_the_one_before(tmp_path):
+    (claim,) = read_claims(write(tmp_path, STAGES))
+    runs = tuple(
+        ArmRun(test={"error_before": b, "error_after": a})
+        for b, a in ((0.9, 0.5), (0.8, 0.5), (0.9, 0.5))
     )
-    path = write(tmp_path, f"- claim: it falls\n  where: Abstract\n  paper: none\n{text}")
-    (row,) = claims_table(path, lambda name: found)
-    assert row["ours"].startswith("+0.350") and row["status"] == "weaker"
-    with pytest.raises(ClaimError, match="the record has no 'other' for 'alignment'"):
-        fall(found, method="alignment", protocol="p", less="other", than="off before")
-    path = write(tmp_path, f"- claim: it falls\n  where: Abstract\n  paper: none\n{text[:-19]}")
-    with pytest.raises(ClaimError, match="claim 1: missing or not known: than"):
-        read_claims(path)
+    found = replace(record([1.0], [0.0]), results={"A": runs})
+    d = difference(found, claim)
+    assert d.mean == pytest.approx(-1.1 / 3) and d.n == 3
+    assert d.lower_is_better and d.direction == "agrees"
+    (row,) = claims_table(tmp_path / "x.yml", lambda name: found, PAPERS)
+    assert row["effect, here"].startswith("-0.367") and row["status"] == "reproduced"
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "book").rglob("*.claims.yml")), ids=str)
-def test_the_claims_of_the_book_are_whole(path):
+def test_a_measure_may_be_of_one_class(claim):
+    assert gain(claim, [0.5] * 3, [0.2] * 3, "ap/Nodule").direction == "agrees"
+    assert gain(claim, [0.5] * 3, [0.2] * 3, "error/Nodule").direction == "disagrees"
+
+
+@pytest.mark.parametrize("path", sorted(CLAIMS.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_claims_of_the_library_are_whole(path):
     assert read_claims(path)
-
-
-def test_a_measure_may_lie_deeper_in_the_scores():
-    runs = {k: [{"p": {"by class": {"T .3": {"Nodule": v}}}}] for k, v in (("A", 0.5), ("B", 0.2))}
-    found = difference(
-        {"results": runs}, measure="by class > T .3 > Nodule", protocol="p", better="A", worse="B"
-    )
-    assert found.mean == pytest.approx(0.3) and found.n == 1
-    with pytest.raises(ClaimError, match="the record has no 'Mass' for 'A'"):
-        difference(
-            {"results": runs}, measure="by class > T .3 > Mass", protocol="p", better="A", worse="B"
-        )

@@ -1,101 +1,78 @@
-import io
-import json
+"""Records, claims and networks that travel with the library, or are fetched once."""
 
+from pathlib import Path
+
+import pooch
 import pytest
-import torch
-from cxrtut.engine.weights import WeightsError, save_weights
-from torch import nn
+from records.test_run_record import a_record
 
-from cxrtut.experiments import records
+from cxrtut.files import sha256_of_file
+from cxrtut.records import recorded
+from cxrtut.records.run_record import RecordError, Weights, write_record
 
 
 def test_a_record_is_read_by_its_name(tmp_path):
-    (tmp_path / "one.json").write_text(json.dumps({"value": 3}))
-    assert records.read_record("one", tmp_path) == {"value": 3}
+    write_record(tmp_path / "one.json", a_record())
+    assert recorded.read_record("one", tmp_path) == a_record()
 
 
 def test_a_missing_record_is_named_with_those_there_are(tmp_path):
-    (tmp_path / "one.json").write_text("{}")
-    with pytest.raises(FileNotFoundError, match=r"no record 'two'.*\['one'\]"):
-        records.read_record("two", tmp_path)
+    write_record(tmp_path / "one.json", a_record())
+    with pytest.raises(FileNotFoundError, match=r"no record 'two'.*; there are one$"):
+        recorded.read_record("two", tmp_path)
 
 
-def test_without_a_checkout_the_published_record_is_asked_for(tmp_path, monkeypatch):
+def test_claims_travel_with_the_library():
+    assert recorded.claims_file("biomarker") == recorded.CLAIMS / "biomarker.yml"
+    with pytest.raises(FileNotFoundError, match=r"no claims of 'x'.*biomarker, disease_masks"):
+        recorded.claims_file("x")
+
+
+@pytest.fixture
+def weights(tmp_path):
+    path = tmp_path / "here" / "a.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"numbers")
+    return Weights("a.safetensors", sha256_of_file(path))
+
+
+def test_a_file_that_is_there_is_taken_if_it_is_the_one(tmp_path, weights, monkeypatch):
+    monkeypatch.setattr(pooch, "retrieve", None)  # would fail, were it called
+    here = tmp_path / "here"
+    assert recorded.weights_file(weights, here) == here / "a.safetensors"
+    with pytest.raises(RecordError, match=r"expected SHA-256 000000000000\.\.\., got"):
+        recorded.weights_file(Weights("a.safetensors", "0" * 64), here)
+
+
+def test_without_a_checkout_weights_are_fetched_by_their_hash(tmp_path, weights, monkeypatch):
     asked = []
 
-    def offline(address, timeout):
-        asked.append(address)
-        raise records.URLError("offline")
+    def retrieve(url, known_hash, fname, path):
+        asked.append((url, known_hash, fname, Path(path)))
+        return str(tmp_path / fname)
 
-    monkeypatch.setattr(records, "urlopen", offline)
-    with pytest.raises(FileNotFoundError, match="neither here nor online"):
-        records.read_record("one", tmp_path / "absent")
-    assert asked == [f"{records.PUBLISHED}/results/one.json"]
-
-
-def test_claims_are_those_of_the_checkout_or_as_published_each_time_anew(tmp_path, monkeypatch):
-    assert records.claims_file("biomarker") == records.CLAIMS / "biomarker.claims.yml"
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    answers, asked = [b"- first", b"- second"], []
-
-    def online(address, timeout):
-        asked.append(address)
-        return io.BytesIO(answers[len(asked) - 1])
-
-    monkeypatch.setattr(records, "urlopen", online)
-    for expected in answers:
-        path = records.claims_file("one", tmp_path / "absent")
-        assert path.read_bytes() == expected and path.is_relative_to(tmp_path)
-    assert asked == [f"{records.PUBLISHED}/papers/one.claims.yml"] * 2
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    name = f"{weights.sha256[:12]}-a.safetensors"  # a later one of the name is another file
+    assert recorded.weights_file(weights, tmp_path / "absent") == tmp_path / name
+    assert asked == [
+        (
+            f"{recorded.PUBLISHED}a.safetensors", f"sha256:{weights.sha256}", name,
+            Path(pooch.os_cache("cxrtut")),
+        )
+    ]  # fmt: skip
 
 
-def recorded(tmp_path):
-    network = nn.Linear(2, 1)
-    sha256 = save_weights(network, tmp_path / "a.safetensors")
-    return network, {"weights": {"A": {"file": "a.safetensors", "sha256": sha256}}}
+@pytest.mark.parametrize(
+    ("error", "expected", "told"),
+    [
+        (OSError("offline"), FileNotFoundError, "a.safetensors is neither here nor online"),
+        (ValueError("SHA256 hash of downloaded file"), RecordError, "hash of downloaded file"),
+    ],
+)
+def test_what_cannot_be_fetched_is_told(tmp_path, weights, monkeypatch, error, expected, told):
+    def retrieve(*given, **named):
+        raise error
 
-
-def test_a_recorded_network_is_loaded_and_ready(tmp_path):
-    network, record = recorded(tmp_path)
-    other = nn.Linear(2, 1)
-    records.load_recorded(other, record, "A", tmp_path)
-    assert torch.equal(other.weight, network.weight) and not other.training
-
-
-def test_a_network_that_was_not_kept_or_is_another_is_refused(tmp_path):
-    _, record = recorded(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"the record has no network 'B'; it has \['A'\]"):
-        records.load_recorded(nn.Linear(2, 1), record, "B", tmp_path)
-    save_weights(nn.Linear(2, 1), tmp_path / "a.safetensors")
-    with pytest.raises(WeightsError, match="expected SHA-256"):
-        records.load_recorded(nn.Linear(2, 1), record, "A", tmp_path)
-
-
-def test_without_a_checkout_weights_are_fetched_once_and_checked(tmp_path, monkeypatch):
-    network, record = recorded(tmp_path)
-    data, asked = (tmp_path / "a.safetensors").read_bytes(), []
-
-    def online(address, timeout):
-        asked.append(address)
-        return io.BytesIO(data)
-
-    monkeypatch.setattr(records, "urlopen", online)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for _ in range(2):
-        other = nn.Linear(2, 1)
-        records.load_recorded(other, record, "A", tmp_path / "absent")
-        assert torch.equal(other.weight, network.weight)
-    assert asked == [f"{records.PUBLISHED}/weights/a.safetensors"]
-    name = f"{record['weights']['A']['sha256'][:12]}-a.safetensors"
-    assert [path.name for path in (tmp_path / "cache" / "cxrtut").iterdir()] == [name]
-
-
-def test_later_weights_of_the_same_name_are_fetched_anew(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    for _ in range(2):
-        network, record = recorded(tmp_path)
-        data = (tmp_path / "a.safetensors").read_bytes()
-        monkeypatch.setattr(records, "urlopen", lambda *_, data=data, **__: io.BytesIO(data))
-        other = nn.Linear(2, 1)
-        records.load_recorded(other, record, "A", tmp_path / "absent")
-        assert torch.equal(other.weight, network.weight)
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    with pytest.raises(expected, match=told):
+        recorded.weights_file(weights, tmp_path / "absent")

@@ -1,0 +1,213 @@
+"""Trained systems loaded from what `train` and `reproduce` wrote, asked and measured."""
+
+from dataclasses import fields
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import cxrtut
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.sample import to_uint8
+from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.engine.initial_weights import WeightsError
+from cxrtut.experiments import pretrained
+from cxrtut.experiments.comparison import How, reproduce, train
+from cxrtut.experiments.pretrained import MEASURES, Pretrained
+from cxrtut.experiments.registered import COMPARISONS
+from cxrtut.experiments.run import Run
+from cxrtut.experiments.source import Source
+from cxrtut.records.run_record import Weights
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
+SETTINGS = {
+    "biomarker": (
+        "size=32", "base=4", "depth=1", "critic_base=4", "classifier_width=4", "batch_size=8",
+        "steps=2", "pretraining_steps=1", "warm_up_steps=1", "comparator_steps=2",
+    ),
+    "disease_masks": (
+        "size=32", "grid_size=8", "classifier_width=4", "epochs=0.5", "alignment_epochs=0.5",
+        "batch_size=16", "anchor_images=20",
+    ),
+}  # fmt: skip
+HOW = {
+    paper: How(settings=settings, source=Source(images=80), watch=None)
+    for paper, settings in SETTINGS.items()
+}
+EVERY = [(paper, arm) for paper in SETTINGS for arm in COMPARISONS[paper].arms]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """paper -> its split, its systems in memory by arm, and the folder `reproduce` wrote."""
+    found = {}
+    for paper, how in HOW.items():
+        comparison = COMPARISONS[paper]
+        config = comparison.configuration(how.preset, how.settings)
+        split, run = comparison.images(how.source, config, 0), Run()
+        systems = {name: arm.train(config, split, run) for name, arm in comparison.arms.items()}
+        folder = tmp_path_factory.mktemp(paper)
+        record = reproduce(comparison, how, seeds=1, weights_folder=folder)
+        found[paper] = split, systems, record, folder
+    return found
+
+
+def alike(one, other):
+    for field in fields(one):
+        a, b = getattr(one, field.name), getattr(other, field.name)
+        if a is None or b is None:
+            assert a is b, field.name
+        else:
+            assert torch.equal(a, b), field.name
+
+
+def test_every_registered_paper_is_tested_here():
+    assert set(SETTINGS) == set(COMPARISONS)
+
+
+@pytest.mark.parametrize(("paper", "arm"), EVERY)
+def test_what_reproduce_wrote_predicts_as_the_system_in_memory(made, paper, arm):
+    split, systems, record, folder = made[paper]
+    found = cxrtut.load(folder / record.weights[arm].file)
+    assert (found.paper, found.arm, found.size, found.channels) == (paper, arm, 32, 1)
+    assert found.classes == systems[arm].classes
+    assert set(found.networks) == set(systems[arm].networks)
+    images = split.batch(split.test).image
+    alike(found.system.predict(images), systems[arm].predict(images))
+
+
+@pytest.mark.parametrize(("paper", "arm"), EVERY)
+def test_what_train_wrote_predicts_as_the_system_in_memory(made, tmp_path, paper, arm):
+    split, systems, _, _ = made[paper]
+    train(COMPARISONS[paper], HOW[paper], arm=arm, seed=0, folder=tmp_path / "run")
+    found = cxrtut.load(tmp_path / "run")
+    assert (found.paper, found.arm) == (paper, arm)
+    images = split.batch(split.test).image
+    alike(found.system.predict(images), systems[arm].predict(images))
+
+
+@pytest.fixture
+def localiser(made):
+    _, _, record, folder = made["biomarker"]
+    return cxrtut.load(folder / record.weights["G-D-C"].file)
+
+
+@pytest.fixture
+def masked(made):
+    _, _, record, folder = made["disease_masks"]
+    return cxrtut.load(folder / record.weights["aligned + DM"].file)
+
+
+@pytest.fixture(scope="module")
+def film():
+    return to_uint8(ChestPhantom(64).batch(torch.arange(3)).image)[1, 0].numpy()
+
+
+def test_a_file_an_array_and_a_tensor_of_one_film_are_answered_alike(localiser, film, tmp_path):
+    path = tmp_path / "film.png"
+    cv2.imwrite(str(path), film)
+    one = localiser.predict(path)
+    assert one.heatmap.shape == one.image.shape == (1, 1, 64, 64) and one.scores is None
+    as_float = torch.from_numpy(film).float() / 127.5 - 1
+    for other in (str(path), film, torch.from_numpy(film), as_float, as_float.numpy()):
+        found = localiser.predict(other)
+        torch.testing.assert_close(found.heatmap, one.heatmap, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(found.image, one.image, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (64, 64), (50, 90), (131, 40), (20, 20)])
+def test_a_film_of_any_size_is_answered_in_its_own_pixels(localiser, masked, film, shape):
+    image = cv2.resize(film, shape[::-1])
+    for system in (localiser, masked):
+        found = system.predict(image)
+        k = len(system.classes)
+        assert found.heatmap.shape == (1, k, *shape) and (found.heatmap >= 0).all()
+        (detections,) = found.boxes
+        boxes = detections.boxes
+        assert len(boxes) <= k and detections.labels.tolist() == sorted(
+            set(detections.labels.tolist())
+        )
+        assert (boxes >= 0).all()
+        assert (boxes[:, 2] <= shape[1]).all() and (boxes[:, 3] <= shape[0]).all()
+        assert (boxes[:, 2:] > boxes[:, :2]).all()
+    assert localiser.predict(image).image.shape == (1, 1, *shape)
+    scores = masked.predict(image).scores
+    assert scores.shape == (1, 8) and ((scores >= 0) & (scores <= 1)).all()
+
+
+def test_a_film_at_the_systems_size_is_what_the_system_sees(localiser, made):
+    split = made["biomarker"][0]
+    image = split.batch(split.test[:1]).image
+    expected, found = localiser.system.predict(image), localiser.predict(image[0])
+    torch.testing.assert_close(found.heatmap, expected.heatmap)
+    torch.testing.assert_close(found.image, expected.image)
+
+
+def test_measures_are_those_asked_for(localiser, made):
+    split = made["biomarker"][0]
+    numbers = cxrtut.evaluate(localiser, split, ["pixel_ap", "residual_ratio", "loc_acc@0.3"])
+    assert {name.partition("/")[0] for name in numbers} == {
+        "pixel_ap", "residual_ratio", "loc_acc@0.3"
+    }  # fmt: skip
+    record = made["biomarker"][2]
+    assert numbers["residual_ratio"] == record.values("G-D-C", "test", "residual_ratio")[0]
+    assert cxrtut.evaluate(localiser.system, split, ["pixel_ap"])["pixel_ap"] == numbers["pixel_ap"]
+
+
+def test_measures_of_single_classes_come_with_them(masked, made):
+    split, _, record, _ = made["disease_masks"]
+    numbers = cxrtut.evaluate(masked, split, ["auroc"])
+    assert set(numbers) == {"auroc", *(f"auroc/{name}" for name in split.classes)}
+    assert numbers["auroc"] == record.values("aligned + DM", "test", "auroc")[0]
+
+
+def test_a_store_is_measured_whole(localiser, made):
+    split = made["biomarker"][0]
+    numbers = cxrtut.evaluate(localiser, split.store.store, ["pixel_ap", "auroc_mean_heat"])
+    assert all(0 <= value <= 1 for value in numbers.values()) and len(numbers) == 2
+
+
+def test_measures_that_cannot_be_are_answered_with_those_that_can(localiser, made):
+    split = made["biomarker"][0]
+    with pytest.raises(ValueError, match="expected measures of accuracy, .*, got 'dice'"):
+        cxrtut.evaluate(localiser, split, ["pixel_ap", "dice"])
+    with pytest.raises(ValueError, match="auroc: cannot be measured here; the system answers for"):
+        cxrtut.evaluate(localiser, split, ["pixel_ap", "auroc"])  # it has no scores
+    grey = split.store.store
+    colour = ArrayStore.from_arrays(
+        images=np.repeat(grey.images, 3, axis=1), labels=grey.labels, classes=grey.classes
+    )
+    with pytest.raises(StoreError, match="expected images of 1 channels, got 3"):
+        cxrtut.evaluate(localiser, colour, ["pixel_ap"])
+
+
+def test_no_identifier_is_of_two_measures():
+    names = [name for measure in MEASURES for name in measure.better]
+    assert len(names) == len(set(names))
+
+
+def test_a_published_system_is_loaded_by_its_name(made, monkeypatch):
+    _, _, record, folder = made["biomarker"]
+    known = {("biomarker", arm): weights for arm, weights in record.weights.items()}
+    monkeypatch.setattr(pretrained, "published", lambda: known)
+    monkeypatch.setattr(pretrained, "weights_file", lambda weights: folder / weights.file)
+    found = cxrtut.load("biomarker/G-D")
+    assert isinstance(found, Pretrained) and (found.paper, found.arm) == ("biomarker", "G-D")
+    for name in ("biomarker", "biomarker/G-D-X", "masks/G-D", "nowhere"):
+        with pytest.raises(FileNotFoundError, match="one of biomarker/G-D-C, biomarker/G-D, "):
+            cxrtut.load(name)
+
+
+def test_what_is_published_is_what_the_records_name():
+    known = pretrained.published()
+    assert all(isinstance(weights, Weights) for weights in known.values())
+    assert {paper for paper, _ in known} <= {"realism", *COMPARISONS}
+
+
+def test_what_is_no_system_is_refused(made, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"system.safetensors: expected the folder of a"):
+        cxrtut.load(tmp_path)
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    with pytest.raises(WeightsError, match=r"x.safetensors: expected a file of weights"):
+        cxrtut.load(tmp_path / "x.safetensors")

@@ -106,9 +106,9 @@ def cache_key(page: str, parameters: dict[str, Any]) -> str:
     """
     versions = [platform.python_version(), *map(version_of, VERSIONS)]
     stores = [store_identity(Path(parameters["data_root"]))] if "data_root" in parameters else []
-    inputs = files_under(ROOT / "cxrtut", BOOK / "results", BOOK / "weights")
+    inputs = files_under(ROOT / "cxrtut", BOOK / "weights")
     told = json.dumps(parameters, sort_keys=True)
-    own = [BOOK / f"{page}.md", *BOOK.glob(f"{page}.claims.yml")]
+    own = [BOOK / f"{page}.md"]
     return digest(ROOT, [told, *stores, *versions, *own, *inputs])
 
 
@@ -305,7 +305,7 @@ def assemble(pages: list[str]) -> Path:
     files = {f"{page}.ipynb": fresh_notebook(page) for page in pages}
     for path in files_under(BOOK):
         name = path.relative_to(BOOK).as_posix()
-        outside = name.startswith(("_extensions/", "goldens/", "weights/", "results/"))
+        outside = name.startswith(("_extensions/", "goldens/", "weights/"))
         if not (outside or path.suffix in {".py", ".ipynb"} or name.removesuffix(".md") in pages):
             files[name] = path
     shutil.rmtree(source, ignore_errors=True)

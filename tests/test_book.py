@@ -335,7 +335,7 @@ def test_the_key_follows_source_library_records_weights_claims_and_parameters(
     added = [
         small_book / name
         for name in (
-            "cxrtut/new.py", "book/results/a.json", "book/weights/w", "book/bad.claims.yml"
+            "cxrtut/new.py", "cxrtut/a.json", "cxrtut/a.yml", "book/weights/w"
         )
     ]  # fmt: skip
     for path in added:

@@ -7,9 +7,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
-from cxrtut.engine.records import write_json
 
 from cxrtut import __main__ as program
 from cxrtut import __version__
@@ -17,7 +18,9 @@ from cxrtut import bench as bench_module
 from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
 from cxrtut.data.store import StoreError
+from cxrtut.engine.progress import progress
 from cxrtut.foundations import radiograph
+from cxrtut.records.run_record import ArmRun, RunRecord, read_record_file, write_record
 from cxrtut.viz.tables import Table
 
 ROOT = Path(__file__).parents[1]
@@ -38,23 +41,28 @@ BENCH = {
     "versions": {"torch": "2"},
     "rows": [ROW],
 }
-REALISM = {
-    "what": "a measurement",
-    "sim to real": [
-        {
-            "class": name,
-            "n all": 40 + k,
-            "auroc all": 0.6 + k / 100,
-            "auroc all by seed": [0.55, 0.65 + k / 50],
-            "se all": 0.02,
-            "n PA": 20,
-            "auroc PA": 0.5,
-            "se PA": 0.03,
-            "auroc simulated": 0.9,
-        }
-        for k, name in enumerate(CLASSES)
-    ],
-}
+
+
+def realism_record(**changed: float) -> RunRecord:
+    """Of two seeds; each class has numbers of its own, but for those that are changed."""
+    runs = []
+    for seed in (0, 1):
+        numbers: dict[str, float] = {}
+        for k, name in enumerate(CLASSES):
+            numbers |= {
+                f"auroc/{name}": 0.66 + seed * 0.02 + k / 100, f"auroc_pa/{name}": 0.5,
+                f"n/{name}": 40.0 + k, f"n_normal/{name}": 100.0, f"n_pa/{name}": 20.0,
+                f"n_normal_pa/{name}": 60.0, f"auroc_simulated/{name}": 0.9,
+            }  # fmt: skip
+        runs.append(ArmRun(test=numbers | changed))
+    return RunRecord(
+        paper="radiograph", what="a measurement", command="", configuration={}, data=[],
+        classes=CLASSES, seeds=(0, 1), results={radiograph.SIM_TO_REAL: runs}, better={},
+        library={}, revision="", hardware={}, versions={}, seconds=0.0,
+    )  # fmt: skip
+
+
+REALISM = realism_record()
 
 
 @pytest.fixture
@@ -68,12 +76,11 @@ def measured(monkeypatch):
         return BENCH
 
     def fake_measure(store_path, **options):
-        options["progress"]("a step")
         calls["realism"] = {"store_path": store_path, **options}
         return REALISM
 
     monkeypatch.setattr(bench_module, "bench", fake_bench)
-    monkeypatch.setattr(realism, "measure", fake_measure)
+    monkeypatch.setattr(radiograph, "measure", fake_measure)
     return calls
 
 
@@ -136,12 +143,13 @@ def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured
     arguments += ("--preset", "easy", "--device", "cpu", "--out", path)
     assert run("realism", "--real", tmp_path / "nih", *arguments) == 0
     options = measured["realism"]
-    options.pop("progress")
+    assert options.pop("watch") is progress
+    assert options.pop("command").startswith("python -m cxrtut realism --real")
     assert options == {
         "store_path": str(tmp_path / "nih"), "size": 32, "n": 10, "steps": 4, "batch_size": 8,
         "seeds": 2, "preset": "easy", "device": "cpu",
     }  # fmt: skip
-    assert json.loads(path.read_text()) == REALISM
+    assert read_record_file(path).values(radiograph.SIM_TO_REAL, "test", "n/Mass")
     told = capsys.readouterr().out
     assert all(name in told for name in CLASSES) and "0.670" in told and str(path) in told
     lines = told.splitlines()[: 1 + len(CLASSES)]
@@ -150,7 +158,7 @@ def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured
 
 def test_the_real_measurement_takes_these_arguments():
     parameters = inspect.signature(radiograph.measure).parameters
-    names = ("size", "n", "steps", "batch_size", "seeds", "preset", "device", "progress")
+    names = ("size", "n", "steps", "batch_size", "seeds", "preset", "device", "watch", "command")
     assert next(iter(parameters)) == "store_path" and set(names) <= set(parameters)
     required = [p.name for p in parameters.values() if p.default is p.empty]
     assert set(required) <= {"store_path", *names}
@@ -170,7 +178,7 @@ def test_what_the_user_can_mend_is_one_line_without_traceback(error, tmp_path, c
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(realism, "measure", fail)
+    monkeypatch.setattr(radiograph, "measure", fail)
     path = tmp_path / "realism.json"
     path.write_text("before")
     assert run("realism", "--real", tmp_path, "--device", "cpu", "--out", path) == 1
@@ -184,7 +192,7 @@ def test_a_mistake_of_the_program_is_not_hidden(mistake, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise mistake("a mistake")
 
-    monkeypatch.setattr(realism, "measure", fail)
+    monkeypatch.setattr(radiograph, "measure", fail)
     with pytest.raises(mistake, match="a mistake"):
         run("realism", "--real", tmp_path, "--device", "cpu", "--out", tmp_path / "r.json")
 
@@ -234,13 +242,13 @@ def test_a_gpu_that_this_machine_does_not_count_to_is_refused(measured, monkeypa
 
 
 @pytest.mark.parametrize("command", [("bench",), ("realism", "--real", "x")])
-@pytest.mark.parametrize("device", ["foo", "cuda:x", "mps", "cuda:0:1", ""])
+@pytest.mark.parametrize("device", ["foo", "cuda:x", "mps:0", "cuda:0:1", ""])
 def test_a_device_that_does_not_exist_is_wrong_usage(measured, command, device, capsys):
     with pytest.raises(SystemExit) as stopped:
         run(*command, "--device", device)
     told = capsys.readouterr().err
     assert stopped.value.code == 2 and not measured
-    assert f"--device: expected auto, cpu, cuda or cuda:N, got {device!r}" in told
+    assert f"--device: expected auto, cpu, cuda, cuda:N or mps, got {device!r}" in told
 
 
 def test_a_preset_that_does_not_exist_is_wrong_usage_and_lists_those_that_do(measured, capsys):
@@ -274,17 +282,58 @@ def test_a_place_that_cannot_be_written_is_told_before_the_measurement(
 
 
 def test_what_could_not_be_measured_is_null_in_the_record_and_a_dash_in_the_table(tmp_path):
-    path, nan = tmp_path / "r.json", float("nan")
-    rows = [
-        REALISM["sim to real"][0] | {"auroc PA": nan, "auroc all by seed": [nan, nan]},
-        REALISM["sim to real"][1],
-    ]
-    record = {"sim to real": rows, "by seed": (0.5, nan, float("inf")), "n": 3}
-    write_json(path, record)
-    read = json.loads(path.read_text())
-    assert read["sim to real"][0]["auroc PA"] is None and read["sim to real"][1] == rows[1]
-    assert read["by seed"] == [0.5, None, None] and read["n"] == 3
-    for given in (record, read):
+    path, nan, name = tmp_path / "r.json", float("nan"), CLASSES[0]
+    record = realism_record(**{f"auroc_pa/{name}": nan, f"auroc/{name}": nan})
+    write_record(path, record)
+    runs = json.loads(path.read_text())["results"][radiograph.SIM_TO_REAL]
+    assert [run["test"][f"auroc_pa/{name}"] for run in runs] == [None, None]
+    for given in (record, read_record_file(path)):
         lines = repr(Table(radiograph.transfer_table(given), digits=3)).splitlines()
         assert " –" in lines[1] and len(lines[1]) == len(lines[2])
         assert not any(word in lines[1] for word in ("nan", "None"))
+
+
+def test_an_apple_gpu_that_is_not_there_is_refused_in_one_line(measured, monkeypatch, capsys):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert run("bench", "--device", "mps") == 1
+    assert "there is no Apple GPU here" in capsys.readouterr().err and not measured
+
+
+def test_films_are_answered_as_files_that_anybody_can_open(tmp_path, capsys):
+    films = [tmp_path / "a.png", tmp_path / "b.png"]
+    for film in films:
+        noise = np.random.default_rng(0).integers(0, 255, (90, 120), dtype=np.uint8)
+        assert cv2.imwrite(str(film), noise)
+    out = tmp_path / "answers"
+    assert run("predict", "biomarker/G-D-C", *films, "--device", "cpu", "--out", out) == 0
+    told = capsys.readouterr().out
+    assert "no medical device" in told and "a.png" in told
+    names = {path.name for path in out.iterdir()}
+    kinds = (".json", "-Pneumonia.png", "-Pneumonia-heat.png", "-image.png")
+    assert names == {f"{stem}{kind}" for stem in "ab" for kind in kinds}
+    assert cv2.imread(str(out / "a-Pneumonia.png")).shape == (90, 120, 3)
+    about = json.loads((out / "a.json").read_text())
+    assert about["classes"] == ["Pneumonia"] and about["film"] == "a.png"
+    assert all(0 <= v <= 120 for box in about["boxes"] for v in box["xyxy"])
+
+
+def test_a_system_or_a_film_that_is_not_there_is_named(tmp_path, capsys):
+    assert run("predict", "biomarker/X", "film.png", "--device", "cpu", "--out", tmp_path) == 1
+    assert "one of biomarker/G-D-C, " in capsys.readouterr().err
+    words = ("predict", "biomarker/ED", tmp_path / "no.png", "--device", "cpu", "--out", tmp_path)
+    assert run(*words) == 1
+    assert "no.png: expected an image file, found none" in capsys.readouterr().err
+
+
+def test_words_of_the_command_line_that_mean_nothing_are_named(tmp_path, capsys):
+    train = ("train", "biomarker", "--device", "cpu", "--out", tmp_path / "r")
+    for words, told in (
+        (("train", "granett", "--out", tmp_path / "r"), "paper: expected one of biomarker, "),
+        ((*train, "--preset", "tiny"), "preset: expected one of paper, colab, smoke, got 'tiny'"),
+        ((*train, "--arm", "X"), "arm: expected one of 'G-D-C', "),
+        ((*train, "--where", "view"), "--where: expected NAME=VALUE, got 'view'"),
+        ((*train, "--begin-from", "G=none.pt"), "begin_from: expected "),
+        ((*train, "--set", "steps=many"), "steps: expected a whole number, got 'many'"),
+    ):
+        assert run(*words) == 1
+        assert told in capsys.readouterr().err

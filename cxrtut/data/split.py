@@ -22,11 +22,7 @@ from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.view import StoreView, view
 from cxrtut.randomness import balanced, generator, shuffled
 
-<<<<<<< HEAD
-Rows = Int64[np.ndarray, "_"]  # any number, whatever the other rows of a call
-=======
 Rows = Int64[np.ndarray, "_"]  # each of its own length, also in one call
->>>>>>> hand-t2
 Side = Literal["train", "validation", "test"]
 READING = "reading"  # RSNA's column of what the radiologists said
 NORMAL_READING = "Normal"

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from cxrtut.engine.weights import load_weights, save_weights
 from torch import nn
 
 from cxrtut.baselines.contrast_attention import (

@@ -6,9 +6,9 @@ from dataclasses import fields
 import numpy as np
 import pytest
 import torch
-from cxrtut.data.device_store import DeviceStore
 
 from cxrtut.data.batches import batches, default_memory_limit
+from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import view

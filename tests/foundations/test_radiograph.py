@@ -11,6 +11,7 @@ import torch
 from cxrtut.data.decode import decode_image
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom
 from cxrtut.data.store import ArrayStore, StoreError
+from cxrtut.engine.task import Report
 from cxrtut.foundations import radiograph
 
 REAL = os.environ.get("CXRTUT_REAL_DATA")
@@ -31,14 +32,14 @@ def test_white_noise_has_a_flat_spectrum_and_unrelated_images():
     noise = torch.rand(64, 1, 256, 256, generator=generator) * 2 - 1
     found = radiograph.image_statistics(noise)
     assert abs(found["mean"] - 0.5) < 0.01
-    assert abs(found["sd within an image"] - 12**-0.5) < 0.01
-    assert abs(found["spectral slope 32-110"]) < 0.05
-    assert abs(found["pairwise correlation"]) < 0.05
+    assert abs(found["sd_within"] - 12**-0.5) < 0.01
+    assert abs(found["slope_32_110"]) < 0.05
+    assert abs(found["pairwise_correlation"]) < 0.05
 
 
 def test_a_copy_of_one_image_correlates_perfectly():
     image = (torch.rand(1, 1, 256, 256) * 2 - 1).expand(4, -1, -1, -1)
-    assert radiograph.image_statistics(image)["pairwise correlation"] > 0.999
+    assert radiograph.image_statistics(image)["pairwise_correlation"] > 0.999
 
 
 class Knows(torch.nn.Module):
@@ -68,51 +69,66 @@ def coded_store(n: int, size: int = 256) -> tuple[ArrayStore, np.ndarray]:
 
 def test_a_network_that_knows_the_labels_scores_one_in_every_class():
     store, labels = coded_store(60)
-    table = radiograph.evaluate_on_real(Knows(), store, size=32, device="cpu")
+    numbers = radiograph.evaluate_on_real(Knows(), store, size=32, device="cpu")
     healthy = ~labels.any(1)
     pa = np.arange(60) % 3 > 0
-    for k, row in enumerate(table):
-        assert row["class"] == CLASSES[k]
-        assert row["auroc all"] == 1.0 and row["auroc PA"] == 1.0
-        assert row["n all"] == labels[:, k].sum() and row["healthy all"] == healthy.sum()
-        assert row["n PA"] == labels[pa, k].sum() and row["healthy PA"] == healthy[pa].sum()
+    for k, name in enumerate(CLASSES):
+        assert numbers[f"auroc/{name}"] == 1.0 and numbers[f"auroc_pa/{name}"] == 1.0
+        assert numbers[f"n/{name}"] == labels[:, k].sum()
+        assert numbers[f"n_normal/{name}"] == healthy.sum()
+        assert numbers[f"n_pa/{name}"] == labels[pa, k].sum()
+        assert numbers[f"n_normal_pa/{name}"] == healthy[pa].sum()
 
 
 def test_training_on_phantoms_beats_the_best_constant_answer():
-    lines: list[str] = []
+    reports: list[Report] = []
     network = radiograph.train_on_phantoms(
         n=96, size=32, steps=200, batch_size=16, seed=0, preset=PRESETS["easy"], device="cpu",
-        progress=lines.append,
+        callbacks=[reports.append],
     )  # fmt: skip
-    assert lines[0].startswith("rendered 96 of 96") and "step 200 of 200" in lines[-1]
+    assert (reports[-1].step, reports[-1].steps) == (200, 200)
     label = ChestPhantom(64, "easy").labels(torch.arange(96))
     rate = label.mean(0).clamp(1e-6, 1 - 1e-6)
     constant = -(rate * rate.log() + (1 - rate) * (1 - rate).log()).mean()
-    assert float(lines[-1].split()[-1]) < 0.8 * float(constant)
+    assert reports[-1].terms["C/loss"] < 0.8 * float(constant)
     known = radiograph.evaluate_on_phantoms(
         network, size=32, n=200, seed=0, preset=PRESETS["easy"], device="cpu"
     )
-    assert known["Cardiomegaly"] > 0.8, "the easiest finding, on patients it has not seen"
+    assert known["auroc_simulated/Cardiomegaly"] > 0.8, (
+        "the easiest finding, on patients it has not seen"
+    )
 
 
 def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatch):
     store, _ = coded_store(40)
     monkeypatch.setattr(ArrayStore, "open", lambda path: store)
-    record = radiograph.measure(
-        "anywhere", size=32, n=16, steps=2, batch_size=4, seeds=2, progress=lambda line: None
-    )
-    row = record["sim to real"][1]
-    assert len(row["auroc all by seed"]) == 2
-    assert row["auroc all"] == pytest.approx(np.mean(row["auroc all by seed"]))
-    assert record["settings"]["seeds"] == 2
-    assert record["real data"]["fingerprint"] == store.fingerprint
+    record = radiograph.measure("anywhere", size=32, n=16, steps=2, batch_size=4, seeds=2)
+    name = CLASSES[1]
+    areas = record.values(radiograph.SIM_TO_REAL, "test", f"auroc/{name}")
+    assert len(areas) == 2 and record.seeds == (0, 1)
+    assert record.data[0]["fingerprint"] == store.fingerprint and not record.is_stale
+    assert "foundations/radiograph.py" in record.library
     table = radiograph.transfer_table(record)
     assert [line["class"] for line in table] == list(CLASSES)
+    assert table[1]["AUROC"] == pytest.approx(np.mean(areas))
     low, high = (float(v) for v in table[1]["seeds"].split("–"))
     assert low <= table[1]["AUROC"] + 0.005 and table[1]["AUROC"] - 0.005 <= high
     statistics = radiograph.statistics_table(record)
     assert {"mean", "pairwise correlation"} <= {line["of images"] for line in statistics}
-    assert statistics[0]["real"] == record["image statistics"]["real"]["mean"]
+    assert statistics[0]["real"] == record.results[radiograph.REAL][0].test["mean"]
+
+
+def test_jittered_batches_are_a_pure_function_of_seed_and_step():
+    images = radiograph.JitteredImages(torch.rand(10, 1, 8, 8).half(), torch.eye(10)[:, :2])
+    assert images.steps_per_epoch(4) == 2
+    whole = images.batches(batch_size=4, seed=1)
+    batches = [next(whole) for _ in range(4)]
+    later = next(images.batches(batch_size=4, seed=1, start=3))
+    assert torch.equal(later.image, batches[3].image)
+    assert torch.equal(later.index, batches[3].index)
+    shares = [next(images.batches(batch_size=4, seed=1, rank=r, ranks=2)) for r in (0, 1)]
+    assert torch.equal(torch.cat([share.image for share in shares]), batches[0].image)
+    assert not torch.equal(next(images.batches(batch_size=4, seed=2)).image, batches[0].image)
 
 
 def test_a_store_that_cannot_be_used_is_refused_before_any_training(monkeypatch):
@@ -127,7 +143,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_training(monkeypatch)
     ):
         monkeypatch.setattr(ArrayStore, "open", lambda path, store=store: store)
         with pytest.raises(StoreError, match=message):
-            radiograph.measure("anywhere", progress=lambda line: pytest.fail(line))
+            radiograph.measure("anywhere", watch=lambda name: pytest.fail(name))
 
 
 def test_equal_grey_levels_share_a_rank():
@@ -146,13 +162,13 @@ def test_simulated_images_have_the_statistics_of_real_ones():
     real = radiograph.image_statistics(torch.from_numpy(pixels).float() / 127.5 - 1)
     simulated = radiograph.phantom_statistics(64, size=256, seed=3)
     assert abs(real["mean"] - simulated["mean"]) < 0.05
-    assert abs(real["sd within an image"] - simulated["sd within an image"]) < 0.03
-    assert abs(real["sd of the image mean"] - simulated["sd of the image mean"]) < 0.03
+    assert abs(real["sd_within"] - simulated["sd_within"]) < 0.03
+    assert abs(real["sd_of_mean"] - simulated["sd_of_mean"]) < 0.03
     for slope in ("spectral slope 8-32", "spectral slope 32-110"):
         assert abs(real[slope] - simulated[slope]) < 0.35
     ratio = np.array(simulated["power"]) / np.array(real["power"])
     assert (ratio > 0.4).all() and (ratio < 1.7).all()
-    assert simulated["pairwise correlation"] < real["pairwise correlation"] + 0.15
+    assert simulated["pairwise_correlation"] < real["pairwise_correlation"] + 0.15
 
 
 @needs_real_images

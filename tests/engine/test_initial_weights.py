@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from cxrtut.engine.weights import WeightsError, save_weights
 from engine.toy import ToyGAN, assert_same, run, weights
+from safetensors.torch import save_file
 from torch import nn
 
 from cxrtut.engine import checkpoint
 from cxrtut.engine.checkpoint import CheckpointError
-from cxrtut.engine.initial_weights import begin_from
+from cxrtut.engine.initial_weights import WeightsError, begin_from
 from cxrtut.files import sha256_of_file
 
 
@@ -21,7 +21,7 @@ def test_a_network_takes_the_weights_of_a_file_and_its_hash_is_told(tmp_path, ki
     source, others, target = network(), nn.Linear(3, 3), network()
     path = tmp_path / ("w.safetensors" if kind == "safetensors" else "w.pt")
     if kind == "safetensors":
-        save_weights(source, path)
+        save_file(source.state_dict(), path)
     elif kind == "pt":
         torch.save(source.state_dict(), path)
     else:
@@ -39,7 +39,7 @@ def test_a_part_that_is_named_like_its_network_is_no_prefix(tmp_path):
         return nn.ModuleDict({"features": nn.Linear(2, 2), "classifier": nn.Linear(2, 1)})
 
     source, target = make(), make()
-    save_weights(source, tmp_path / "w.safetensors")
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
     begin_from({"classifier": target}, {"classifier": tmp_path / "w.safetensors"})
     assert_same(target.state_dict(), source.state_dict())
     both = nn.ModuleDict({"classifier": make(), "generator": make()})
@@ -78,7 +78,7 @@ def test_a_run_begins_from_its_file_and_a_resumed_one_goes_on_from_the_checkpoin
     source, by_hand, first, second = (ToyGAN() for _ in range(4))
     with torch.no_grad():
         source.networks["critic"][0].weight.mul_(1.5)
-    save_weights(source.networks["critic"], tmp_path / "c.safetensors")
+    save_file(source.networks["critic"].state_dict(), tmp_path / "c.safetensors")
     by_hand.networks["critic"].load_state_dict(source.networks["critic"].state_dict())
     run(by_hand, 4)
     files = {"begin_from": {"critic": tmp_path / "c.safetensors"}}
@@ -91,11 +91,11 @@ def test_a_run_begins_from_its_file_and_a_resumed_one_goes_on_from_the_checkpoin
 
 def test_a_resumed_run_must_have_begun_from_the_same_file(tmp_path):
     one, other = tmp_path / "one.safetensors", tmp_path / "other.safetensors"
-    save_weights(ToyGAN().networks["critic"], one)
+    save_file(ToyGAN().networks["critic"].state_dict(), one)
     source = ToyGAN()
     with torch.no_grad():
         source.networks["critic"][0].weight.zero_()
-    save_weights(source.networks["critic"], other)
+    save_file(source.networks["critic"].state_dict(), other)
     settings = {"checkpoint_dir": tmp_path / "run", "resume": True}
     run(ToyGAN(), 2, begin_from={"critic": one}, **settings)
     with pytest.raises(CheckpointError, match=r"configuration differs: begin_from\.critic is "):

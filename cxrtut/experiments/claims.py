@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cxrtut.experiments.intervals import mean_and_margin
+from cxrtut.metrics.intervals import mean_and_margin
 
 ENOUGH_SEEDS = 3
 SMALL_LAYERS = 10  # of the classifier at the CPU's size; no paper has it

@@ -34,12 +34,12 @@ from cxrtut.engine.progress import of_seed
 from cxrtut.engine.records import run_record
 from cxrtut.experiments.alignment import score_alignment
 from cxrtut.experiments.claims import measured
-from cxrtut.experiments.intervals import mean_and_margin
 from cxrtut.experiments.label_study import LabelStudy, row_parts
 from cxrtut.experiments.localisation import score_classification, score_localisation
 from cxrtut.experiments.mask_stages import Method, Stages, Tell, masked
 from cxrtut.experiments.sources import Source
 from cxrtut.localize.location_priors import centre_prior, pseudo_masks
+from cxrtut.metrics.intervals import mean_and_margin
 from cxrtut.papers.disease_masks import (
     COLAB,
     MASKED,

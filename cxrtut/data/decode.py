@@ -137,7 +137,7 @@ def decode_dicom(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W"]:
             if stored.ndim != 2:
                 raise ValueError(f"expected one image, got shape {stored.shape}")
             values = apply_modality_lut(stored, dataset)
-            if "WindowWidth" in dataset and "WindowCenter" in dataset:
+            if dataset.get("WindowWidth") is not None and dataset.get("WindowCenter") is not None:
                 levels = _apply_window(values, dataset)
             elif "VOILUTSequence" in dataset:
                 levels = scale_to_uint8(apply_voi_lut(values, dataset).astype(np.float64))
@@ -151,20 +151,18 @@ def decode_dicom(path: str | os.PathLike[str]) -> UInt8[np.ndarray, "H W"]:
 
 
 def _apply_window(values: np.ndarray, dataset: Any) -> UInt8[np.ndarray, "H W"]:
-    """DICOM PS3.3 C.11.2.1.2: the linear window and its exact and sigmoid variants."""
-    centre, width = (
-        float(value[0] if isinstance(value, (list, tuple)) or hasattr(value, "append") else value)
-        for value in (dataset.WindowCenter, dataset.WindowWidth)
-    )
-    function = str(dataset.get("VOILUTFunction", "LINEAR"))
-    offset = values.astype(np.float64) - centre
-    if function == "SIGMOID":
-        level = 1.0 / (1.0 + np.exp(-4.0 * offset / width))
-    elif function == "LINEAR_EXACT":
-        level = offset / width + 0.5
-    else:
-        level = (offset + 0.5) / max(width - 1.0, 1e-9) + 0.5
-    return np.rint(np.clip(level, 0.0, 1.0) * 255.0).astype(np.uint8)
+    """DICOM PS3.3 C.11.2.1.2 and .3, by pydicom: the first of several windows."""
+    from pydicom import Dataset
+    from pydicom.pixels import apply_windowing
+
+    # The window of the file on an image of 8 bits: pydicom maps a window to the range that the
+    # stored values may have (and rescales it), here to 0 ... 255.
+    window = Dataset()
+    window.PhotometricInterpretation = "MONOCHROME2"
+    window.BitsStored, window.PixelRepresentation = 8, 0
+    window.WindowCenter, window.WindowWidth = dataset.WindowCenter, dataset.WindowWidth
+    window.VOILUTFunction = dataset.get("VOILUTFunction") or "LINEAR"
+    return np.rint(apply_windowing(values, window)).astype(np.uint8)
 
 
 def scale_to_uint8(values: Float[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:

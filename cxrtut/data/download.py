@@ -17,8 +17,10 @@ import urllib.request
 from pathlib import Path
 from typing import BinaryIO
 
+from tqdm import tqdm
+
 _CHUNK = 1 << 20
-_SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BETWEEN_REPORTS = 10.0  # in a log that nobody watches
 
 
 class DownloadError(Exception):
@@ -39,8 +41,8 @@ def download(
     not fetched again.
 
     A connection that breaks is taken up again by an HTTP Range request; a server that does not know
-    Range sends all from the start. Progress goes to stderr: a line that is rewritten on a terminal,
-    else a line now and then.
+    Range sends all from the start. Progress goes to stderr, one bar for each connection; where
+    stderr is no terminal it is brought up to date every ten seconds only.
 
     Args:
         url: http or https.
@@ -154,27 +156,24 @@ def _copy(
     total: int | None,
     name: str | None,
 ) -> int:
-    shown = time.monotonic()
-    try:
-        while chunk := response.read1(_CHUNK):
-            file.write(chunk)
-            done += len(chunk)
-            every = 0.2 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
-            if name is not None and (time.monotonic() - shown > every or done == total):
-                shown = time.monotonic()
-                _show(name, done, total)
-    finally:
-        file.flush()
+    bar = tqdm(
+        desc=name,
+        initial=done,
+        total=total,
+        unit="B",
+        unit_scale=True,
+        mininterval=0.2 if sys.stderr.isatty() else _SECONDS_BETWEEN_REPORTS,
+        disable=name is None,
+    )
+    with bar:
+        try:
+            while chunk := response.read1(_CHUNK):
+                file.write(chunk)
+                done += len(chunk)
+                bar.update(len(chunk))
+        finally:
+            file.flush()
     return done
-
-
-def _show(name: str, done: int, total: int | None) -> None:
-    of = "" if total is None else f" of {_size(total)} ({100 * done / max(1, total):.0f} %)"
-    line = f"{name}: {_size(done)}{of}"
-    if sys.stderr.isatty():
-        print(f"\r{line:<70}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-    else:
-        print(line, file=sys.stderr, flush=True)
 
 
 def _size(n_bytes: int) -> str:

@@ -5,7 +5,6 @@ missing and broken.
 import hashlib
 import json
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from cxrtut.data.decode import ImageError
 from cxrtut.data.manifest import check_replaceable
@@ -141,10 +141,12 @@ def prepare_store(
         notes={"inputs": inputs, "settings": _settings_text(recipe)},
     ) as writer:
         row = 0
-        for block in _blocks(_decoded(entries, threads, broken)):
-            _write_block(writer, row, block)
-            row += len(block)
-            _show_progress(row + len(broken), len(entries))
+        # disable=None: no bar where stderr is no terminal
+        with tqdm(desc="  decoding", total=len(entries), unit="image", disable=None) as bar:
+            for block in _blocks(_decoded(entries, threads, broken)):
+                _write_block(writer, row, block)
+                row += len(block)
+                bar.update(row + len(broken) - bar.n)
         if row == 0:
             raise SourceError(
                 f"{recipe.source}: none of {len(entries)} images can be read: {broken[0]}"
@@ -272,12 +274,6 @@ def _write_block(writer: StoreWriter, row: int, block: Sequence[tuple[Entry, Pic
         [BoxRow(row + i, *box) for i, (_, picture) in enumerate(block) for box in picture.boxes],
         masks=np.stack(masks) if masks else None,
     )
-
-
-def _show_progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        end = "\n" if done == total else ""
-        print(f"\r  decoding {done} / {total}", end=end, file=sys.stderr, flush=True)
 
 
 def _first_names(names: Sequence[str]) -> str:

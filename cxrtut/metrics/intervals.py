@@ -1,12 +1,17 @@
-"""How far a mean would move: over images, by the bootstrap; over a few seeds, by Student's t."""
+"""How far a mean would move: with other images (bootstrap), with other seeds (Student's t)."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
+import numpy as np
 from jaxtyping import Float
+
+# What scipy.stats.t.ppf calls, in a sixth of the time that an import of scipy.stats takes.
+from scipy.special import stdtrit
 from torch import Tensor
+
+_DRAWN_AT_ONCE = 1 << 17  # numbers of images: they and their values stay in a processor's cache
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,9 @@ def bootstrap_interval(
     other: several images of one patient make the interval too narrow. Values that are NaN (an image
     for which the measure is undefined) are left out, and `n` says how many remain. Of no value at
     all everything is NaN; of one value the interval is that value. The same seed gives the same
-    interval on every device.
+    interval on every device, and that of `scipy.stats.bootstrap` with this seed and
+    `method="percentile"`, which needs twice the time and, unless told otherwise, memory for all
+    resamples at once.
 
     Args:
         values: one per image.
@@ -47,8 +54,7 @@ def bootstrap_interval(
     Raises:
         ValueError: a confidence outside (0, 1), fewer than one resample, or an infinite value.
     """
-    if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")
+    _check_confidence(confidence)
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, got {n_resamples}")
     known = values.detach().cpu().double()
@@ -58,27 +64,35 @@ def bootstrap_interval(
     n = len(known)
     if n == 0:
         return Interval(mean=math.nan, low=math.nan, high=math.nan, n=0)
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.stack(
-        [known[torch.randint(n, (n,), generator=generator)].mean() for _ in range(n_resamples)]
-    )
+    data, rng, means = known.numpy(), np.random.default_rng(seed), np.empty(n_resamples)
+    step = max(1, _DRAWN_AT_ONCE // n)
+    for start in range(0, n_resamples, step):
+        drawn = rng.integers(n, size=(min(step, n_resamples - start), n))
+        means[start : start + step] = data.take(drawn).mean(axis=1)
     tail = (1.0 - confidence) / 2.0
-    low, high = means.quantile(torch.tensor([tail, 1.0 - tail], dtype=torch.float64)).tolist()
+    low, high = np.quantile(means, [tail, 1.0 - tail]).tolist()
     return Interval(mean=float(known.mean()), low=low, high=high, n=n)
 
 
-def mean_and_margin(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and half the 95 % interval of the mean (Student's t); infinite for one value.
+def mean_and_margin(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
+    """The mean of one value per seed and half the interval of that mean: t_(n-1) s / sqrt(n), with
+    Student's t at (1 + confidence) / 2 and the standard deviation s over n - 1.
+
+    A single value says nothing of its spread, and its margin is infinite.
 
     Raises:
-        ValueError: no values.
+        ValueError: no values, or a confidence outside (0, 1).
     """
-    from scipy.stats import t
-
+    _check_confidence(confidence)
     if not values:
         raise ValueError("expected at least one value, got none")
     n, mean = len(values), sum(values) / len(values)
     if n < 2:
         return mean, math.inf
     spread = math.sqrt(sum((value - mean) ** 2 for value in values) / (n - 1))
-    return mean, float(t.ppf(0.975, n - 1)) * spread / math.sqrt(n)
+    return mean, float(stdtrit(n - 1, (1.0 + confidence) / 2.0)) * spread / math.sqrt(n)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence: expected a number in (0, 1), got {confidence}")

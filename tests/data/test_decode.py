@@ -193,6 +193,19 @@ def test_a_window_is_applied_after_the_rescale_slope(tmp_path):
     assert decode_image(dicom(tmp_path, stored, **sigmoid)).tolist() == [[30, 128], [186, 250]]
 
 
+def test_a_window_left_empty_is_none_and_an_impossible_one_is_named(tmp_path):
+    deep = np.array([[1000, 1051], [1102, 1255]], np.uint16)
+    empty = dicom(tmp_path, deep, WindowCenter=None, WindowWidth=None, VOILUTFunction=None)
+    assert decode_image(empty).tolist() == [[0, 51], [102, 255]]
+    window = {"WindowCenter": 1100, "WindowWidth": 101}
+    nameless = dicom(tmp_path, deep, VOILUTFunction=None, **window)
+    assert decode_image(nameless).tolist() == [[0, 4], [134, 255]]
+    with pytest.raises(ImageError, match=r"image\.dcm: .*Window Width must be greater than"):
+        decode_image(dicom(tmp_path, deep, **window | {"WindowWidth": 0}))
+    with pytest.raises(ImageError, match=r"image\.dcm: .*VOI LUT Function value 'CURVED'"):
+        decode_image(dicom(tmp_path, deep, VOILUTFunction="CURVED", **window))
+
+
 def test_a_deep_dicom_without_a_window_is_scaled_from_its_own_range(tmp_path):
     deep = np.array([[1000, 1051], [1102, 1255]], np.uint16)
     assert decode_image(dicom(tmp_path, deep)).tolist() == [[0, 51], [102, 255]]

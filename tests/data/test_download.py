@@ -173,7 +173,17 @@ def test_a_full_disk_is_final(server, tmp_path, monkeypatch):
     assert len(server.ranges) == 1
 
 
-def test_progress_is_told_in_plain_lines_when_nobody_watches(server, tmp_path, capsys):
+def test_progress_is_told_seldom_when_nobody_watches_and_its_end_always(server, tmp_path, capsys):
     fetch(server, tmp_path / "file.bin", quiet=False)
     told = capsys.readouterr().err
-    assert "file.bin: 1.02 MB of 1.02 MB (100 %)" in told and "\r" not in told
+    assert "file.bin: 100%" in told and "1.02M/1.02M" in told
+    assert told.count("\r") <= 2 and told.endswith("\n")
+    fetch(server, tmp_path / "quiet.bin", quiet=True)
+    assert capsys.readouterr().err == ""
+
+
+def test_the_progress_of_a_resumed_transfer_counts_what_was_there(server, tmp_path, capsys):
+    (tmp_path / "file.bin.part").write_bytes(CONTENT[: len(CONTENT) // 2])
+    fetch(server, tmp_path / "file.bin", quiet=False)
+    told = capsys.readouterr().err
+    assert "file.bin:  50%" in told and "file.bin: 100%" in told

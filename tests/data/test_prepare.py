@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import threading
@@ -49,6 +50,23 @@ def test_the_unreadable_are_left_out_across_blocks(tmp_path):
     assert store.images[:, 0, 0, 0].tolist() == [i % 256 for i in expected]
     assert store.labels[:, 0].tolist() == [i % 2 for i in expected]
     assert len(report.broken) == 30 and report.broken[0] == "3.png: torn in two"
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_progress_counts_the_unreadable_too_and_is_shown_on_a_terminal_only(
+    tmp_path, monkeypatch, watched
+):
+    def torn(i):
+        if i == 3:
+            raise ImageError("3.png: torn")
+        return picture(i)
+
+    terminal = io.StringIO()
+    terminal.isatty = lambda: watched
+    monkeypatch.setattr("sys.stderr", terminal)
+    prepare_store(entries(50, torn), RECIPE, tmp_path / "s", threads=1)
+    told = terminal.getvalue()
+    assert ("decoding: 100%" in told and "50/50" in told) if watched else told == ""
 
 
 def test_any_other_error_stops_the_preparation_and_leaves_nothing(tmp_path):

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from sklearn.preprocessing import minmax_scale
 
 from cxrtut.localize.heatmap import (
     heatmap_from_maps,
@@ -19,6 +20,13 @@ def test_each_image_is_normalised_by_itself_and_reaches_both_ends():
     assert scaled.amin(dim=(1, 2)).tolist() == [0, 0] and scaled.amax(dim=(1, 2)).tolist() == [1, 1]
     assert torch.allclose(scaled[0], scaled[1], atol=1e-6)
     assert normalise(torch.tensor([[[2.0, 3.0, 6.0]]])).tolist() == [[[0, 0.25, 1]]]
+
+
+def test_normalising_is_the_scaling_of_scikit_learn_with_images_as_its_features():
+    tied = heat(2, 5, 7).round()
+    for maps in (heat(3, 5, 7).double(), tied.double() * 1e6, torch.full((2, 5, 7), 0.7).double()):
+        scaled = minmax_scale(maps.flatten(1).numpy(), axis=1).reshape(maps.shape)
+        assert torch.allclose(normalise(maps), torch.from_numpy(scaled), atol=1e-12)
 
 
 def test_a_constant_map_becomes_zeros_and_no_image_stays_no_image():

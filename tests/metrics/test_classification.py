@@ -3,8 +3,11 @@ import math
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
+from torchmetrics.functional.classification import binary_auroc, multilabel_auroc
 
 from cxrtut.metrics.classification import auroc, auroc_by_class, hanley_standard_error
+from cxrtut.metrics.detection import macro_mean
 
 
 def test_auroc_equals_the_share_of_pairs_in_order_with_ties_as_half():
@@ -58,3 +61,55 @@ def test_scores_of_classes_that_do_not_fit_are_an_error():
         inspect.unwrap(auroc_by_class)(torch.zeros(3, 2), torch.zeros(3, 1).bool())
     with pytest.raises(ValueError, match="score: expected numbers, got NaN in 1 of them"):
         auroc_by_class(torch.tensor([[0.0], [math.nan]]), torch.tensor([[True], [False]]))
+
+
+def scores_of_classes(levels: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of 300 images and five classes from rare to common, on so many distinct levels (0: any)."""
+    generator = torch.Generator().manual_seed(seed)
+    score = torch.rand(300, 5, generator=generator)
+    prevalence = torch.tensor([0.01, 0.1, 0.3, 0.6, 0.99])
+    positive = torch.rand(300, 5, generator=generator) < prevalence
+    positive[0], positive[1] = True, False
+    score = (score + 0.3 * positive).clamp(max=1.0)
+    return (score * levels).round() / levels if levels else score, positive
+
+
+@pytest.mark.parametrize("levels", [0, 1, 4, 255])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_auroc_is_that_of_scikit_learn_and_torchmetrics(levels, seed):
+    score, positive = scores_of_classes(levels, seed)
+    found = auroc_by_class(score, positive)
+    by_class = roc_auc_score(positive.numpy(), score.numpy(), average=None)
+    assert found.tolist() == pytest.approx(by_class.tolist(), abs=1e-12)
+    macro = roc_auc_score(positive.numpy(), score.numpy(), average="macro")
+    assert macro_mean(found) == pytest.approx(macro, abs=1e-12)
+    single = binary_auroc(score[:, 2], positive[:, 2].long())  # in float32
+    assert auroc(score[:, 2], positive[:, 2]) == pytest.approx(float(single), abs=1e-6)
+    each = multilabel_auroc(score, positive.long(), num_labels=5, average="none")
+    assert found.tolist() == pytest.approx(each.tolist(), abs=1e-6)
+    mean = multilabel_auroc(score, positive.long(), num_labels=5, average="macro")
+    assert macro_mean(found) == pytest.approx(float(mean), abs=1e-6)
+
+
+@pytest.mark.parametrize("positive", [[True], [False], [True, False], [False, True]])
+def test_of_one_or_two_images_the_auroc_is_that_of_scikit_learn_or_undefined_with_it(positive):
+    truth = torch.tensor(positive)
+    score = torch.linspace(0.2, 0.8, len(truth))
+    if len(truth) == 2:
+        expected = roc_auc_score(truth.numpy(), score.numpy())
+        assert auroc(score, truth) == expected == float(truth[1])
+    else:  # depending on its version, scikit-learn refuses or warns
+        with pytest.raises((ValueError, UserWarning), match=r"[Oo]nly one class"):
+            roc_auc_score(truth.numpy(), score.numpy())
+        assert math.isnan(auroc(score, truth))
+
+
+def test_a_class_without_positives_is_left_out_of_the_mean_over_classes():
+    """Where torchmetrics counts it as 0, after a warning."""
+    score, positive = scores_of_classes(0, 3)
+    positive[:, 1] = False
+    found = auroc_by_class(score, positive)
+    rest = [0, 2, 3, 4]
+    expected = roc_auc_score(positive[:, rest].numpy(), score[:, rest].numpy(), average="macro")
+    assert found.isnan().tolist() == [False, True, False, False, False]
+    assert macro_mean(found) == pytest.approx(expected, abs=1e-12)

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 import torch
 from torch import Tensor
+from torchmetrics.functional.detection import intersection_over_union
 
 from cxrtut.metrics import detection
 from cxrtut.metrics.detection import (
@@ -48,6 +49,17 @@ def test_the_iou_is_the_share_of_the_covered_pixels_that_both_cover():
     expected = [[float(slow_iou(x, y)) for y in b.tolist()] for x in a.tolist()]
     assert iou_matrix(a, b).tolist() == expected
     assert 0 < sum(value == 0 for row in expected for value in row) < 250
+
+
+def test_the_iou_is_that_of_torchmetrics():
+    generator = torch.Generator().manual_seed(5)
+    corner = torch.rand(2, 30, 2, generator=generator) * 10
+    a, b = torch.cat((corner, corner + torch.rand(2, 30, 2, generator=generator) * 8), dim=-1)
+    expected = intersection_over_union(a, b, aggregate=False)
+    assert torch.allclose(iou_matrix(a, b).float(), expected, atol=1e-6)
+    diagonal = best_iou(list(a[:, None]), list(b[:, None]))
+    assert torch.allclose(diagonal.float(), expected.diagonal(), atol=1e-6)
+    assert (expected == 0).any() and expected.max() > 0.3
 
 
 def test_the_iou_of_boxes_between_pixels():

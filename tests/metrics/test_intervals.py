@@ -1,8 +1,11 @@
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
+from cxrtut.metrics import intervals
 from cxrtut.metrics.intervals import Interval, bootstrap_interval, mean_and_margin
 
 
@@ -72,20 +75,53 @@ def test_no_resample_or_an_infinite_value_is_refused():
         bootstrap_interval(torch.tensor([1.0, -torch.inf]), 0)
 
 
-def test_the_margin_of_a_few_seeds_is_students():
+@pytest.mark.parametrize("n", [2, 3, 50, 401])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_is_that_of_scipy_with_the_same_seed(n, confidence):
+    values = torch.rand(n, generator=torch.Generator().manual_seed(n)).double()
+    interval = bootstrap_interval(values, 4, confidence=confidence, n_resamples=700)
+    expected = stats.bootstrap(
+        (values.numpy(),),
+        np.mean,
+        n_resamples=700,
+        confidence_level=confidence,
+        method="percentile",
+        random_state=np.random.default_rng(4),
+    ).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx(tuple(expected), rel=1e-12)
+
+
+def test_how_many_resamples_are_drawn_at_once_changes_nothing(monkeypatch):
+    values = torch.rand(31, generator=torch.Generator().manual_seed(0))
+    whole = bootstrap_interval(values, 1, n_resamples=200)
+    for at_once in (1, 31, 100, 31 * 199):
+        monkeypatch.setattr(intervals, "_DRAWN_AT_ONCE", at_once)
+        assert bootstrap_interval(values, 1, n_resamples=200) == whole
+
+
+def test_the_margin_is_students():
+    """Of one and two degrees of freedom the quantile has a closed form: tan(pi a / 2) and
+    a sqrt(2 / (1 - a^2)) at confidence a.
+    """
     mean, margin = mean_and_margin([0.1, 0.2, 0.3])
     assert mean == pytest.approx(0.2)
-    assert margin == pytest.approx(4.303 * 0.1 / math.sqrt(3), rel=1e-4)
-    _, of_two = mean_and_margin([0.2, 0.4])
-    assert of_two == pytest.approx(12.706 * 0.1, rel=1e-4)
+    assert margin == pytest.approx(0.95 * math.sqrt(2 / (1 - 0.95**2)) * 0.1 / math.sqrt(3))
+    mean, margin = mean_and_margin([0.1, 0.3], confidence=0.8)
+    assert (mean, margin) == pytest.approx((0.2, math.tan(0.4 * math.pi) * 0.1))
 
 
-def test_many_values_use_their_own_point():
-    _, margin = mean_and_margin([0.0, 1.0] * 10)
-    assert margin == pytest.approx(2.093 * math.sqrt(5 / 19) / math.sqrt(20), rel=1e-3)
+@pytest.mark.parametrize("n", [2, 5, 10, 40])
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_the_interval_over_seeds_is_that_of_scipy(n, confidence):
+    values = torch.rand(n, generator=torch.Generator().manual_seed(n)).double().tolist()
+    mean, margin = mean_and_margin(values, confidence=confidence)
+    expected = stats.t.interval(confidence, n - 1, np.mean(values), stats.sem(values))
+    assert (mean - margin, mean + margin) == pytest.approx(expected, rel=1e-12)
 
 
-def test_one_seed_has_no_interval_and_none_no_mean():
+def test_one_value_has_no_interval_over_seeds_and_none_no_mean():
     assert mean_and_margin([0.5]) == (0.5, math.inf)
     with pytest.raises(ValueError, match="at least one value, got none"):
         mean_and_margin([])
+    with pytest.raises(ValueError, match=r"in \(0, 1\), got 95"):
+        mean_and_margin([0.5, 0.6], confidence=95)

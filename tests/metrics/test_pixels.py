@@ -2,7 +2,13 @@ import inspect
 import math
 
 import pytest
+import sklearn.metrics
 import torch
+from torchmetrics.functional.classification import (
+    binary_average_precision,
+    binary_precision_recall_curve,
+    multilabel_average_precision,
+)
 
 from cxrtut.metrics.pixels import (
     average_precision,
@@ -231,3 +237,78 @@ def test_the_gpu_gives_the_same_numbers():
         found = measure(*on_gpu)
         assert found.is_cuda
         assert torch.allclose(found.cpu(), measure(heatmap, mask), rtol=1e-12, equal_nan=True)
+
+
+def scores_for_others(kind: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores in [0, 1], as torchmetrics wants them, and truths with at least one positive."""
+    score, positive = with_ties(500, seed=8)
+    fine = torch.rand(500, generator=torch.Generator().manual_seed(9))
+    return {
+        "distinct": (fine, positive),
+        "tied": ((score + 1) / 2, positive),
+        "constant": (torch.full((500,), 0.5), positive),
+        "perfect": (positive.float(), positive),
+        "reversed": (1 - positive.float(), positive),
+        "one positive": (fine, torch.arange(500) == 250),
+        "one negative": (fine, torch.arange(500) != 250),
+        "all positive": (fine, torch.ones(500, dtype=torch.bool)),
+        "one pixel": (fine[:1], torch.ones(1, dtype=torch.bool)),
+    }[kind]
+
+
+KINDS = ["distinct", "tied", "constant", "perfect", "reversed", "one positive", "one negative",
+         "all positive", "one pixel"]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_curve_and_its_areas_are_those_of_scikit_learn(kind):
+    score, positive = scores_for_others(kind)
+    curve = precision_recall_curve(score, positive)
+    # lowest threshold first there, and a point of recall 0 that belongs to no threshold
+    precision, recall, threshold = sklearn.metrics.precision_recall_curve(
+        positive.numpy(), score.numpy()
+    )
+    assert curve.threshold.tolist() == threshold[::-1].tolist()
+    assert curve.precision.tolist() == precision[-2::-1].tolist()
+    assert curve.recall.tolist() == recall[-2::-1].tolist()
+    area = sklearn.metrics.average_precision_score(positive.numpy(), score.numpy())
+    assert average_precision(score, positive) == pytest.approx(area, abs=1e-12)
+    straight = sklearn.metrics.auc(recall, precision)
+    assert trapezoid_area(curve) == pytest.approx(straight, abs=1e-12)
+    f1, cut = best_f1(curve)
+    called = (score >= cut).numpy()
+    assert f1 == pytest.approx(sklearn.metrics.f1_score(positive.numpy(), called), abs=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_curve_and_its_area_are_those_of_torchmetrics(kind):
+    score, positive = scores_for_others(kind)
+    curve = precision_recall_curve(score, positive)
+    precision, recall, threshold = binary_precision_recall_curve(score, positive.long())
+    assert torch.equal(curve.threshold, threshold.flip(0))
+    assert torch.allclose(curve.precision.float(), precision[:-1].flip(0), atol=1e-6)
+    assert torch.allclose(curve.recall.float(), recall[:-1].flip(0), atol=1e-6)
+    area = float(binary_average_precision(score, positive.long()))  # in float32
+    assert average_precision(score, positive) == pytest.approx(area, abs=1e-5)
+
+
+def test_the_mean_over_images_and_the_pooled_area_are_those_of_scikit_learn_and_torchmetrics():
+    generator = torch.Generator().manual_seed(2)
+    heatmap = (torch.rand(6, 9, 11, generator=generator) * 20).round() / 20
+    mask = torch.rand(6, 9, 11, generator=generator) < heatmap / 2
+    pixels, truth = heatmap.flatten(1), mask.flatten(1)
+    each = image_average_precision(heatmap, mask)
+    for found, score, positive in zip(each.tolist(), pixels, truth, strict=True):
+        area = sklearn.metrics.average_precision_score(positive.numpy(), score.numpy())
+        assert found == pytest.approx(area, abs=1e-12)
+    macro = multilabel_average_precision(pixels.T, truth.T.long(), num_labels=6, average="macro")
+    assert float(each.mean()) == pytest.approx(float(macro), abs=1e-5)
+    pooled = sklearn.metrics.average_precision_score(mask.flatten().numpy(), pixels.flatten())
+    assert pixel_average_precision(heatmap, mask) == pytest.approx(pooled, abs=1e-12)
+
+
+def test_without_positives_the_area_is_undefined_where_scikit_learn_warns():
+    score, nothing = torch.rand(5), torch.zeros(5, dtype=torch.bool)
+    with pytest.warns(UserWarning, match="No positive class"):
+        assert sklearn.metrics.average_precision_score(nothing.numpy(), score.numpy()) == 0
+    assert math.isnan(average_precision(score, nothing))

@@ -144,4 +144,6 @@ def _boxes_in(found: Detections, frame: Frame) -> Detections:
     factor = found.boxes.new_tensor([frame.width / width, frame.height / height] * 2)
     limit = found.boxes.new_tensor([frame.width, frame.height] * 2)
     moved = ((found.boxes - corner) * factor).clamp(min=0)
-    return Detections(torch.minimum(moved, limit), found.scores, found.labels)
+    moved = torch.minimum(moved, limit)
+    inside = (moved[:, 2:] > moved[:, :2]).all(1)  # not in the black around the film alone
+    return Detections(moved[inside], found.scores[inside], found.labels[inside])

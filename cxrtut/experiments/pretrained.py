@@ -5,6 +5,7 @@ it is a medical device.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,11 +84,11 @@ class Pretrained:
         """
         framed = read_film(film, self.size, self.channels)
         answer = self.system.predict(framed.image.to(self.device))
+        (answer,) = in_film(answer, [framed.frame])
         if answer.boxes is None and answer.heatmap is not None:
-            answer = Prediction(
-                answer.scores, answer.heatmap, answer.image, (boxes_of(answer.heatmap[0]),)
-            )
-        return in_film(answer, [framed.frame])[0]
+            # In the film: what the network saw around it is no place for a box
+            answer = replace(answer, boxes=(boxes_of(answer.heatmap[0]),))
+        return answer
 
 
 def boxes_of(heatmap: torch.Tensor, threshold: float = HEADLINE) -> Detections:

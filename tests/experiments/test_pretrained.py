@@ -170,7 +170,7 @@ def test_a_store_is_measured_whole(localiser, made):
 
 def test_measures_that_cannot_be_are_answered_with_those_that_can(localiser, made):
     split = made["biomarker"][0]
-    with pytest.raises(ValueError, match=r"expected measures of accuracy, .*, got .dice."):
+    with pytest.raises(ValueError, match=r"expected measures of accuracy, .*, got 'dice'"):
         cxrtut.evaluate(localiser, split, ["pixel_ap", "dice"])
     with pytest.raises(ValueError, match="auroc: cannot be measured here; the system answers for"):
         cxrtut.evaluate(localiser, split, ["pixel_ap", "auroc"])  # it has no scores

@@ -1,0 +1,164 @@
+"""Configurations from words, and what `train` and `reproduce` do for any comparison."""
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import pytest
+
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.storage import write_store
+from cxrtut.data.store import StoreError
+from cxrtut.engine.checkpoint import CheckpointError
+from cxrtut.experiments import biomarker, disease_masks
+from cxrtut.experiments.comparison import ConfigurationError, How, override, reproduce, train
+from cxrtut.experiments.registered import COMPARISONS, comparison
+from cxrtut.experiments.source import Source
+from cxrtut.papers.biomarker import SMOKE
+from cxrtut.records.run_record import read_record_file
+
+pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
+SETTINGS = (
+    "size=32", "base=4", "depth=1", "critic_base=4", "classifier_width=4", "batch_size=8",
+    "steps=4", "warm_up_steps=1", "comparator_steps=2",
+)  # fmt: skip
+HOW = How(settings=SETTINGS, source=Source(images=60), watch=None)
+MASKS = How(
+    settings=("size=32", "grid_size=8", "classifier_width=4", "batch_size=16", "epochs=0.5",
+              "alignment_epochs=0.5", "anchor_images=10"),
+    source=Source(images=120), watch=None,
+)  # fmt: skip
+OURS = biomarker.COMPARISON
+
+
+def run(folder, how=HOW, arm="G-D-C", paper=OURS, **more):
+    return train(paper, how, arm=arm, seed=0, folder=folder, **more)
+
+
+def test_fields_are_replaced_with_values_of_their_type():
+    config = override(SMOKE, ["steps=12", "lambda_1=2", "residual=false"])
+    assert (config.steps, config.lambda_1, config.residual) == (12, 2.0, False)
+    assert isinstance(config.lambda_1, float) and config.base == SMOKE.base
+    assert override(SMOKE, []) == SMOKE
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("stepps=3", "expected NAME=VALUE with a name of size, channels, .* got 'stepps=3'"),
+        ("steps", "expected NAME=VALUE"),
+        ("steps=many", "steps: expected a whole number, got 'many'"),
+        ("steps=1.5", "steps: expected a whole number, got '1.5'"),
+        ("eta=high", "eta: expected a number, got 'high'"),
+        ("residual=maybe", "residual: expected true or false, got 'maybe'"),
+        ("batch_size=3", "batch_size: expected an even number, got 3"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_name(setting, words):
+    with pytest.raises(ConfigurationError, match=words):
+        override(SMOKE, [setting])
+
+
+def test_wrong_names_are_answered_with_those_there_are():
+    with pytest.raises(ConfigurationError, match=r"arm: expected one of 'G-D-C', .*, got 'plain'"):
+        OURS.arm("plain")
+    with pytest.raises(ConfigurationError, match="preset: expected one of paper, colab, smoke"):
+        OURS.configuration("large")
+    with pytest.raises(ConfigurationError, match="paper: expected one of biomarker, disease_masks"):
+        comparison("masks")
+
+
+@pytest.mark.parametrize("paper", COMPARISONS)
+def test_every_measure_of_a_comparison_says_which_side_is_better(paper):
+    ours = COMPARISONS[paper]
+    assert set(ours.better().values()) <= {"higher", "lower", "neither"}
+    assert ours.own in ours.arms and ours.faithful <= set(ours.presets) and ours.paper == paper
+
+
+def test_a_run_leaves_logs_samples_checkpoints_system_and_record(tmp_path):
+    told = []
+    how = replace(
+        HOW, command="here", watch=lambda name: told.append(name) or (lambda report: None)
+    )
+    record = run(tmp_path / "run", how)
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "warm-up.jsonl", "main.jsonl", "samples", "checkpoints", "system.safetensors",
+        "record.json",
+    }  # fmt: skip
+    assert read_record_file(tmp_path / "run" / "record.json") == record
+    assert record.command == "here" and record.configuration["steps"] == 4
+    assert 0 < record.values("G-D-C", "test", "pixel_ap")[0] < 1
+    assert told == ["biomarker G-D-C warm-up", "biomarker G-D-C main"]
+    picture = cv2.imread(str(tmp_path / "run" / "samples" / "step-00000004.png"))
+    assert picture.shape == (6 * 32, 4 * 32, 3)
+    data = (tmp_path / "run" / "system.safetensors").read_bytes()
+    assert record.weights["G-D-C"].sha256 == hashlib.sha256(data).hexdigest()
+
+
+def test_a_run_is_not_overwritten_but_resumed(tmp_path):
+    run(tmp_path)
+    with pytest.raises(CheckpointError, match="goes on"):
+        run(tmp_path)
+    first = read_record_file(tmp_path / "record.json")
+    assert run(tmp_path, resume=True).results["G-D-C"][0].test == first.results["G-D-C"][0].test
+    with pytest.raises(CheckpointError, match=r"eta is 10.0 in the checkpoint and 1.0 in this run"):
+        run(tmp_path, replace(HOW, settings=(*SETTINGS, "eta=1")), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("paper", "change", "error", "told"),
+    [
+        (OURS, {"settings": ("stepps=3",)}, ConfigurationError, "a name of size"),
+        (OURS, {"settings": (*SETTINGS, "channels=3")}, StoreError, "add --set channels=1"),
+        (OURS, {"preset": "large"}, ConfigurationError, "preset: expected one of"),
+        (
+            disease_masks.COMPARISON, {"source": Source(data="pasted"), "settings": ()},
+            StoreError, "--data pasted: expected phantom or store",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, paper, change, error, told):
+    how, out = replace(HOW, **change), tmp_path / "run"
+    with pytest.raises(error, match=told):
+        run(out, how, arm=paper.own, paper=paper)
+    with pytest.raises(error, match=told):
+        reproduce(paper, how, seeds=1)
+    assert not out.exists()
+
+
+def test_pasted_biomarkers_need_no_store(tmp_path):
+    record = run(tmp_path, replace(HOW, source=Source(data="pasted", images=60)), arm="ED")
+    assert record.what.startswith("biomarker on pasted biomarkers (cxrtut simulated")
+    assert record.source.startswith("pasted")
+
+
+def test_a_record_does_not_say_where_somebody_keeps_his_data(tmp_path):
+    root = tmp_path / "private" / "store"
+    write_store(ChestPhantom(32), root, 60)
+    source = Source(data="store", root=root, disease="any")
+    run(tmp_path / "run", replace(HOW, source=source), arm="ED")
+    assert "private" not in (tmp_path / "run" / "record.json").read_text()
+
+
+def test_reproduce_has_the_arms_asked_for_and_keeps_their_systems(tmp_path: Path):
+    arms = ("ED", "CAM")
+    record = reproduce(OURS, HOW, seeds=1, arms=arms, weights_folder=tmp_path)
+    assert tuple(record.results) == tuple(record.weights) == arms
+    for kept in record.weights.values():
+        assert hashlib.sha256((tmp_path / kept.file).read_bytes()).hexdigest() == kept.sha256
+    with pytest.raises(ConfigurationError, match="arm: expected one of"):
+        reproduce(OURS, HOW, seeds=1, arms=("planar",))
+
+
+def test_an_arm_that_trains_nothing_leaves_its_record(tmp_path):
+    arm = "average box (boxes)"
+    record = run(tmp_path / "deep" / "run", MASKS, arm=arm, paper=disease_masks.COMPARISON)
+    names = {path.name for path in (tmp_path / "deep" / "run").iterdir()}
+    assert names == {"record.json", "system.safetensors"}
+    assert "auroc" not in record.results[arm][0].test
+
+
+def test_each_paper_has_its_own_number_of_images_unless_told():
+    assert biomarker.IMAGES != disease_masks.IMAGES
+    assert len(OURS.images(HOW.source, OURS.configuration("smoke", SETTINGS), 0).store) == 60

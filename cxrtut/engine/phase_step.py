@@ -130,21 +130,21 @@ class PhaseStep:
         if not self.meters:
             return {}
         sums = torch.cat([meter.sums for meter in self.meters.values()])
-        flat = self.ranks.sum(sums.double()).tolist()
+        lengths = [len(meter.sums) for meter in self.meters.values()]
+        parts = self.ranks.sum(sums.double()).cpu().split(lengths)
         means: dict[str, float] = {}
         firsts: list[tuple[int, str]] = []
-        bad, start = False, 0
-        for phase, meter in self.meters.items():
-            *totals, good = flat[start : start + len(meter.sums)]
+        bad = False
+        for (phase, meter), part in zip(self.meters.items(), parts, strict=True):
+            *totals, finite = part.tolist()
             runs = self.ranks.size * len(meter.steps)
-            if good < runs:
+            if finite < runs:
                 bad = True
-                mine = int(meter.sums[-1])
-                firsts += [(step, phase) for step in meter.steps[mine : mine + 1]]
+                here = int(meter.sums[-1])
+                firsts += [(step, phase) for step in meter.steps[here : here + 1]]
             elif runs:
                 pairs = zip(meter.names, totals, strict=True)
                 means |= {f"{phase}/{name}": total / runs for name, total in pairs}
-            start += len(meter.sums)
         if bad:
             where = "in another process"
             if firsts:

@@ -25,8 +25,13 @@ def torchrun(folder: Path, program: str, *words: str) -> list[dict]:
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2",
         str(ROOT / "tests" / "engine" / program), str(folder), *words,
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        try:
+            _, told = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # torchrun ends its two processes; killed, it would leave them
+            raise
+    assert process.returncode == 0, told[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
 
 

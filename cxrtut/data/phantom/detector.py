@@ -92,13 +92,15 @@ class Exposure:
     def _display(self, z: Plane) -> Plane:
         """Dynamic-range compression, unsharp mask, sigmoid look-up table, gamma, markers."""
         a, size = self.acquisition, z.shape[-1]
-        z = z - a.compression[:, None, None] * (self.compressed - 0.45)
+        darker = (self.compressed - 0.45).mul_(a.compression[:, None, None])
+        z = torch.sub(z, darker, out=darker)
         if size >= 64:
             width = torch.full_like(self.pixel, size * 2.5 / 256)
-            z = z + a.sharpening[:, None, None] * (z - blur(z, width, size * 2.0 / 256))
-        shown = ((torch.sigmoid(4.3 * (z - 0.5)) - _LOW) / (_HIGH - _LOW)).clamp(0, 1)
-        shown = shown ** a.gamma[:, None, None]
-        shown = self.surround + (shown - self.surround) * self.keep
+            detail = z - blur(z, width, size * 2.0 / 256)
+            z = detail.mul_(a.sharpening[:, None, None]).add_(z)
+        shown = z.sub_(0.5).mul_(4.3).sigmoid_().sub_(_LOW).div_(_HIGH - _LOW).clamp_(0, 1)
+        shown = shown.pow_(a.gamma[:, None, None])
+        shown = shown.sub_(self.surround).mul_(self.keep).add_(self.surround)
         return torch.maximum(shown, 0.97 * self.overlay)
 
 

@@ -79,9 +79,13 @@ def devices(acquisition: Draws, wires: Draws, frame: Frame) -> Float[Tensor, "B 
     tau = blur(
         thickness, _WIRE_WIDTH / frame.pixel, max(0.4, _WIRE_WIDTH / SMALLEST_FOV * frame.size)
     )
-    px, py = (t[:, None, None] for t in _port(a))
-    can = ((frame.x - px) / 1.9).square().square() + ((frame.y - py) / 1.5).square().square()
-    return tau + 1.6 * a.port[:, None, None] * chord(can)
+    rows = (a.port > 0).nonzero()[:, 0]  # few have one
+    if len(rows):
+        px, py = (t[rows, None, None] for t in _port(a))
+        x, y = frame.x[rows], frame.y[rows]
+        can = ((x - px) / 1.9).square().square() + ((y - py) / 1.5).square().square()
+        tau[rows] += 1.6 * a.port[rows, None, None] * chord(can)
+    return tau
 
 
 def _electrode(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -168,18 +168,18 @@ def _blob(
     """
     x, y = c.frame.x - centre[0][:, None, None], c.frame.y - centre[1][:, None, None]
     cos, sin = (t[:, None, None] for t in cos_sin(turn))
-    u = (cos * x + sin * y) / radii[0][:, None, None]
-    v = (cos * y - sin * x) / radii[1][:, None, None]
-    radius = torch.sqrt(u * u + v * v + 1e-9)
+    u = (cos * x).add_(sin * y).div_(radii[0][:, None, None])
+    v = (cos * y).sub_(sin * x).div_(radii[1][:, None, None])
+    radius = (u * u).add_(v * v).add_(1e-9).sqrt_()
     e1, f1 = u / radius, v / radius  # cos and sin of the angle; multiples by complex multiplication
-    e2, f2 = e1 * e1 - f1 * f1, 2 * e1 * f1
-    e3, f3 = e2 * e1 - f2 * f1, e2 * f1 + f2 * e1
-    e5, f5 = e3 * e2 - f3 * f2, e3 * f2 + f3 * e2
+    e2, f2 = (e1 * e1).sub_(f1 * f1), (2 * e1).mul_(f1)
+    e3, f3 = (e2 * e1).sub_(f2 * f1), (e2 * f1).add_(f2 * e1)
+    e5, f5 = (e3 * e2).sub_(f3 * f2), (e3 * f2).add_(f3 * e2)
     wave = torch.zeros_like(radius)
     for i, (e, f, share) in enumerate(((e2, f2, 0.50), (e3, f3, 0.35), (e5, f5, 0.25))):
         cos, sin = (share * lobes[:, i] * t for t in cos_sin(phase[:, i]))
-        wave = wave + cos[:, None, None] * e - sin[:, None, None] * f
-    return radius / (1 + amount * wave).clamp_min(0.3)
+        wave.add_(cos[:, None, None] * e).sub_(sin[:, None, None] * f)
+    return radius.div_(wave.mul_(amount).add_(1).clamp_min_(0.3))
 
 
 def _round_lesion(

@@ -208,13 +208,14 @@ def splat(
         py.clamp(-1, size),
     )  # what lies outside falls on a rim that is cut off
     left, top = px.floor(), py.floor()
-    fx, fy = px - left, (py - top) * amount
+    fx, fy = px.sub_(left), py.sub_(top).mul_(amount)
     wide = size + 3
-    place = ((top + 1) * wide + (left + 1)).long()
-    right_part, lower = fx * fy, fx * amount
+    place = top.add_(1).mul_(wide).add_(left.add_(1)).long()
+    lower = fx * amount
+    right_part = fx.mul_(fy)
     out = px.new_zeros(len(px), wide * wide)
-    out.scatter_add_(1, place, amount - fy - lower + right_part)
-    out.scatter_add_(1, place + 1, lower - right_part)
-    out.scatter_add_(1, place + wide, fy - right_part)
-    out.scatter_add_(1, place + (wide + 1), right_part)
+    out.scatter_add_(1, place, (amount - fy).sub_(lower).add_(right_part))
+    out.scatter_add_(1, place.add_(1), lower.sub_(right_part))
+    out.scatter_add_(1, place.add_(wide - 1), fy.sub_(right_part))
+    out.scatter_add_(1, place.add_(1), right_part)
     return out.view(-1, wide, wide)[:, 1 : size + 1, 1 : size + 1].contiguous()

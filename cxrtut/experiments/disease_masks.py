@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
@@ -21,14 +21,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.baselines.aligned import Aligned
 from cxrtut.baselines.attention_mining import AttentionMining
+from cxrtut.baselines.average_boxes import AverageBoxes
 from cxrtut.baselines.chestxray8 import ChestXray8
 from cxrtut.baselines.classifier import MultiLabelTask
-from cxrtut.baselines.contrast_attention import ContrastAttention, Reference
+from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
 from cxrtut.data.boxes import boxes_to_mask
-from cxrtut.data.loader import Loader
-from cxrtut.data.sample import Batch, Prediction, System
+from cxrtut.data.sample import System
 from cxrtut.data.split import Side, Split, row_parts
 from cxrtut.data.store import StoreError
 from cxrtut.engine.task import Data, Task
@@ -36,24 +37,24 @@ from cxrtut.evaluation.alignment import BETTER, alignment_numbers
 from cxrtut.evaluation.classification import auroc_measure
 from cxrtut.evaluation.localisation import localisation_measure
 from cxrtut.evaluation.measure import Measure, Numbers, device_of
+from cxrtut.experiments.aligned_loader import AlignedLoader
 from cxrtut.experiments.comparison import Arm, Comparison
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.localize.location_priors import centre_prior, pseudo_masks
 from cxrtut.nn.backbones import mean_stages
+from cxrtut.nn.spatial_transformer import align
 from cxrtut.papers.disease_masks import (
     ASYMMETRIC,
     COLAB,
     MASKED,
     PAPER,
     SMOKE,
-    Aligned,
     Alignment,
     Classification,
     Config,
     MaskAttention,
     MaskedClassifier,
-    align,
     anchor_image,
     binary,
     disease_mask,
@@ -80,41 +81,6 @@ def check(split: Split) -> None:
     """Raises StoreError where no test image has a box."""
     if not len(split.pairs()[0]):
         raise StoreError(f"{split.name}: expected boxes on the test images, got none")
-
-
-@dataclass(frozen=True)
-class AlignedLoader:
-    """Batches of another loader, their images aligned.
-
-    Boxes, masks and healthy twins are left out: they belong to the images as they were.
-    """
-
-    loader: Loader
-    aligner: nn.Module
-
-    def steps_per_epoch(self, batch_size: int) -> int:
-        """Whole batches in one pass, as of the other loader."""
-        return self.loader.steps_per_epoch(batch_size)
-
-    def batches(
-        self,
-        *,
-        batch_size: int,
-        seed: int,
-        start: int = 0,
-        device: torch.device | str = "cpu",
-        rank: int = 0,
-        ranks: int = 1,
-    ) -> Iterator[Batch]:
-        """The batches of the other loader, aligned; see `Loader.batches`."""
-        for batch in self.loader.batches(
-            batch_size=batch_size, seed=seed, start=start, device=device, rank=rank, ranks=ranks
-        ):
-            image, _ = align(self.aligner, batch.image)
-            none = batch.boxes[:, :0], batch.box_label[:, :0]
-            yield replace(
-                batch, image=image, boxes=none[0], box_label=none[1], mask=None, healthy=None
-            )
 
 
 @dataclass(eq=False)
@@ -157,7 +123,7 @@ class Stages:
 
     def behind_alignment(self, system: System) -> Aligned:
         """A system that was trained on aligned images, for images as they are."""
-        return Aligned(self.config, system, self.aligner, self.anchor)
+        return Aligned(system, self.aligner, self.anchor, grid_size=self.config.grid_size)
 
     @cached_property
     def plain(self) -> MaskAttention:
@@ -292,24 +258,6 @@ def stages_of(config: Config, split: Split, run: Run) -> Stages:
     return run.once("stages", lambda: Stages(config, split, run))
 
 
-class AverageBoxes:
-    """No classifier: each class has its average box of the training images, in every image.
-
-    Networks: `boxes`, the maps as a buffer.
-    """
-
-    def __init__(self, config: Config, classes: tuple[str, ...], maps: Float[Tensor, "K h w"]):
-        self.classes, self.size, self.channels = classes, config.size, config.channels
-        self.networks: dict[str, nn.Module] = {"boxes": Reference(len(maps), maps.device)}
-        self.networks["boxes"].mean = maps[None]
-
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """The same heat maps for every image, 1 inside; no scores."""
-        maps = self.networks["boxes"].get_buffer("mean")
-        heat = nn.functional.interpolate(maps, tuple(images.shape[-2:]), mode="bilinear")
-        return Prediction(heatmap=heat.expand(len(images), -1, -1, -1))
-
-
 # What each arm is before it is trained
 
 
@@ -340,14 +288,16 @@ def build_baseline(
 
 def build_boxes(config: Config, classes: tuple[str, ...], seed: int) -> AverageBoxes:
     """Without boxes."""
-    return AverageBoxes(config, classes, torch.zeros(len(classes), 0, 0))
+    return AverageBoxes(
+        torch.zeros(len(classes), 0, 0), classes=classes, size=config.size, channels=config.channels
+    )
 
 
 def _behind(system: System, config: Config, seed: int, aligned: bool) -> System:
     if not aligned:
         return system
     anchor = torch.zeros(1, config.channels, config.size, config.size)
-    return Aligned(config, system, make_aligner(config, seed), anchor)
+    return Aligned(system, make_aligner(config, seed), anchor, grid_size=config.grid_size)
 
 
 # How each arm is trained
@@ -391,7 +341,9 @@ def _average_box(s: Stages) -> System:
     cells = min(s.config.size, AVERAGE_GRID)
     boxes = s.split.average_boxes().to(s.run.device) * (cells / s.config.size)
     maps = torch.stack([boxes_to_mask(box[None], cells, cells) for box in boxes]).float()
-    return AverageBoxes(s.config, s.split.classes, maps)
+    return AverageBoxes(
+        maps, classes=s.split.classes, size=s.config.size, channels=s.config.channels
+    )
 
 
 def _pseudo(s: Stages) -> Float[Tensor, "K h w"]:

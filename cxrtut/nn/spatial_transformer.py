@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.evaluation_mode import evaluating
+
 SCALE, SHIFT, ANGLE = 0.5, 0.5, math.pi / 4  # how far a bounded transformer goes
 
 
@@ -136,3 +138,14 @@ def warp(
     # grid_sample fills with 0, so the image is moved until what lies outside is 0
     moved = F.grid_sample(image - outside, grid, mode="bilinear", align_corners=False)
     return moved + outside
+
+
+@torch.no_grad()
+def align(
+    aligner: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, "N 2 3"]]:
+    """Aligned images, sharp, and the matrices that did it, in evaluation mode."""
+    with evaluating(aligner):
+        matrix = torch.cat([aligner(part) for part in images.split(batch_size)])
+    parts = zip(images.split(batch_size), matrix.split(batch_size), strict=True)
+    return torch.cat([warp(*part) for part in parts]).clamp(-1, 1), matrix

@@ -17,11 +17,14 @@ Equations
     (10) L_WCE                                          `losses.weighted_bce`, `Classification.loss`
 Steps
     Section 4.2, ResNet-50 on the images                `Classification`
-    Section 3.2, alignment                              `anchor_image`, `Alignment`, `align`
+    Section 3.2, alignment                              `anchor_image`, `Alignment`,
+                                                        `nn.spatial_transformer.align`
     Section 4.2, ResNet-50 on aligned images            `Classification` again
     Section 3.1.1, the masks                            `disease_mask`
     Section 3.1.2, retraining with the masks            `Classification`, `MaskAttention.masks`
-    Section 4.3, maps to boxes                          `read`, `heat_in_image`, `boxes_from_heat`
+    Section 4.3, maps to boxes                          `MaskedClassifier`,
+                                                        `baselines.aligned.Aligned`,
+                                                        `boxes_from_heat`
     Section 4.4, masks drawn by hand                    `localize.location_priors.pseudo_masks`
 
 Reading: the paper's images are P x P x 3, a grey image three times. A first convolution on one
@@ -44,7 +47,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from cxrtut.data.sample import Batch, Prediction, System
+from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.localize.boxes import Scored, largest_component_box, threshold_relative
@@ -54,7 +57,7 @@ from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import ResNet10, ResNet18, ResNet50, stages
 from cxrtut.nn.probability import probabilities
-from cxrtut.nn.spatial_transformer import SpatialTransformer, invert, warp
+from cxrtut.nn.spatial_transformer import SpatialTransformer, warp
 from cxrtut.randomness import seeded
 
 MASKED = (
@@ -383,17 +386,6 @@ def shared(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
 
 
 @torch.no_grad()
-def align(
-    aligner: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
-) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, "N 2 3"]]:
-    """Aligned images, sharp, and the matrices that did it, in evaluation mode."""
-    with evaluating(aligner):
-        matrix = torch.cat([aligner(part) for part in images.split(batch_size)])
-    parts = zip(images.split(batch_size), matrix.split(batch_size), strict=True)
-    return torch.cat([warp(*part) for part in parts]).clamp(-1, 1), matrix
-
-
-@torch.no_grad()
 def maps_and_logits(
     classifier: MaskAttention, images: Float[Tensor, "N C H W"], batch_size: int = 64
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
@@ -427,56 +419,6 @@ class MaskedClassifier:
         return Prediction(
             scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
         )
-
-
-class Aligned:
-    """A system that sees aligned images, and answers in the frame of the images as they were.
-
-    Networks: those of the system, `aligner`, and `anchor`, the image that was aligned with.
-
-    Reading: the paper does not say in which frame boxes are compared. The heat map of an aligned
-    image is warped back by the inverse of the image's matrix, with 0 for what the aligned image did
-    not show; so the readers' boxes stay as they drew them.
-    """
-
-    def __init__(
-        self,
-        config: Config,
-        system: System,
-        aligner: nn.Module,
-        anchor: Float[Tensor, "1 C H W"],
-    ) -> None:
-        """
-        Args:
-            config: of the run.
-            system: trained on aligned images.
-            aligner: images to matrices.
-            anchor: from `anchor_image`.
-        """
-        self.system, self.aligner, self.grid_size = system, aligner, config.grid_size
-        self.n_confident: dict[str, int] = {}  # N_c of Eq. (3), where masks were made
-        self.classes, self.size, self.channels = system.classes, system.size, system.channels
-        self.networks: dict[str, nn.Module] = {
-            **system.networks, "aligner": aligner, "anchor": Anchor(anchor)
-        }  # fmt: skip
-
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """As the system, with its heat maps warped back."""
-        aligned, matrix = align(self.aligner, images)
-        answer = self.system.predict(aligned)
-        heat = answer.heatmap
-        back = None if heat is None else warp(heat, invert(matrix), outside=0.0)
-        return Prediction(scores=answer.scores, heatmap=back)
-
-
-class Anchor(nn.Module):
-    """The anchor image as a network without parameters, so that a file of weights holds it."""
-
-    image: Float[Tensor, "1 C H W"]
-
-    def __init__(self, image: Float[Tensor, "1 C H W"]) -> None:
-        super().__init__()
-        self.register_buffer("image", image)
 
 
 def boxes_from_heat(heat: Float[Tensor, "B H W"], threshold: float = 180 / 255) -> list[Scored]:

@@ -10,6 +10,7 @@ import torch
 from evaluation.answers import Answers, marked, rows_of, split_by_hand
 from torch import nn
 
+from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import view
@@ -32,7 +33,7 @@ from cxrtut.experiments.source import Source
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.metrics.detection import iou_matrix
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
-from cxrtut.papers.disease_masks import SMOKE, Aligned
+from cxrtut.papers.disease_masks import SMOKE
 
 CUT = 180 / 255
 LARGEST = partial(largest_region, threshold=CUT)
@@ -93,7 +94,7 @@ def system_of(maps, logits, study, matrix=None, rows=None):
     inner = Behind(study, **given)
     inner.aligner = Looking(inner.place, matrix)
     anchor = torch.zeros(1, study.channels, study.size, study.size)
-    return Aligned(SMOKE, inner, inner.aligner, anchor)
+    return Aligned(inner, inner.aligner, anchor, grid_size=SMOKE.grid_size)
 
 
 def scored(maps, logits, study, *, cut=CUT, matrix=None):

@@ -11,10 +11,10 @@ from torch import nn
 from cxrtut.data.loader import Loader
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.task import Data
-from cxrtut.experiments.disease_masks import AlignedLoader
+from cxrtut.experiments.aligned_loader import AlignedLoader
 from cxrtut.experiments.source import Source
-from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
-from cxrtut.papers.disease_masks import SMOKE, align, make_aligner
+from cxrtut.nn.spatial_transformer import align, five_parameter_matrix, warp
+from cxrtut.papers.disease_masks import SMOKE, make_aligner
 from cxrtut.randomness import shuffled
 
 TINY = replace(SMOKE, size=32, classifier_width=4)

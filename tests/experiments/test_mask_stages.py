@@ -8,16 +8,17 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.loader import Loader
-from cxrtut.experiments.disease_masks import ARMS, AlignedLoader, Stages, stages_of
+from cxrtut.experiments.aligned_loader import AlignedLoader
+from cxrtut.experiments.disease_masks import ARMS, Stages, stages_of
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.localize.location_priors import pseudo_masks
 from cxrtut.nn.backbones import stages as resnet_stages
+from cxrtut.nn.spatial_transformer import align
 from cxrtut.papers.disease_masks import (
     SMOKE,
-    Aligned,
-    align,
     disease_mask,
     make_aligner,
     make_classifier,

@@ -9,22 +9,21 @@ import pytest
 import torch
 from torch import nn
 
+from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.sample import Batch, Prediction, System
 from cxrtut.engine.loop import train
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.nn.backbones import ResNet10, stages
-from cxrtut.nn.spatial_transformer import five_parameter_matrix, invert, warp
+from cxrtut.nn.spatial_transformer import align, five_parameter_matrix, invert, warp
 from cxrtut.papers.disease_masks import (
     COLAB,
     PAPER,
     SMOKE,
-    Aligned,
     Alignment,
     Classification,
     Config,
     MaskAttention,
     MaskedClassifier,
-    align,
     anchor_image,
     attended_features,
     binary,
@@ -353,7 +352,7 @@ class Given(nn.Module):
 
 
 def behind(aligner, system=None):
-    return Aligned(TINY, system or Shown(), aligner, torch.zeros(1, 1, 64, 64))
+    return Aligned(system or Shown(), aligner, torch.zeros(1, 1, 64, 64), grid_size=TINY.grid_size)
 
 
 def test_boxes_of_an_aligned_image_are_found_where_the_image_has_them():

@@ -1,0 +1,64 @@
+"""A system behind an alignment: it sees aligned images and answers about the images as they were.
+
+H.-W. Kim, H.-G. Jung, S.-W. Lee, Weakly Supervised Thoracic Disease Localization via Disease Masks,
+arXiv:2101.09915, 2021, Section 3.2; other papers align as well.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.data.sample import Prediction, System
+from cxrtut.nn.spatial_transformer import align, invert, warp
+
+
+class Aligned:
+    """A system that sees aligned images, and answers in the frame of the images as they were.
+
+    Networks: those of the system, `aligner`, and `anchor`, the image that was aligned with.
+
+    Reading: the paper does not say in which frame boxes are compared. The heat map of an aligned
+    image is warped back by the inverse of the image's matrix, with 0 for what the aligned image did
+    not show; so the readers' boxes stay as they drew them.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        aligner: nn.Module,
+        anchor: Float[Tensor, "1 C H W"],
+        *,
+        grid_size: int,
+    ) -> None:
+        """
+        Args:
+            system: trained on aligned images.
+            aligner: images to matrices.
+            anchor: what images are aligned with, such as the mean of normal ones.
+            grid_size: of the smoothed images that were compared with it.
+        """
+        self.system, self.aligner, self.grid_size = system, aligner, grid_size
+        self.n_confident: dict[str, int] = {}  # N_c of Eq. (3), where masks were made
+        self.classes, self.size, self.channels = system.classes, system.size, system.channels
+        self.networks: dict[str, nn.Module] = {
+            **system.networks, "aligner": aligner, "anchor": Anchor(anchor)
+        }  # fmt: skip
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """As the system, with its heat maps warped back."""
+        aligned, matrix = align(self.aligner, images)
+        answer = self.system.predict(aligned)
+        heat = answer.heatmap
+        back = None if heat is None else warp(heat, invert(matrix), outside=0.0)
+        return Prediction(scores=answer.scores, heatmap=back)
+
+
+class Anchor(nn.Module):
+    """The anchor image as a network without parameters, so that a file of weights holds it."""
+
+    image: Float[Tensor, "1 C H W"]
+
+    def __init__(self, image: Float[Tensor, "1 C H W"]) -> None:
+        super().__init__()
+        self.register_buffer("image", image)

@@ -1,0 +1,43 @@
+"""The upper reference for a method that cannot look: the average box of each disease, in every
+image. It needs boxes to learn from, and no network.
+"""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.baselines.contrast_attention import Reference
+from cxrtut.data.sample import Prediction
+
+
+class AverageBoxes:
+    """No classifier: each class has its average box of the training images, in every image.
+
+    Networks: `boxes`, the maps as a buffer.
+    """
+
+    def __init__(
+        self,
+        maps: Float[Tensor, "K h w"],
+        *,
+        classes: tuple[str, ...],
+        size: int,
+        channels: int = 1,
+    ) -> None:
+        """
+        Args:
+            maps: 1 inside the average box of each class.
+            classes: one for each map.
+            size: of the images, pixels.
+            channels: of the images.
+        """
+        self.classes, self.size, self.channels = classes, size, channels
+        self.networks: dict[str, nn.Module] = {"boxes": Reference(len(maps), maps.device)}
+        self.networks["boxes"].mean = maps[None]
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The same heat maps for every image, 1 inside; no scores."""
+        maps = self.networks["boxes"].get_buffer("mean")
+        heat = nn.functional.interpolate(maps, tuple(images.shape[-2:]), mode="bilinear")
+        return Prediction(heatmap=heat.expand(len(images), -1, -1, -1))

@@ -326,7 +326,8 @@ def _record(
         configuration=configuration,
         settings={"precision": how.precision, "cuda graphs": how.cuda_graphs},
         data=[dict(split.identity) for split in splits], classes=splits[0].classes, seeds=seeds,
-        results={arm: tuple(runs) for arm, runs in results.items()}, better=comparison.better(), weights=weights, library=library_files(),
+        results={arm: tuple(runs) for arm, runs in results.items()},
+        better=comparison.better(), weights=weights, library=library_files(),
         revision=revision(), hardware=hardware(device), versions=versions(),
         seconds=round(seconds, 1),
     )  # fmt: skip

@@ -235,9 +235,7 @@ class Stages:
         return self.system(network, aligned=aligned)
 
     def baseline(self, stage: str, task: Any, loader: Data) -> Any:
-        """A system of another paper, trained as long as `plain` (one that begins with `plain`, as
-        long again).
-        """
+        """A system of another paper, trained as long as `plain`."""
         self.fit(stage, task, loader, self.config.epochs, self.config.batch_size)
         return task
 
@@ -370,7 +368,6 @@ def _arm(
     return Arm(partial(build, **how), train_arm, needs_boxes)
 
 
-NOISY_OR = partial(ContrastAttention, pooling="noisy-or")
 ARMS = {
     "plain": _arm(lambda s: s.system(s.plain, aligned=False), aligned=False),
     "aligned": _arm(lambda s: s.system(s.aligned, aligned=True)),
@@ -395,7 +392,7 @@ ARMS = {
     "Cai": _arm(_cai, partial(build_baseline, AttentionMining)),
     "Liu": _arm(_liu, partial(build_baseline, ContrastAttention), aligned=True),
     "Liu, noisy-or": _arm(
-        lambda s: _liu(s, "Liu, noisy-or", "noisy-or"), partial(build_baseline, NOISY_OR),
+        lambda s: _liu(s, "Liu, noisy-or", "noisy-or"), partial(build_baseline, partial(ContrastAttention, pooling="noisy-or")),
         aligned=True,
     ),
     "Li (boxes)": _arm(

@@ -5,6 +5,7 @@ what times its stages.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -87,7 +88,9 @@ def steps_of(
         return []
 
     run = Run(device=device, trainer=trainer)
-    comparison.arm(arm or comparison.own).train(config, split, run)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what untrained networks make is not looked at
+        comparison.arm(arm or comparison.own).train(config, split, run)
     return found
 
 

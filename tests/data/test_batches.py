@@ -11,7 +11,7 @@ from cxrtut.data.batches import batches, default_memory_limit
 from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
-from cxrtut.data.view import view
+from cxrtut.data.view import StoreView, view
 
 ORDER = torch.tensor([3, 0, 10, 7, 1, 2, 9, 8, 6, 4])
 
@@ -29,7 +29,7 @@ def weight(block: DeviceStore) -> int:
     return sum(tensor.nbytes for tensor in tensors if isinstance(tensor, torch.Tensor))
 
 
-def bytes_for(store: ArrayStore, rows: int) -> int:
+def bytes_for(store: ArrayStore | StoreView, rows: int) -> int:
     """In flight with blocks of so many rows: one in use, two waiting, one in hand."""
     return 4 * rows * weight(store.block(np.arange(1)))
 
@@ -174,7 +174,7 @@ def test_wrong_arguments_are_refused_at_the_call(store, arguments, error, words)
 @pytest.mark.parametrize("shown", [{"size": 8}, {"classes": ("Nodule",)}])
 def test_a_view_is_a_source_streamed_or_resident(store, shown):
     made = view(store, **shown)
-    streamed = list(batches(made, ORDER, 4, memory_limit=0, block_rows=4))
+    streamed = list(batches(made, ORDER, 4, memory_limit=0, stream_bytes=bytes_for(made, 4)))
     assert not made.is_on_device("cpu")
     assert_equal(streamed, list(batches(made, ORDER, 4)))
     assert made.is_on_device("cpu")

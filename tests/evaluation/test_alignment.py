@@ -20,8 +20,8 @@ from cxrtut.evaluation.alignment import (
     spread_of_poses,
 )
 from cxrtut.experiments.source import Source
-from cxrtut.nn.spatial_transformer import five_parameter_matrix
-from cxrtut.papers.disease_masks import align, anchor_image, smooth
+from cxrtut.nn.spatial_transformer import align, five_parameter_matrix
+from cxrtut.papers.disease_masks import anchor_image, smooth
 
 GRID = 8
 CPU = torch.device("cpu")

@@ -14,20 +14,14 @@ from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import view
-from cxrtut.evaluation import localisation
 from cxrtut.evaluation.localisation import (
     BETTER,
-    CHESTXRAY8_THRESHOLDS,
-    HEADLINE,
     IOU_THRESHOLDS,
-    accuracies_at,
     every_region,
     largest_region,
     localisation_accuracy,
     localisation_measure,
-    occurrence,
     predicted_boxes,
-    true_masks,
 )
 from cxrtut.experiments.source import Source
 from cxrtut.localize.heatmap import heatmap_from_maps
@@ -397,73 +391,6 @@ def test_boxes_are_in_pixels_of_the_image_as_it_was():
     shifted = five_parameter_matrix(*(torch.tensor([v]) for v in (1.0, 1.0, 0.5, -0.25, 0.0)))
     moved = box_of(shifted)  # looked 16 px right and 8 px up
     assert iou_matrix(moved, truth + torch.tensor([16.0, -8.0, 16.0, -8.0])).item() > 0.9
-
-
-def in_parts_of(monkeypatch, size):
-    parts = localisation.row_parts
-    monkeypatch.setattr(localisation, "row_parts", lambda rows, most=256: parts(rows, size))
-
-
-def test_images_are_asked_for_in_parts_and_each_pair_gets_its_own_map(simulated, monkeypatch):
-    generator = torch.Generator().manual_seed(0)
-    n = len(simulated.test)
-    maps = torch.rand(n, len(simulated.classes), 8, 8, generator=generator)
-    system = system_of(maps, certain(simulated), simulated, moved_frames(n))
-    whole = localisation_accuracy(system, simulated, "test")
-    (boxes,) = predicted_boxes(system, simulated, *simulated.pairs(), LARGEST)
-    in_parts_of(monkeypatch, 3)
-    parts = localisation_accuracy(system, simulated, "test")
-    (others,) = predicted_boxes(system, simulated, *simulated.pairs(), LARGEST)
-    assert parts == pytest.approx(whole, nan_ok=True)
-    assert len(boxes) == len(others) == len(simulated.pairs()[0])
-    assert all(torch.equal(a, b) for a, b in zip(boxes, others, strict=True))
-
-
-def test_accuracies_at_a_threshold_are_those_of_the_scores(simulated):
-    maps, matrix = smooth_maps(simulated), moved_frames(len(simulated.test))
-    for there in (None, matrix):
-        system = system_of(maps, certain(simulated), simulated, there)
-        for cut in (0.4, CUT):
-            scores = localisation_accuracy(system, simulated, "test", threshold=cut)
-            found = accuracies_at(system, simulated, cut)
-            assert found == [scores[f"loc_acc@{t}"] for t in IOU_THRESHOLDS]
-            other = accuracies_at(system, simulated, cut, (0.7, 0.0, 0.3))
-            assert [other[0], other[2]] == [scores["loc_acc@0.7"], scores["loc_acc@0.3"]]
-            assert other[1] >= scores["loc_acc@0.3"]
-
-
-def test_occurrence_is_the_share_of_the_images_with_a_disease_that_have_it_there(monkeypatch):
-    study = study_of(
-        (1, 0, 0, 0, 8, 8), (2, 0, 0, 8, 8, 16), (3, 0, 0, 0, 16, 8), (3, 1, 8, 8, 12, 16),
-        (0, 0, 0, 0, 16, 16),
-    )  # fmt: skip
-    expected = [[[2 / 3, 1 / 3], [1 / 3, 0]], [[0, 0], [0, 0.5]], [[0, 0], [0, 0]]]
-    assert torch.allclose(occurrence(study, 2), torch.tensor(expected))
-    in_parts_of(monkeypatch, 3)
-    assert torch.allclose(occurrence(study, 2), torch.tensor(expected))
-    one, zero = torch.ones(4), torch.zeros(4)
-    right = five_parameter_matrix(one, one, zero + 1.0, zero, zero)  # looks half an image right
-    seen = []
-
-    def moving(inside, rows):
-        seen.extend(rows.tolist())
-        return warp(inside, right[: len(rows)], outside=0.0)
-
-    moved = occurrence(study, 2, moving)
-    assert seen == study.pairs()[0].tolist()
-    assert torch.allclose(moved[0], torch.tensor([[1 / 3, 0], [0, 0]]), atol=0.02)
-    assert torch.allclose(moved[1], torch.tensor([[0, 0], [0.5, 0]]), atol=0.05)
-
-
-def test_true_masks_are_the_boxes_of_the_class(four_boxes):
-    masks = true_masks(four_boxes, np.array([2, 3, 1]), np.array([0, 1, 2]))
-    assert masks.shape == (3, SIZE, SIZE) and masks.sum((1, 2)).tolist() == [64, 48, 0]
-    assert masks[0, 4:12, 4:12].all() and masks[1, :6, :8].all()
-
-
-def test_the_thresholds_are_the_papers():
-    assert IOU_THRESHOLDS == (0.3, 0.5, 0.7)
-    assert HEADLINE == CUT and CHESTXRAY8_THRESHOLDS == (60 / 255, 180 / 255)
 
 
 def test_nothing_is_said_without_heat_maps_or_without_boxes(four_boxes):

@@ -1,0 +1,208 @@
+"""Localisation part by part: which images are asked for, and where diseases are."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from evaluation.answers import Answers, marked, rows_of, split_by_hand
+from torch import nn
+
+from cxrtut.baselines.aligned import Aligned
+from cxrtut.data.boxes import boxes_to_mask
+from cxrtut.data.store import ArrayStore
+from cxrtut.data.view import view
+from cxrtut.evaluation import localisation
+from cxrtut.evaluation.localisation import (
+    CHESTXRAY8_THRESHOLDS,
+    HEADLINE,
+    IOU_THRESHOLDS,
+    accuracies_at,
+    largest_region,
+    localisation_accuracy,
+    occurrence,
+    predicted_boxes,
+    true_masks,
+)
+from cxrtut.experiments.source import Source
+from cxrtut.localize.heatmap import heatmap_from_maps
+from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
+from cxrtut.papers.disease_masks import SMOKE
+
+CUT = 180 / 255
+LARGEST = partial(largest_region, threshold=CUT)
+SIZE = 16
+
+
+def study_of(*boxes, n=4, classes=("A", "B", "C"), labels=None, size=SIZE):
+    """Images of which the first is for training and the others for testing, in another order."""
+    found = np.zeros((n, len(classes)), np.uint8)
+    for row, label, *_ in boxes:
+        found[row, label] = 1
+    store = ArrayStore.from_arrays(
+        np.zeros((n, 1, size, size), np.uint8), found if labels is None else labels, classes,
+        boxes_rows=[(*box, "hand") for box in boxes],
+    )  # fmt: skip
+    return split_by_hand(store, [0], [*range(n - 1, 0, -1)])
+
+
+def maps_of(study, cells):
+    """Maps that are 1 in the boxes of their class and 0 elsewhere, on a grid of so many cells."""
+    maps = torch.zeros(len(study.test), len(study.classes), cells, cells)
+    for i, row in enumerate(study.test):
+        for k in range(maps.shape[1]):
+            boxes = study.boxes_of(int(row), k) * cells / study.size
+            maps[i, k] = boxes_to_mask(boxes, cells, cells).float()
+    return maps
+
+
+class Looking(nn.Module):
+    """An aligner that has a matrix for each row, and remembers which rows it was shown."""
+
+    def __init__(self, place, matrix):
+        super().__init__()
+        self.place, self.matrix, self.seen = place, matrix, []
+
+    def forward(self, images):
+        rows = rows_of(images)
+        self.seen += rows
+        return self.matrix[[self.place[row] for row in rows]]
+
+
+class Behind(Answers):
+    """Answers for the rows that an aligner has just seen: their images are moved."""
+
+    def predict(self, images):
+        rows, self.aligner.seen = self.aligner.seen, []
+        return self.answer(rows)
+
+
+def system_of(maps, logits, study, matrix=None, rows=None):
+    """A system with these maps of a feature layer; behind an alignment where there is a matrix."""
+    given = {
+        "heatmap": heatmap_from_maps(maps, (study.size, study.size)),
+        "scores": None if logits is None else logits.double().sigmoid(), "rows": rows,
+    }  # fmt: skip
+    if matrix is None:
+        return Answers(study, **given)
+    inner = Behind(study, **given)
+    inner.aligner = Looking(inner.place, matrix)
+    anchor = torch.zeros(1, study.channels, study.size, study.size)
+    return Aligned(inner, inner.aligner, anchor, grid_size=SMOKE.grid_size)
+
+
+def scored(maps, logits, study, *, cut=CUT, matrix=None):
+    return localisation_accuracy(
+        system_of(maps, logits, study, matrix), study, "test", threshold=cut
+    )
+
+
+def one_box_each(study):
+    """The split without the pairs that have several boxes, of which no single box can be right."""
+    table = study.store.boxes
+    key = table.row * 1000 + table.label
+    alone = np.array([(key == k).sum() == 1 for k in key])
+    kept = replace(
+        table, row=table.row[alone], label=table.label[alone], xyxy=table.xyxy[alone],
+        origin=table.origin[alone],
+    )  # fmt: skip
+    return replace(study, store=view(replace(marked(study.store.store), boxes=kept)))
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return one_box_each(Source().all_diseases(32, 0, 160))
+
+
+def certain(study):
+    """Logits that are right about every image."""
+    labels = torch.from_numpy(study.store.labels[study.test]).float()
+    boxed = torch.zeros_like(labels)
+    place = {int(row): i for i, row in enumerate(study.test)}
+    for row, label in zip(*study.pairs(), strict=True):
+        boxed[place[int(row)], int(label)] = 1
+    return 20 * boxed - 10
+
+
+@pytest.fixture
+def four_boxes():
+    """A has two pairs, B one, C none; the fourth box is of a training image."""
+    return study_of(
+        (1, 0, 2.0, 2.0, 8.0, 8.0), (2, 0, 4.0, 4.0, 12.0, 12.0), (3, 1, 0.0, 0.0, 8.0, 6.0),
+        (0, 2, 0.0, 0.0, 4.0, 4.0),
+    )  # fmt: skip
+
+
+def test_perfect_maps_find_every_box_and_nothing_else(simulated):
+    maps = maps_of(simulated, 32)
+    scores = scored(maps, certain(simulated), simulated)
+    assert scores["pairs"] == len(simulated.pairs()[0]) > 20
+    assert scores["loc_acc@0.3"] > 0.95 and scores["loc_acc@0.5"] > 0.8
+
+
+def in_parts_of(monkeypatch, size):
+    parts = localisation.row_parts
+    monkeypatch.setattr(localisation, "row_parts", lambda rows, most=256: parts(rows, size))
+
+
+def test_images_are_asked_for_in_parts_and_each_pair_gets_its_own_map(simulated, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    n = len(simulated.test)
+    maps = torch.rand(n, len(simulated.classes), 8, 8, generator=generator)
+    system = system_of(maps, certain(simulated), simulated, moved_frames(n))
+    whole = localisation_accuracy(system, simulated, "test")
+    (boxes,) = predicted_boxes(system, simulated, *simulated.pairs(), LARGEST)
+    in_parts_of(monkeypatch, 3)
+    parts = localisation_accuracy(system, simulated, "test")
+    (others,) = predicted_boxes(system, simulated, *simulated.pairs(), LARGEST)
+    assert parts == pytest.approx(whole, nan_ok=True)
+    assert len(boxes) == len(others) == len(simulated.pairs()[0])
+    assert all(torch.equal(a, b) for a, b in zip(boxes, others, strict=True))
+
+
+def test_accuracies_at_a_threshold_are_those_of_the_scores(simulated):
+    maps, matrix = smooth_maps(simulated), moved_frames(len(simulated.test))
+    for there in (None, matrix):
+        system = system_of(maps, certain(simulated), simulated, there)
+        for cut in (0.4, CUT):
+            scores = localisation_accuracy(system, simulated, "test", threshold=cut)
+            found = accuracies_at(system, simulated, cut)
+            assert found == [scores[f"loc_acc@{t}"] for t in IOU_THRESHOLDS]
+            other = accuracies_at(system, simulated, cut, (0.7, 0.0, 0.3))
+            assert [other[0], other[2]] == [scores["loc_acc@0.7"], scores["loc_acc@0.3"]]
+            assert other[1] >= scores["loc_acc@0.3"]
+
+
+def test_occurrence_is_the_share_of_the_images_with_a_disease_that_have_it_there(monkeypatch):
+    study = study_of(
+        (1, 0, 0, 0, 8, 8), (2, 0, 0, 8, 8, 16), (3, 0, 0, 0, 16, 8), (3, 1, 8, 8, 12, 16),
+        (0, 0, 0, 0, 16, 16),
+    )  # fmt: skip
+    expected = [[[2 / 3, 1 / 3], [1 / 3, 0]], [[0, 0], [0, 0.5]], [[0, 0], [0, 0]]]
+    assert torch.allclose(occurrence(study, 2), torch.tensor(expected))
+    in_parts_of(monkeypatch, 3)
+    assert torch.allclose(occurrence(study, 2), torch.tensor(expected))
+    one, zero = torch.ones(4), torch.zeros(4)
+    right = five_parameter_matrix(one, one, zero + 1.0, zero, zero)  # looks half an image right
+    seen = []
+
+    def moving(inside, rows):
+        seen.extend(rows.tolist())
+        return warp(inside, right[: len(rows)], outside=0.0)
+
+    moved = occurrence(study, 2, moving)
+    assert seen == study.pairs()[0].tolist()
+    assert torch.allclose(moved[0], torch.tensor([[1 / 3, 0], [0, 0]]), atol=0.02)
+    assert torch.allclose(moved[1], torch.tensor([[0, 0], [0.5, 0]]), atol=0.05)
+
+
+def test_true_masks_are_the_boxes_of_the_class(four_boxes):
+    masks = true_masks(four_boxes, np.array([2, 3, 1]), np.array([0, 1, 2]))
+    assert masks.shape == (3, SIZE, SIZE) and masks.sum((1, 2)).tolist() == [64, 48, 0]
+    assert masks[0, 4:12, 4:12].all() and masks[1, :6, :8].all()
+
+
+def test_the_thresholds_are_the_papers():
+    assert IOU_THRESHOLDS == (0.3, 0.5, 0.7)
+    assert HEADLINE == CUT and CHESTXRAY8_THRESHOLDS == (60 / 255, 180 / 255)

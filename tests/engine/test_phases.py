@@ -216,6 +216,19 @@ def test_meters_hold_numbers_and_no_graphs():
     assert not steps.meters["H"].sums.requires_grad
 
 
+def test_a_loss_that_is_not_finite_once_is_named_by_that_step():
+    task = Normed()
+
+    def once(batch):
+        loss, terms = task.loss(batch)
+        return loss + (float("inf") if len(task.modes) == 2 else 0.0), terms
+
+    task.chosen = [Phase("H", ("head",), once)]
+    with pytest.raises(ArithmeticError, match="first in phase 'H' at step 2;"):
+        run(task, 6, report_every=6)
+    assert len(task.modes) == 6
+
+
 def test_of_two_losses_that_are_not_finite_in_one_step_the_first_phase_is_named():
     task = Normed()
 

@@ -173,7 +173,10 @@ def test_a_box_on_the_black_beside_a_film_ends_at_its_border():
 def test_each_film_gets_its_own_answer_in_its_own_pixels():
     frames = [Frame(20, 10, 8), Frame(9, 30, 8)]
     boxes = tuple(
-        Detections(torch.zeros(n, 4), torch.zeros(n), torch.zeros(n).long()) for n in (1, 2)
+        Detections(
+            torch.tensor([[3.0, 3.0, 5.0, 5.0]]).repeat(n, 1), torch.zeros(n), torch.zeros(n).long()
+        )
+        for n in (1, 2)
     )
     answer = Prediction(
         scores=torch.tensor([[0.1, 0.2], [0.3, 0.4]]), heatmap=torch.rand(2, 2, 8, 8),

@@ -141,6 +141,23 @@ def test_perfect_maps_find_every_box_and_nothing_else(simulated):
     assert scores["loc_acc@0.3"] > 0.95 and scores["loc_acc@0.5"] > 0.8
 
 
+def smooth_maps(study, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    shape = len(study.test), len(study.store.classes), 8, 8
+    noise = torch.randn(shape, generator=generator)
+    true = torch.nn.functional.adaptive_avg_pool2d(maps_of(study, 32), 8)
+    return true + 0.15 * noise
+
+
+def moved_frames(n):
+    """n matrices: zoomed out, turned and shifted, so that aligned images show the whole image."""
+    generator = torch.Generator().manual_seed(1)
+    u = torch.rand(5, n, generator=generator) - 0.5
+    return five_parameter_matrix(
+        1.35 + 0.1 * u[0], 1.35 + 0.1 * u[1], 0.3 * u[2].sign(), 0.3 * u[3].sign(), 0.3 * u[4]
+    )
+
+
 def in_parts_of(monkeypatch, size):
     parts = localisation.row_parts
     monkeypatch.setattr(localisation, "row_parts", lambda rows, most=256: parts(rows, size))

@@ -20,7 +20,8 @@ from cxrtut.experiments.disease_masks import ARMS, COMPARISON, IMAGES, Stages, c
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.metrics.classification import auroc
-from cxrtut.papers.disease_masks import SMOKE, align
+from cxrtut.nn.spatial_transformer import align
+from cxrtut.papers.disease_masks import SMOKE
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
 SETTINGS = (

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cxrtut.data.phantom.randomness import Draws
+from cxrtut.data.phantom.threads import one_thread
 
 Planes = tuple[Tensor, ...]
 Arithmetic = Callable[..., Planes]  # of tensors (B, ...) and draws
@@ -60,6 +61,7 @@ def fused_if_equal(images: int) -> Fuse:
 _COMPILING, _LOADING = 30.0, 4.0  # seconds, for the programs of one size; with those on the disk
 _SAVED = 2.5e-7  # seconds a pixel
 _ready: set[tuple[int, int]] = set()
+_compiled_here: set[tuple[Fuse, int]] = set()
 
 
 @cache
@@ -83,10 +85,18 @@ def pays(images: int, size: int, n: int) -> bool:
     return True
 
 
-@cache
-def remember(images: int, size: int) -> None:
-    """Notes for later processes that such programs have been compiled."""
-    with suppress(OSError):  # then they will think that compiling takes longer
+def compile_here(fuse: Fuse, images: int, size: int, work: Callable[[], object]) -> None:
+    """Does `work`, by which everything is compiled, in the thread that calls, but only once.
+
+    An interruption of the program arrives here and ends it; it would have to wait for a thread of
+    another core to finish.
+    """
+    if (fuse, size) in _compiled_here:
+        return
+    with one_thread():
+        work()
+    _compiled_here.add((fuse, size))
+    with suppress(OSError):  # then later processes will think that compiling takes longer
         _marker(images, size).touch()
 
 

@@ -21,7 +21,7 @@ from cxrtut.data.phantom.annotation import boxes_by_side, landmarks, pack_boxes
 from cxrtut.data.phantom.detector import Exposure
 from cxrtut.data.phantom.devices import devices
 from cxrtut.data.phantom.findings import CLASSES, change, draw_finding
-from cxrtut.data.phantom.fusion import Fuse, as_written, fused, fused_if_equal, pays, remember
+from cxrtut.data.phantom.fusion import Fuse, as_written, compile_here, fused, fused_if_equal, pays
 from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.phantom.presets import PRESETS, Confounder, Preset, check_severity
 from cxrtut.data.phantom.randomness import Draws, Law, Uniform, draw, keys
@@ -103,9 +103,7 @@ class PhantomSample:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images that are drawn at once: everything that was drawn by lot, nothing of the pixels
-    yet.
-    """
+    """Images that are rendered at once: all that was drawn by lot, nothing of the pixels yet."""
 
     plan: Plan
     landmarks: Tensor  # (B, 9, 2), cm
@@ -139,9 +137,8 @@ class ChestPhantom:
         threads then wait less for each other.
         compiled: fuses the arithmetic of the anatomy (see `fusion`), on a CPU with a C++ compiler.
         The first images take half a minute longer, or a few seconds where torch has the
-        programs on the disk; all others take about half the time. By default it is done once so
-        many images were asked for that it pays, and only if it changes no bit of the first
-        ones: so what is rendered does not depend on when that is.
+        programs on the disk; all others take about half the time. By default it is done once it
+        pays for the images asked for so far, and if it changes no bit of the first ones.
 
     Raises:
         ValueError: for an unknown preset or class, a wrong size, severity or prevalence; for
@@ -291,8 +288,12 @@ class ChestPhantom:
             return PhantomSample(**{name: getattr(one, name)[:0] for name in names})
         parts: list[PhantomSample] = []
         self._asked += len(index)
-        fuse = self._fusing()
-        render = partial(self._render, fuse)
+        render = partial(self._render, fuse := self._fusing())
+        if fuse is not as_written:
+            block = index[: self.chunk], labels[: self.chunk], severity[: self.chunk]
+            compile_here(
+                fuse, self.chunk, self.size, lambda: render(self._plan(self.chunk, block)[0])
+            )
         share = -(-len(index) // torch.get_num_threads())
         at_once = min(max(share, self.chunk), self._widest)
         planned = max(PLANNED, at_once)
@@ -301,8 +302,6 @@ class ChestPhantom:
             plans = self._map(partial(self._plan, at_once), blocks)
             chunks = [chunk for part in plans for chunk in part]
             parts += self._map(render, chunks)
-        if fuse is not as_written:
-            remember(self.chunk, self.size)
         if len(parts) == 1:
             return parts[0]
         joined = self._map(lambda name: torch.cat([getattr(part, name) for part in parts]), names)

@@ -12,8 +12,9 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from threading import Barrier
 from typing import TypeVar
@@ -65,6 +66,17 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 if hasattr(os, "register_at_fork"):  # a forked child inherits the pool, but none of its threads
     os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The calling thread with one torch thread, as the workers are."""
+    threads_of_caller = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_of_caller)
 
 
 def on_every_core(work: Callable[[A], B], items: Iterable[A]) -> list[B]:

@@ -5,6 +5,7 @@ The phantom is compiled at its smallest size; half a minute, and a few seconds i
 
 import os
 import shutil
+import threading
 from dataclasses import fields
 
 import pytest
@@ -151,3 +152,38 @@ def test_by_default_a_phantom_compiles_once_it_pays_and_draws_the_same(monkeypat
     assert asked[-1] == (8, 32, 1000) and len(used) == 2
     ChestPhantom(32, chunk=8, compiled=False).sample(index[:1])
     assert len(used) == 2 and asked[-1] == (8, 32, 1000)
+
+
+def test_what_compiles_runs_once_and_in_the_calling_thread(monkeypatch, tmp_path):
+    """There an interruption reaches it. It is on one torch thread, as those that render are."""
+    monkeypatch.setattr(fusion, "_compiled_here", set())
+    monkeypatch.setattr(fusion, "_marker", lambda images, size: tmp_path / f"{images} {size}")
+    ran, before = [], torch.get_num_threads()
+
+    def work():
+        ran.append((threading.current_thread(), torch.get_num_threads()))
+        if len(ran) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fusion.compile_here(as_written, 16, 128, work)
+    assert list(tmp_path.iterdir()) == [] and torch.get_num_threads() == before
+    for _ in range(2):
+        fusion.compile_here(as_written, 16, 128, work)
+    assert ran == [(threading.current_thread(), 1)] * 2
+    assert (tmp_path / "16 128").exists()
+
+
+@needs_compiler
+def test_a_phantom_compiles_in_the_calling_thread(monkeypatch):
+    threads = []
+    compiled = fusion._FusedIfEqual._compiled
+
+    def watched(self, tensors):
+        threads.append(threading.current_thread())
+        return compiled(self, tensors)
+
+    monkeypatch.setattr(fusion._FusedIfEqual, "_compiled", watched)
+    monkeypatch.setattr(simulator, "pays", lambda *of: True)
+    ChestPhantom(32, chunk=5).sample(torch.arange(7))
+    assert set(threads) == {threading.current_thread()} and len(threads) == 2

@@ -392,7 +392,8 @@ ARMS = {
     "Cai": _arm(_cai, partial(build_baseline, AttentionMining)),
     "Liu": _arm(_liu, partial(build_baseline, ContrastAttention), aligned=True),
     "Liu, noisy-or": _arm(
-        lambda s: _liu(s, "Liu, noisy-or", "noisy-or"), partial(build_baseline, partial(ContrastAttention, pooling="noisy-or")),
+        lambda s: _liu(s, "Liu, noisy-or", "noisy-or"),
+        partial(build_baseline, partial(ContrastAttention, pooling="noisy-or")),
         aligned=True,
     ),
     "Li (boxes)": _arm(

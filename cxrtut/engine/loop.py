@@ -101,7 +101,7 @@ def train(
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),
-        performance_settings(device, task.networks.values()),
+        performance_settings(device, task.networks),
         restore_requires_grad(task),
         graceful_interrupt() as stop,
     ):

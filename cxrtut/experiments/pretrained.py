@@ -18,6 +18,7 @@ from cxrtut.data.split import Split, identity_of
 from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.view import view
 from cxrtut.engine.initial_weights import WeightsError
+from cxrtut.engine.performance import set_memory_format
 from cxrtut.evaluation.classification import auroc_measure, normal_or_not_measure
 from cxrtut.evaluation.counterfactual import removal_measure
 from cxrtut.evaluation.localisation import HEADLINE, largest_region, localisation_measure
@@ -125,9 +126,11 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
         raise WeightsError(f"{path}: made with another configuration: {error}") from error
     system = chosen.arm(about.arm).build(config, about.classes, 0)
     load_networks(system, path)
+    device = torch.device(device)
     for network in system.networks.values():
         network.to(device)
-    return Pretrained(system, about.paper, about.arm, torch.device(device))
+    set_memory_format(device, system.networks)
+    return Pretrained(system, about.paper, about.arm, device)
 
 
 def _found(name: str | Path) -> Path:

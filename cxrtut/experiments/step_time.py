@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from cxrtut.engine.distributed import Ranks
+from cxrtut.engine.performance import performance_settings
 from cxrtut.engine.phase_step import CudaGraphRunner, PhaseStep
 from cxrtut.engine.precision import Precision
 from cxrtut.engine.task import Data, Report, Task
@@ -111,9 +112,10 @@ def timed_step(
     cycle = cycle_of(task)
 
     def run() -> None:
-        for step in range(cycle):
-            for phase in task.phases(step, 0):
-                runner.run(phase, batch)
+        with performance_settings(device, task.networks):
+            for step in range(cycle):
+                for phase in task.phases(step, 0):
+                    runner.run(phase, batch)
 
     parameters = sum(p.numel() for n in task.networks.values() for p in n.parameters())
     return TrainingStep(name, parameters, batch_size * cycle, cycle, run)

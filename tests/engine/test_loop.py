@@ -10,6 +10,7 @@ from torch import nn
 
 from cxrtut.engine import checkpoint
 from cxrtut.engine.checkpoint import CheckpointError
+from cxrtut.engine.performance import set_memory_format
 from cxrtut.engine.phase_step import NonFiniteLoss
 from cxrtut.engine.schedules import linear_decay
 from cxrtut.engine.task import Phase
@@ -89,6 +90,7 @@ def test_networks_are_as_free_afterwards_as_they_were():
 
 def test_a_step_equals_the_same_step_written_by_hand():
     task, by_hand = ToyGAN(), ToyGAN()
+    set_memory_format(torch.device("cpu"), by_hand.networks)
     feed = toy_loader()
     run(task, 1)
     batch = next(feed.batches(batch_size=8, seed=0))

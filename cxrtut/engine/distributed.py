@@ -64,7 +64,8 @@ class Ranks:
         dist.all_reduce(flat)
         parts = (flat / self.size).split([p.numel() for p in chosen])
         for parameter, part in zip(chosen, parts, strict=True):
-            parameter.grad = part.view_as(parameter).to(parameter.dtype)
+            # in the parameter's layout: see `performance.set_fused`
+            parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
     def average_batch_norms(self, networks: Iterable[nn.Module]) -> None:
         """Replaces the running statistics of batch norms by their mean over the ranks. Every other

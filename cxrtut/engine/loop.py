@@ -14,7 +14,7 @@ from torch import Tensor
 from cxrtut.engine import checkpoint
 from cxrtut.engine.distributed import Ranks, own_buffers
 from cxrtut.engine.initial_weights import begin_from as load_initial
-from cxrtut.engine.performance import performance_settings
+from cxrtut.engine.performance import performance_settings, set_fused
 from cxrtut.engine.phase_step import (
     CudaGraphRunner,
     PhaseStep,
@@ -101,7 +101,7 @@ def train(
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),
-        performance_settings(device, task.networks),
+        performance_settings(device, task.networks, task.optimizers),
         restore_requires_grad(task),
         graceful_interrupt() as stop,
     ):
@@ -269,6 +269,7 @@ class _Run:
                 target.load_state_dict(state[kind][name])
         for optimizer in self.task.optimizers.values():
             reset_capturable(optimizer)
+            set_fused(self.device, optimizer)
         for name, scaler_state in state["scalers"].items():
             self.phase_step.scalers[name] = self.precision.scaler()
             self.phase_step.scalers[name].load_state_dict(scaler_state)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
 
 
 def set_memory_format(device: torch.device, networks: Mapping[str, nn.Module]) -> None:
@@ -23,17 +24,40 @@ def set_memory_format(device: torch.device, networks: Mapping[str, nn.Module]) -
             network.to(memory_format=torch.channels_last)
 
 
+def set_fused(device: torch.device, optimizer: Optimizer) -> None:
+    """Lets Adam update all that it owns in one pass, on a CPU: 0.22 of the time for 31 M numbers.
+    Elsewhere it takes torch's default, also when its state was saved on a CPU.
+
+    The one pass reads memory in its order: where parameter, gradient and moments have different
+    layouts it computes nonsense and does not say so. Moments therefore take the parameter's layout
+    here, and gradients do in `Ranks.average_gradients`; autograd's own always have it.
+    """
+    if not isinstance(optimizer, (Adam, AdamW)):
+        return
+    for group in optimizer.param_groups:
+        group["fused"] = True if device.type == "cpu" else None
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if value.shape == parameter.shape and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter).copy_(value)
+
+
 @contextmanager
-def performance_settings(device: torch.device, networks: Mapping[str, nn.Module]) -> Iterator[None]:
-    """The layout of `set_memory_format`, which the networks keep. On CUDA also TensorFloat-32 for
-    float32 products and cuDNN's fastest algorithm for each shape; these settings are global, and
-    they are put back.
+def performance_settings(
+    device: torch.device, networks: Mapping[str, nn.Module], optimizers: Mapping[str, Optimizer]
+) -> Iterator[None]:
+    """The layout of `set_memory_format` and the one pass of `set_fused`, which the networks and
+    optimisers keep. On CUDA also TensorFloat-32 for float32 products and cuDNN's fastest algorithm
+    for each shape; these settings are global, and they are put back.
 
     Args:
         device: where the networks are.
         networks: of a task, by name.
+        optimizers: of its networks, by name.
     """
     set_memory_format(device, networks)
+    for optimizer in optimizers.values():
+        set_fused(device, optimizer)
     if device.type != "cuda":
         yield
         return

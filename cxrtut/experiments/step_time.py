@@ -112,7 +112,7 @@ def timed_step(
     cycle = cycle_of(task)
 
     def run() -> None:
-        with performance_settings(device, task.networks):
+        with performance_settings(device, task.networks, task.optimizers):
             for step in range(cycle):
                 for phase in task.phases(step, 0):
                     runner.run(phase, batch)

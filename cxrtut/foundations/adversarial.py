@@ -140,7 +140,7 @@ def make_optimizers(
     plane has (.5, .9).
     """
     return {
-        name: Adam(network.parameters(), learning_rate, betas=(0.5, 0.9), fused=True)
+        name: Adam(network.parameters(), learning_rate, betas=(0.5, 0.9))
         for name, network in networks.items()
     }
 

@@ -311,7 +311,7 @@ def run_realism(options: argparse.Namespace) -> None:
 
     device = _device(options.device)
     _check_writable("--out", options.out)  # not after an hour in vain
-    record = radiograph.measure(
+    record = radiograph.measure_realism(
         str(options.real),
         size=options.size,
         n=options.images,

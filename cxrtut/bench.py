@@ -23,6 +23,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
 from jaxtyping import Int64
 
@@ -33,7 +34,8 @@ from cxrtut.data.decode import decode_image, fit_square
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.sample import to_uint8
-from cxrtut.data.store import ArrayStore
+from cxrtut.data.split import one_disease
+from cxrtut.data.store import ArrayStore, StoreWriter
 from cxrtut.experiments.step_time import training_steps
 from cxrtut.records.run_record import hardware
 
@@ -41,13 +43,13 @@ SIZES = (64, 128, 256)
 BATCH_SIZE = 32
 STORED_SIZE = 256
 OFFICIAL_SIZE = 1024
-MOVES = Augmentation(
+AUGMENTATION = Augmentation(
     rotation=10, scale=0.1, translation=0.05, flip=0.5, brightness=0.1, contrast=0.1, gamma=0.1
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
+class Budget:
     """How long to measure.
 
     Attributes:
@@ -56,6 +58,7 @@ class Effort:
         chunks: chunks rendered at once for each thread (below 1: a part of one).
         stored: images of the store that batches are taken from.
         batches: batches taken from the store in one call.
+        large: images of the store of which a split is made.
         compiled: rendering with fused arithmetic too, which is compiled first, a minute in all.
     """
 
@@ -64,18 +67,20 @@ class Effort:
     chunks: float
     stored: int
     batches: int
+    large: int
     compiled: bool = False
 
 
-FULL = Effort(repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, compiled=True)
+FULL = Budget(repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, large=1088, compiled=True)
 # A few images and short repeats: it shows that everything runs, not how fast.
-QUICK = Effort(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2)
+QUICK = Budget(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2, large=128)
 
 
 @dataclass(frozen=True)
-class Work:
+class Benchmark:
     """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
-    set. Training has the `parameters` of its networks, and the `steps` that `run` does.
+    set. Training has the `parameters` of its networks, and the `steps` that `run` does. Where
+    `holds`, the memory that the result of `run` occupies is reported.
     """
 
     name: str
@@ -85,13 +90,14 @@ class Work:
     threads: int | None = None
     parameters: int | None = None
     steps: int = 1
+    holds: bool = False
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured: images per second (median, smallest, largest), and on CUDA the peak of
-    allocated memory in MiB, of this work alone; for a training step its milliseconds and
-    parameters.
+    """What was measured: images per second (median, smallest, largest); memory in MiB, on CUDA the
+    peak that this benchmark alone allocated, and of a split what it holds; for a training step its
+    milliseconds and parameters.
     """
 
     name: str
@@ -99,13 +105,13 @@ class Row:
     rate: float
     slowest: float
     fastest: float
-    peak_mib: float | None
+    mib: float | None
     step_ms: float | None = None
     parameters: int | None = None
 
 
 def bench(
-    effort: Effort = FULL,
+    budget: Budget = FULL,
     *,
     device: str = "cpu",
     progress: Callable[[str], None] | None = None,
@@ -113,23 +119,23 @@ def bench(
     """Measures everything on the CPU and, if `device` is another, what runs there as well.
 
     Args:
-        effort: how long to measure, `FULL` or `QUICK`.
+        budget: how long to measure, `FULL` or `QUICK`.
         device: `cpu` or a CUDA device.
         progress: told the name of each row before it is measured.
 
     Returns:
-        A record for JSON: `what`, `effort`, `hardware`, `versions` and `rows`, in the order of
+        A record for JSON: `what`, `budget`, `hardware`, `versions` and `rows`, in the order of
         measurement; see `Row`.
     """
     rows = []
     with tempfile.TemporaryDirectory(prefix="cxrtut-bench-") as folder:
-        for work in works(effort, torch.device(device), Path(folder)):
+        for benchmark in benchmarks(budget, torch.device(device), Path(folder)):
             if progress is not None:
-                progress(f"{work.name} ({work.device})")
-            rows.append(asdict(measure(work, effort)))
+                progress(f"{benchmark.name} ({benchmark.device})")
+            rows.append(asdict(measure(benchmark, budget)))
     return {
         "what": "images per second; the median of repeats, and their range",
-        "effort": asdict(effort),
+        "budget": asdict(budget),
         "hardware": hardware(torch.device(device)),
         "versions": {
             "cxrtut": __version__,
@@ -141,83 +147,91 @@ def bench(
     }
 
 
-def works(effort: Effort, device: torch.device, folder: Path) -> Iterator[Work]:
+def benchmarks(budget: Budget, device: torch.device, folder: Path) -> Iterator[Benchmark]:
     """Everything that is measured; files are made in `folder` when their turn comes.
 
-    Nothing of a work is kept here when it has been handed out: what it holds on a device is free
-    before the next one is measured.
+    Nothing of a benchmark is kept here when it has been handed out: what it holds on a device is
+    free before the next one is measured.
     """
     cpu = torch.device("cpu")
     accelerated = () if device.type == "cpu" else (device,)
     for size in SIZES:
-        yield _rendering(size, cpu, effort, torch.get_num_threads())
+        yield _rendering(size, cpu, budget, torch.get_num_threads())
         yield replace(
-            _rendering(size, cpu, effort, 1), name=f"phantom, {size} px, one thread", threads=1
+            _rendering(size, cpu, budget, 1), name=f"phantom, {size} px, one thread", threads=1
         )
-        if effort.compiled and shutil.which(os.environ.get("CXX", "g++")):
-            yield _rendering(size, cpu, effort, torch.get_num_threads(), compiled=True)
+        if budget.compiled and shutil.which(os.environ.get("CXX", "g++")):
+            yield _rendering(size, cpu, budget, torch.get_num_threads(), compiled=True)
         for other in accelerated:
-            yield _rendering(size, other, effort, 1)
+            yield _rendering(size, other, budget, 1)
     for other in accelerated:
-        yield _rendering_many(other, effort)
+        yield _rendering_many(other, budget)
     store = folder / "store"
-    write_store(ChestPhantom(STORED_SIZE), store, effort.stored)
+    write_store(ChestPhantom(STORED_SIZE), store, budget.stored)
     for place in (cpu, *accelerated):
-        yield _resident(store, place, effort)
-        yield _streamed(store, place, effort)
+        yield _resident(store, place, budget)
+        yield _streamed(store, place, budget)
         yield _augmentation(store, place)
+    yield _split(folder / "large", budget)
     yield _decoding(folder)
     for place in (cpu, *accelerated):
         for step in training_steps(place):
-            yield Work(
+            yield Benchmark(
                 step.name, place, step.images, step.run, parameters=step.parameters,
                 steps=step.steps,
             )  # fmt: skip
 
 
-def measure(work: Work, effort: Effort, clock: Callable[[], float] = time.perf_counter) -> Row:
-    """Warm up, find out how often to call for a repeat of `effort.seconds`, and time the repeats.
+def measure(
+    benchmark: Benchmark, budget: Budget, clock: Callable[[], float] = time.perf_counter
+) -> Row:
+    """Warm up, find out how often to call for a repeat of `budget.seconds`, and time the repeats.
 
     Args:
-        work: what to time.
-        effort: number and length of the repeats.
+        benchmark: what to time.
+        budget: number and length of the repeats.
         clock: seconds; for tests.
     """
-    on_cuda = work.device.type == "cuda"
+    on_cuda = benchmark.device.type == "cuda"
 
     def seconds(calls: int) -> float:
-        _synchronize(work.device)
+        _synchronize(benchmark.device)
         start = clock()
         for _ in range(calls):
-            work.run()
-        _synchronize(work.device)
+            benchmark.run()
+        _synchronize(benchmark.device)
         return max(clock() - start, 1e-9)
 
-    with _threads(work.threads):
+    with _threads(benchmark.threads):
         seconds(1)
         if on_cuda:
-            torch.cuda.reset_peak_memory_stats(work.device)
-        calls = math.ceil(effort.seconds / seconds(1))
-        rates = [calls * work.images / seconds(calls) for _ in range(effort.repeats)]
-    peak = torch.cuda.max_memory_allocated(work.device) / 2**20 if on_cuda else None
+            torch.cuda.reset_peak_memory_stats(benchmark.device)
+        calls = math.ceil(budget.seconds / seconds(1))
+        rates = [calls * benchmark.images / seconds(calls) for _ in range(budget.repeats)]
+    mib = torch.cuda.max_memory_allocated(benchmark.device) / 2**20 if on_cuda else None
+    if benchmark.holds:
+        mib = _held_mib(benchmark.run)
     rate = statistics.median(rates)
-    step = None if work.parameters is None else 1000 * work.images / rate / work.steps
+    step = None
+    if benchmark.parameters is not None:
+        step = 1000 * benchmark.images / rate / benchmark.steps
     return Row(
-        work.name, work.device.type, rate, min(rates), max(rates), peak, step, work.parameters
+        benchmark.name, benchmark.device.type, rate, min(rates), max(rates), mib, step,
+        benchmark.parameters,
     )  # fmt: skip
 
 
 def table(record: dict) -> str:
     """The record of `bench` as aligned lines, the hardware first."""
     about, versions = record["hardware"], record["versions"]
-    quick = record["effort"] == asdict(QUICK)
-    lines = [("", "on", "images/s", "range", "peak MiB", "ms a step", "parameters")]
+    quick = record["budget"] == asdict(QUICK)
+    lines = [("", "on", "images/s", "range", "MiB", "ms a step", "parameters")]
     for row in record["rows"]:
-        peak = "" if row["peak_mib"] is None else f"{row['peak_mib']:.0f}"
+        mib = "" if row["mib"] is None else f"{row['mib']:.0f}"
         spread = f"{row['slowest']:.4g} - {row['fastest']:.4g}"
         step = "" if row["step_ms"] is None else f"{row['step_ms']:.4g}"
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, peak, step, size))
+        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, mib, step, size))
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     left = widths[0], widths[1]
     return "\n".join(
@@ -239,28 +253,28 @@ def table(record: dict) -> str:
 
 
 def _rendering(
-    size: int, device: torch.device, effort: Effort, threads: int, compiled: bool = False
-) -> Work:
+    size: int, device: torch.device, budget: Budget, threads: int, compiled: bool = False
+) -> Benchmark:
     """Images with healthy twin, masks, regions and boxes."""
     phantom = ChestPhantom(size, device=device, compiled=compiled)
-    chunks = effort.chunks * threads if device.type == "cpu" else effort.chunks / 4
+    chunks = budget.chunks * threads if device.type == "cpu" else budget.chunks / 4
     index = torch.arange(max(1, int(phantom.chunk * chunks)))
     name = f"phantom, {size} px{', compiled' if compiled else ''}"
-    return Work(name, device, len(index), lambda: phantom.sample(index))
+    return Benchmark(name, device, len(index), lambda: phantom.sample(index))
 
 
-def _rendering_many(device: torch.device, effort: Effort) -> Work:
+def _rendering_many(device: torch.device, budget: Budget) -> Benchmark:
     """Four times as many images in one call."""
-    work = _rendering(STORED_SIZE, device, replace(effort, chunks=4 * effort.chunks), 1)
-    return replace(work, name=f"phantom, {STORED_SIZE} px, {work.images} at once")
+    benchmark = _rendering(STORED_SIZE, device, replace(budget, chunks=4 * budget.chunks), 1)
+    return replace(benchmark, name=f"phantom, {STORED_SIZE} px, {benchmark.images} at once")
 
 
-def _resident(path: Path, device: torch.device, effort: Effort) -> Work:
+def _resident(path: Path, device: torch.device, budget: Budget) -> Benchmark:
     """Batches of a store that is on the device: image, twin, masks and boxes."""
     store = ArrayStore.open(path)
-    order = _order(len(store), effort)
+    order = _order(len(store), budget)
     source = store.on_device(device)
-    return Work(
+    return Benchmark(
         f"batches, resident, {STORED_SIZE} px",
         device,
         len(order),
@@ -268,11 +282,11 @@ def _resident(path: Path, device: torch.device, effort: Effort) -> Work:
     )
 
 
-def _streamed(path: Path, device: torch.device, effort: Effort) -> Work:
+def _streamed(path: Path, device: torch.device, budget: Budget) -> Benchmark:
     """The same batches from a store on the disk, on the device at the end."""
     store = ArrayStore.open(path)
-    order = _order(len(store), effort)
-    return Work(
+    order = _order(len(store), budget)
+    return Benchmark(
         f"batches, streamed, {STORED_SIZE} px",
         device,
         len(order),
@@ -280,28 +294,70 @@ def _streamed(path: Path, device: torch.device, effort: Effort) -> Work:
     )
 
 
-def _order(stored: int, effort: Effort) -> Int64[torch.Tensor, "n"]:
-    """Rows for `effort.batches` whole batches, each drawn at random from the store."""
+def _order(stored: int, budget: Budget) -> Int64[torch.Tensor, "n"]:
+    """Rows for `budget.batches` whole batches, each drawn at random from the store."""
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(stored, (effort.batches * BATCH_SIZE,), generator=generator)
+    return torch.randint(stored, (budget.batches * BATCH_SIZE,), generator=generator)
 
 
-def _augmentation(path: Path, device: torch.device) -> Work:
+def _augmentation(path: Path, device: torch.device) -> Benchmark:
     """Image, twin, masks and boxes of a batch."""
     store = ArrayStore.open(path)
     batch = store.batch(torch.arange(min(BATCH_SIZE, len(store))), device)
-    transform = MOVES.draw(len(batch), seed=0, step=0, device=device)
-    return Work(
+    transform = AUGMENTATION.draw(len(batch), seed=0, step=0, device=device)
+    return Benchmark(
         f"augmentation, {STORED_SIZE} px", device, len(batch), lambda: augment(batch, transform)
     )
 
 
-def _decoding(folder: Path) -> Work:
+def _split(path: Path, budget: Budget) -> Benchmark:
+    """A split of a store on the disk and its first batch: what it costs to begin, in time and in
+    memory. The size of the store stands in the name.
+    """
+    n, shape = budget.large, (STORED_SIZE, STORED_SIZE)
+    images = np.zeros((n, 1, *shape), np.uint8)
+    labels = (np.arange(n) % 2).astype(np.uint8)[:, None]
+    rows = [{"name": str(i), "patient": str(i), "split": "train"} for i in range(n)]
+    with StoreWriter(
+        path, source="bench", classes=("Mass",), n=n, size=STORED_SIZE, licence="none",
+        with_healthy=True, with_masks=True,
+    ) as writer:  # fmt: skip
+        writer.write(0, images, labels, rows, healthy=images, masks=images[:, 0])
+    store = ArrayStore.open(path)
+
+    def run() -> object:
+        split = one_disease(store, disease="Mass")
+        return split, next(split.loader().batches(batch_size=BATCH_SIZE, seed=0))
+
+    name = f"split of {store.nbytes / 1e6:.0f} MB, {STORED_SIZE} px"
+    return Benchmark(name, torch.device("cpu"), n, run, holds=True)
+
+
+def _held_mib(make: Callable[[], object]) -> float | None:
+    """Memory that a result occupies, mapped files aside, in MiB; None where the system does not say
+    (other than Linux).
+    """
+    status = Path("/proc/self/status")
+
+    def private() -> int:
+        lines = status.read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+
+    if not status.is_file():
+        return None
+    before = private()
+    held = make()
+    after = private()
+    del held
+    return max(after - before, 0) / 1024
+
+
+def _decoding(folder: Path) -> Benchmark:
     """A PNG file of the official size to the square of a store, in one thread."""
     image = ChestPhantom(OFFICIAL_SIZE).sample(torch.arange(1)).image[0, 0]
     path = folder / "radiograph.png"
     cv2.imwrite(str(path), to_uint8(image).numpy())
-    return Work(
+    return Benchmark(
         f"PNG, {OFFICIAL_SIZE} to {STORED_SIZE} px, one thread",
         torch.device("cpu"),
         1,

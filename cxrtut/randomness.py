@@ -1,4 +1,4 @@
-"""The order of the data and every number drawn by lot, as pure functions of seed, epoch and step.
+"""The order of the data and every random number, as pure functions of seed, epoch and step.
 
 Nothing of it has to be saved: to resume at step s is to begin with batch s.
 """

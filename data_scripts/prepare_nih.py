@@ -22,7 +22,7 @@ from pathlib import Path
 from cxrtut.data import nih
 from cxrtut.data.commandline import require_acceptance, run_script, script_parser
 from cxrtut.data.download import DownloadError, check_free_space, download
-from cxrtut.data.prepare import Report
+from cxrtut.data.prepare import Preparation
 from cxrtut.data.source_tables import SourceError
 
 BOX = "https://nihcc.box.com/shared/static/"
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_script(parser, arguments, prepare)
 
 
-def prepare(options: argparse.Namespace) -> Report:
+def prepare(options: argparse.Namespace) -> Preparation:
     """Find or download the files, and convert them."""
     require_acceptance(options.accept_licence, TERMS)
     folders = options.folders

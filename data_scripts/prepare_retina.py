@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cxrtut.data import retina
 from cxrtut.data.commandline import NotAccepted, require_acceptance, run_script, script_parser
-from cxrtut.data.prepare import Report
+from cxrtut.data.prepare import Preparation
 
 TERMS = {
     "idrid": f"""{retina.IDRID_LICENCE}.
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_script(parser, arguments, prepare)
 
 
-def prepare(options: argparse.Namespace) -> Report:
+def prepare(options: argparse.Namespace) -> Preparation:
     """Convert the files, or say how to get them."""
     terms = TERMS[options.name]
     if options.folders is None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from cxrtut.data import skin
 from cxrtut.data.commandline import NotAccepted, require_acceptance, run_script, script_parser
-from cxrtut.data.prepare import Report
+from cxrtut.data.prepare import Preparation
 
 TERMS = f"""{skin.LICENCE}.
 The terms have to be accepted where the files are, so this script downloads nothing.
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
 
 
-def prepare(options: argparse.Namespace) -> Report:
+def prepare(options: argparse.Namespace) -> Preparation:
     """Convert the files, or say how to get them."""
     if options.folders is None:
         raise NotAccepted(f"expected --from DIR.\n{TERMS}")

@@ -2,15 +2,18 @@
 
 import json
 import math
+import sys
 import weakref
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from cxrtut import bench as module
-from cxrtut.bench import BATCH_SIZE, FULL, QUICK, Effort, Work, bench, hardware, measure, table
+from cxrtut.bench import BATCH_SIZE, FULL, QUICK, Benchmark, Budget, bench, hardware, measure, table
+from cxrtut.data.store import ArrayStore
 from cxrtut.experiments.step_time import TrainingStep
 
 CPU = torch.device("cpu")
@@ -19,6 +22,7 @@ NAMED = [
     "batches, resident, 256 px",
     "batches, streamed, 256 px",
     "augmentation, 256 px",
+    "split of 25 MB, 256 px",
     "PNG, 1024 to 256 px, one thread",
     *(f"biomarker smoke, {stage}, 64 px" for stage in ("warm-up", "main")),
     *(
@@ -48,8 +52,8 @@ class Clock:
         return run
 
 
-def effort(seconds, repeats=3):
-    return Effort(repeats=repeats, seconds=seconds, chunks=1, stored=1, batches=1)
+def budget(seconds, repeats=3):
+    return Budget(repeats=repeats, seconds=seconds, chunks=1, stored=1, batches=1, large=1)
 
 
 @pytest.fixture(scope="module")
@@ -60,16 +64,25 @@ def record():
 def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record):
     assert [row["name"] for row in record["rows"]] == NAMED
     for row in record["rows"]:
-        assert row["device"] == "cpu" and row["peak_mib"] is None
+        assert row["device"] == "cpu"
+        assert row["mib"] is None or row["name"].startswith("split")
         assert 0 < row["slowest"] <= row["rate"] <= row["fastest"] < math.inf
         assert (row["step_ms"] is None) == (row["parameters"] is None)
         if row["step_ms"] is not None:
             assert row["step_ms"] == pytest.approx(1000 * IMAGES[row["name"]] / row["rate"])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what is held")
+def test_a_split_holds_no_second_copy_of_its_store_and_a_copy_would_be_seen(tmp_path):
+    split = module._split(tmp_path / "store", replace(QUICK, large=1024))  # 201 MB
+    assert module._held_mib(split.run) < 20
+    store = ArrayStore.open(tmp_path / "store")
+    assert module._held_mib(lambda: np.array(store.images)) > 40
+
+
 def test_the_record_survives_json_and_names_the_hardware(record):
     assert json.loads(json.dumps(record)) == record
-    assert record["effort"] == asdict(QUICK) and record["versions"]["torch"] == torch.__version__
+    assert record["budget"] == asdict(QUICK) and record["versions"]["torch"] == torch.__version__
     about = record["hardware"]
     assert about["cpu"] and about["cores"] >= 1 and about["gpu"] is None
     assert about["threads"] == torch.get_num_threads()
@@ -93,14 +106,14 @@ def test_the_table_is_aligned_and_has_a_line_for_every_row(record):
 def test_the_rate_is_the_median_of_the_repeats_and_leaves_out_the_warm_up():
     clock = Clock()
     run = clock.work(100.0, 1.0, 1.0, 4.0, 2.0)  # warm-up, calibration, three repeats
-    row = measure(Work("x", CPU, 8, run), effort(1.0), clock)
+    row = measure(Benchmark("x", CPU, 8, run), budget(1.0), clock)
     assert (row.slowest, row.rate, row.fastest) == (2.0, 4.0, 8.0)
     assert clock.calls == 5 and (row.name, row.device) == ("x", "cpu")
 
 
 def test_short_work_is_repeated_until_it_can_be_timed():
     clock = Clock()
-    row = measure(Work("x", CPU, 2, clock.work(0.25)), effort(1.0, repeats=5), clock)
+    row = measure(Benchmark("x", CPU, 2, clock.work(0.25)), budget(1.0, repeats=5), clock)
     assert clock.calls == 1 + 1 + 5 * 4
     assert row.rate == 8.0
 
@@ -109,18 +122,18 @@ def test_work_on_one_thread_leaves_the_threads_as_they_were():
     before, seen = torch.get_num_threads(), []
     torch.set_num_threads(2)
     try:
-        work = Work("x", CPU, 1, lambda: seen.append(torch.get_num_threads()), threads=1)
-        measure(work, effort(1e-9))
+        work = Benchmark("x", CPU, 1, lambda: seen.append(torch.get_num_threads()), threads=1)
+        measure(work, budget(1e-9))
         assert set(seen) == {1} and torch.get_num_threads() == 2
         seen.clear()
-        measure(replace(work, threads=None), effort(1e-9))
+        measure(replace(work, threads=None), budget(1e-9))
         assert set(seen) == {2}
 
         def fail():
             raise RuntimeError("broken")
 
         with pytest.raises(RuntimeError, match="broken"):
-            measure(replace(work, run=fail), effort(1.0))
+            measure(replace(work, run=fail), budget(1.0))
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -135,27 +148,27 @@ def test_on_cuda_the_clock_is_read_when_the_device_has_finished(monkeypatch):
     )
     monkeypatch.setattr(module.torch, "cuda", cuda)
     run = clock.work(1.0)
-    work = Work("x", torch.device("cuda"), 1, lambda: (events.append("run"), run()))
+    work = Benchmark("x", torch.device("cuda"), 1, lambda: (events.append("run"), run()))
 
     def read():
         events.append("clock")
         return clock()
 
-    row = measure(work, effort(1.0, repeats=1), read)
+    row = measure(work, budget(1.0, repeats=1), read)
     timed = ["finished", "clock", "run", "finished", "clock"]
     assert events == [*timed, "reset", *timed, *timed]
-    assert row.peak_mib == 3.0 and row.rate == 1.0 and row.device == "cuda"
+    assert row.mib == 3.0 and row.rate == 1.0 and row.device == "cuda"
 
 
 def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     gpu = torch.device("meta")  # stands for any other device; nothing is run
     monkeypatch.setattr(module, "write_store", lambda *_: SimpleNamespace())
     for name in ("_resident", "_streamed"):
-        monkeypatch.setattr(module, name, lambda _, place, __: Work("b", CPU, 1, list))
-    monkeypatch.setattr(module, "_augmentation", lambda _, place: Work("a", place, 1, list))
+        monkeypatch.setattr(module, name, lambda _, place, __: Benchmark("b", CPU, 1, list))
+    monkeypatch.setattr(module, "_augmentation", lambda _, place: Benchmark("a", place, 1, list))
     step = TrainingStep("s", 7, 2, 1, list)
     monkeypatch.setattr(module, "training_steps", lambda _: [step])
-    found = list(module.works(QUICK, gpu, tmp_path))
+    found = list(module.benchmarks(QUICK, gpu, tmp_path))
     rows = [work.name for work in found if work.device == gpu]
     *sizes, large, augmented, trained = rows
     assert sizes == [f"phantom, {size} px" for size in (64, 128, 256)] and augmented == "a"
@@ -171,11 +184,11 @@ def test_compiled_rendering_is_measured_where_there_is_a_compiler(
 ):
     monkeypatch.setattr(module.shutil, "which", lambda _: compiler)
     monkeypatch.setattr(module, "write_store", lambda *_: None)
-    for name in ("_resident", "_streamed", "_augmentation"):
-        monkeypatch.setattr(module, name, lambda *_: Work("other", CPU, 1, list))
-    names = [work.name for work in module.works(replace(QUICK, compiled=True), CPU, tmp_path)]
+    for name in ("_resident", "_streamed", "_augmentation", "_split"):
+        monkeypatch.setattr(module, name, lambda *_: Benchmark("other", CPU, 1, list))
+    names = [work.name for work in module.benchmarks(replace(QUICK, compiled=True), CPU, tmp_path)]
     assert ("phantom, 256 px, compiled" in names) == there
-    assert not any("compiled" in w.name for w in module.works(QUICK, CPU, tmp_path))
+    assert not any("compiled" in w.name for w in module.benchmarks(QUICK, CPU, tmp_path))
 
 
 def test_what_a_row_holds_is_free_before_the_next_one_is_measured(monkeypatch):
@@ -196,8 +209,9 @@ def test_what_a_row_holds_is_free_before_the_next_one_is_measured(monkeypatch):
     monkeypatch.setattr(module.ArrayStore, "on_device", on_device)
     monkeypatch.setattr(module, "measure", fake_measure)
     bench(QUICK)
-    of_data = NAMED[:10]
-    assert [name for name in of_data if resident[name]] == ["batches, resident, 256 px"]
+    of_data = NAMED[:11]
+    on_device = [name for name in of_data if resident[name]]
+    assert on_device == ["batches, resident, 256 px", "split of 25 MB, 256 px"]
 
 
 def test_a_pass_has_the_number_of_batches_asked_for_whatever_is_stored():
@@ -208,7 +222,7 @@ def test_a_pass_has_the_number_of_batches_asked_for_whatever_is_stored():
 
 
 def test_only_a_quick_record_says_that_it_is_one(record):
-    full = record | {"effort": asdict(FULL)}
+    full = record | {"budget": asdict(FULL)}
     assert "not how fast" in table(record) and "not how fast" not in table(full)
 
 
@@ -226,4 +240,4 @@ def test_a_quick_run_on_a_gpu_reports_peak_memory():
     rows = bench(QUICK, device="cuda")["rows"]
     on_gpu = [row for row in rows if row["device"] == "cuda"]
     assert len(on_gpu) == 7 and hardware(torch.device("cuda"))["gpu"]
-    assert all(row["peak_mib"] > 0 and 0 < row["rate"] < math.inf for row in on_gpu)
+    assert all(row["mib"] > 0 and 0 < row["rate"] < math.inf for row in on_gpu)

@@ -30,13 +30,13 @@ ROW = {
     "rate": 5.0,
     "slowest": 4.0,
     "fastest": 6.0,
-    "peak_mib": None,
+    "mib": None,
     "step_ms": None,
     "parameters": None,
 }
 BENCH = {
     "what": "images per second",
-    "effort": asdict(QUICK),
+    "budget": asdict(QUICK),
     "hardware": {"cpu": "an abacus", "cores": 1, "threads": 1, "gpu": None},
     "versions": {"torch": "2"},
     "rows": [ROW],
@@ -70,9 +70,9 @@ def measured(monkeypatch):
     """The arguments with which the measurements were called."""
     calls = {}
 
-    def fake_bench(effort, **options):
+    def fake_bench(budget, **options):
         options["progress"]("a row")
-        calls["bench"] = {"effort": effort, **options}
+        calls["bench"] = {"budget": budget, **options}
         return BENCH
 
     def fake_measure(store_path, **options):
@@ -80,7 +80,7 @@ def measured(monkeypatch):
         return REALISM
 
     monkeypatch.setattr(bench_module, "bench", fake_bench)
-    monkeypatch.setattr(radiograph, "measure", fake_measure)
+    monkeypatch.setattr(radiograph, "measure_realism", fake_measure)
     return calls
 
 
@@ -129,12 +129,12 @@ def test_bench_prints_the_table_and_keeps_the_record(measured, tmp_path, capsys)
     path = tmp_path / "records" / "bench.json"
     assert run("bench", "--quick", "--device", "cpu", "--json", path) == 0
     options = measured["bench"]
-    assert options["effort"] == QUICK and options["device"] == "cpu"
+    assert options["budget"] == QUICK and options["device"] == "cpu"
     told = capsys.readouterr()
     assert "an abacus" in told.out and "phantom, 64 px" in told.out and "a row" in told.err
     assert json.loads(path.read_text()) == BENCH
     assert run("bench", "--device", "cpu") == 0
-    assert measured["bench"]["effort"] == FULL
+    assert measured["bench"]["budget"] == FULL
 
 
 def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_realism_hands_its_arguments_on_writes_the_record_and_prints_it(measured
 
 
 def test_the_real_measurement_takes_these_arguments():
-    parameters = inspect.signature(radiograph.measure).parameters
+    parameters = inspect.signature(radiograph.measure_realism).parameters
     names = ("size", "n", "steps", "batch_size", "seeds", "preset", "device", "watch", "command")
     assert next(iter(parameters)) == "store_path" and set(names) <= set(parameters)
     required = [p.name for p in parameters.values() if p.default is p.empty]
@@ -178,7 +178,7 @@ def test_what_the_user_can_mend_is_one_line_without_traceback(error, tmp_path, c
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(radiograph, "measure", fail)
+    monkeypatch.setattr(radiograph, "measure_realism", fail)
     path = tmp_path / "realism.json"
     path.write_text("before")
     assert run("realism", "--real", tmp_path, "--device", "cpu", "--out", path) == 1
@@ -192,7 +192,7 @@ def test_a_mistake_of_the_program_is_not_hidden(mistake, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise mistake("a mistake")
 
-    monkeypatch.setattr(radiograph, "measure", fail)
+    monkeypatch.setattr(radiograph, "measure_realism", fail)
     with pytest.raises(mistake, match="a mistake"):
         run("realism", "--real", tmp_path, "--device", "cpu", "--out", tmp_path / "r.json")
 

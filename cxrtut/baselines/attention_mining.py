@@ -5,8 +5,8 @@ Disease Pattern Localization in Chest X-Rays, MICCAI 2018 (arXiv 1807.00958).
 
 Equations, by what they say
     heat maps S = W f, a 1x1 convolution on the features      `class_maps`
-    attention mining: hot places are dropped, and f without
-        them is classified again                              `hot`, `AttentionMining.loss`
+    attention mining: the salient region is dropped, and f    `salient_region`,
+        without it is classified again                        `AttentionMining.loss`
     knowledge preservation, ||S - S_before||²                 `AttentionMining.loss`, the KP term
     one map of all rounds                                     `AttentionMining.maps_and_logits`
 
@@ -73,7 +73,7 @@ def saliency(
     return scaled.masked_fill(~keep | nowhere, 0.0)
 
 
-def hot(
+def salient_region(
     maps: Float[Tensor, "B K h w"], keep: Bool[Tensor, "B #K h w"], drop: float
 ) -> Bool[Tensor, "B K h w"]:
     """Where the saliency of a class is above the fraction `drop`: what the next round hides.
@@ -137,7 +137,7 @@ class AttentionMining:
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
-            "preserved": preserved(classifier),
+            "preserved": frozen_copy(classifier),
         }
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
@@ -167,7 +167,7 @@ class AttentionMining:
             logits = seen.mean((2, 3)) + bias
             losses.append(weighted_bce_loss(logits, y))
             found = (y > 0) & (logits > 0)
-            hidden = hot(seen, keep, self.drop) & found[:, :, None, None]
+            hidden = salient_region(seen, keep, self.drop) & found[:, :, None, None]
             keep = keep & ~hidden.any(1, keepdim=True)
         with torch.no_grad():
             maps_before, _ = class_maps(before.train(C.training), batch.image)
@@ -215,11 +215,11 @@ class AttentionMining:
             belief = F.logsigmoid(seen.mean((2, 3)) + bias) - F.logsigmoid(first)
             weight = belief.clamp_max(0).exp()[:, :, None, None]
             combined = torch.maximum(combined, weight * saliency(seen, keep))
-            keep = keep & ~hot(seen, keep, self.drop)
+            keep = keep & ~salient_region(seen, keep, self.drop)
         return combined, first
 
 
-def preserved(classifier: nn.Module) -> nn.Module:
+def frozen_copy(classifier: nn.Module) -> nn.Module:
     """A copy that never moves: no gradients, and running statistics of batch norm that are used in
     evaluation mode but not updated in training mode.
     """

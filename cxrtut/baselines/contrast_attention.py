@@ -7,7 +7,7 @@ Equations, by what they say
     |f(x+) - f(x-)|, normalised: the attention A              `contrast_attention`
     attended features A f, patch logits by a 1x1 convolution  `ContrastAttention.loss`
     from patches to the image                                 `ContrastAttention.image_logits`
-    the pairs                                                 `partners`
+    the pairs                                                 `normal_partners`
 
 Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
 it; its printed equations were not compared. The map above has therefore no numbers, and the exact
@@ -46,21 +46,21 @@ from cxrtut.nn.probability import probabilities
 POOLING = ("mean", "noisy-or")
 
 
-def partners(
+def normal_partners(
     label_vector: Float[Tensor, "B K"],
 ) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
     """For each image the row of a normal one in the batch, and whether there is one.
 
-    The ill take the normal images in turn; a normal image takes the next normal one, never itself.
+    Abnormal images take the normal ones in turn; a normal image takes the next, never itself.
     Where there is none (no normal image, or it is the only one) the row means nothing. Nothing is
     read back from the device.
     """
-    ill = label_vector.amax(1) > 0
-    order = ill.int().argsort(stable=True)  # the normal rows, then the ill ones
+    abnormal = label_vector.amax(1) > 0
+    order = abnormal.int().argsort(stable=True)  # the normal rows, then the abnormal ones
     position = order.argsort()
-    n_normal = (~ill).sum()
-    chosen = (position + (~ill).int()) % n_normal.clamp_min(1)
-    return order[chosen], n_normal > (~ill).int()
+    n_normal = (~abnormal).sum()
+    chosen = (position + (~abnormal).int()) % n_normal.clamp_min(1)
+    return order[chosen], n_normal > (~abnormal).int()
 
 
 def contrast_attention(
@@ -159,7 +159,7 @@ class ContrastAttention:
         has to learn what is no disease. The partner's features move with the image's.
         """
         features = self._features(batch.image)
-        row, there = partners(batch.label_vector)
+        row, there = normal_partners(batch.label_vector)
         partner = torch.where(
             there[:, None, None, None], features[row], features.mean(0, keepdim=True)
         )

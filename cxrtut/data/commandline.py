@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cxrtut.data.decode import ImageError
 from cxrtut.data.download import DownloadError
-from cxrtut.data.prepare import Report
+from cxrtut.data.prepare import Preparation
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import StoreError
 
@@ -77,7 +77,7 @@ def require_acceptance(accepted: bool, terms: str) -> None:
 def run_script(
     parser: argparse.ArgumentParser,
     arguments: Sequence[str] | None,
-    prepare: Callable[[argparse.Namespace], Report],
+    prepare: Callable[[argparse.Namespace], Preparation],
 ) -> int:
     """Parse, prepare, print the report; returns the exit code. What the user can mend is one line,
     no traceback.

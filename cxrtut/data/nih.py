@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
-from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
@@ -261,7 +261,7 @@ def prepare(
     threads: int | None = None,
     rsna_boxes: bool = False,
     overwrite: bool = False,
-) -> Report:
+) -> Preparation:
     """Decode the images that are there into the store `out`, with labels, boxes and the official
     split.
 
@@ -294,23 +294,23 @@ def prepare(
         boxes.setdefault(box.name, []).append(box)
     names = [name for name in sorted(entries) if Path(name).stem in files.images][:limit]
     path_of = {name: files.images[Path(name).stem] for name in names}
-    remarks = []
+    warnings = []
     if files.test is None:
-        remarks.append(
+        warnings.append(
             "test_list.txt is absent: the test images are those not in train_val_list.txt"
         )
-    remarks += _box_remarks(all_boxes, entries, set(names))
+    warnings += _box_warnings(all_boxes, entries, set(names))
     missing = None if limit else sorted(n for n in entries if Path(n).stem not in files.images)
     return prepare_store(
         [
-            Entry(
+            ImageSource(
                 _decoder(path_of[name], size, boxes.get(name, [])),
                 [int(disease in entries[name].findings) for disease in DISEASES],
                 _line(entries[name], split[name]),
             )
             for name in names
         ],
-        Recipe(
+        StoreSpec(
             source="NIH ChestX-ray14",
             licence=LICENCE,
             classes=DISEASES,
@@ -320,13 +320,13 @@ def prepare(
         ),
         out,
         missing=missing,
-        remarks=remarks,
+        warnings=warnings,
         threads=threads,
         overwrite=overwrite,
     )
 
 
-def _box_remarks(
+def _box_warnings(
     boxes: list[NihBox], entries: Mapping[str, NihEntry], names: set[str]
 ) -> list[str]:
     """What does not go together: boxes with the labels of their images, and with the label table.
@@ -336,26 +336,26 @@ def _box_remarks(
         entries: the label table.
         names: the images that go into the store.
     """
-    remarks = []
+    warnings = []
     for origin in (NIH_BOX, RSNA_BOX):
         mine = [box for box in boxes if box.origin == origin]
         here = [box for box in mine if box.name in names and box.name in entries]
         unlabelled = sum(box.disease not in entries[box.name].findings for box in here)
         unknown = sum(box.name not in entries for box in mine)
         if unlabelled:
-            remarks.append(
+            warnings.append(
                 f"{unlabelled} of {len(here)} boxes {origin}: the image is not labelled with the "
                 "disease of its box"
             )
         if unknown:
-            remarks.append(
+            warnings.append(
                 f"{unknown} of {len(mine)} boxes {origin}: the image is not in the label table"
             )
-    return remarks
+    return warnings
 
 
-def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], Picture]:
-    def decode() -> Picture:
+def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], DecodedImage]:
+    def decode() -> DecodedImage:
         square, _ = fit_square(decode_image(path), size)
         original = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size)
         corners = original.boxes([box.xyxy for box in boxes])
@@ -363,7 +363,7 @@ def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], Picture
             (DISEASES.index(box.disease), x0, y0, x1, y1, box.origin)
             for box, (x0, y0, x1, y1) in zip(boxes, corners.tolist(), strict=True)
         ]
-        return Picture(channels_first(square), boxes=rows)
+        return DecodedImage(channels_first(square), boxes=rows)
 
     return decode
 

@@ -24,7 +24,7 @@ _BLOCK_ROWS = 128
 _NAMED = 5
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image: pixels (C, S, S), mask bit field (S, S) or None, boxes (label, x0, y0, x1,
     y1, origin), and the labels {0, 1}^K where only the pixels tell them.
     """
@@ -36,19 +36,19 @@ class Picture(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageSource:
     """One image to be: how to decode it, its labels {0, 1}^K and its line of table.csv.
 
-    The picture's own labels, if it brings any, are taken instead of `labels`.
+    The image's own labels, if it brings any, are taken instead of `labels`.
     """
 
-    decode: Callable[[], Picture]
+    decode: Callable[[], DecodedImage]
     labels: Sequence[int]
     line: Mapping[str, object]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class StoreSpec:
     """What a store shall be.
 
     Attributes:
@@ -68,7 +68,7 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Report:
+class Preparation:
     """What came of a preparation.
 
     `missing` is None when it was not counted, because only the first images were asked for.
@@ -79,7 +79,7 @@ class Report:
     missing: tuple[str, ...] | None = ()
     broken: tuple[str, ...] = ()
     already_prepared: bool = False
-    remarks: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         missing = (
@@ -93,21 +93,21 @@ class Report:
             missing,
             f"  broken   {len(self.broken):>7}  {_first_names(self.broken)}",
         ]
-        lines.extend(f"  {remark}" for remark in self.remarks)
+        lines.extend(f"  {warning}" for warning in self.warnings)
         return "\n".join(line.rstrip() for line in lines)
 
 
 def prepare_store(
-    entries: Sequence[Entry],
-    recipe: Recipe,
+    sources: Sequence[ImageSource],
+    spec: StoreSpec,
     out: str | os.PathLike[str],
     *,
     missing: Sequence[str] | None = (),
-    remarks: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     threads: int | None = None,
     overwrite: bool = False,
-) -> Report:
-    """Decode `entries` into the store `out`; files that cannot be decoded are left out and named.
+) -> Preparation:
+    """Decode `sources` into the store `out`; files that cannot be decoded are left out and named.
 
     A store that was made from the same inputs with the same settings is left as it is; if it is
     damaged, it is made anew. One made of the same source from other inputs or with other settings
@@ -119,63 +119,63 @@ def prepare_store(
             `overwrite`; says in what.
     """
     out = Path(out)
-    inputs = fingerprint_of_inputs(recipe)
-    done = _prepared_before(out, recipe, inputs, overwrite)
+    inputs = fingerprint_of_inputs(spec)
+    done = _prepared_before(out, spec, inputs, overwrite)
     missing = None if missing is None else tuple(missing)
     if done is not None:
         unread = tuple(filter(None, done.notes.get("broken", "").split("\n")))
-        return Report(out, len(done), missing, unread, True, tuple(remarks))
-    if not entries:
-        raise SourceError(f"{recipe.source}: no image was found")
+        return Preparation(out, len(done), missing, unread, True, tuple(warnings))
+    if not sources:
+        raise SourceError(f"{spec.source}: no image was found")
     broken: list[str] = []
     with StoreWriter(
         out,
-        source=recipe.source,
-        classes=recipe.classes,
-        n=len(entries),
-        channels=recipe.channels,
-        size=recipe.size,
-        licence=recipe.licence,
-        with_masks=recipe.with_masks,
+        source=spec.source,
+        classes=spec.classes,
+        n=len(sources),
+        channels=spec.channels,
+        size=spec.size,
+        licence=spec.licence,
+        with_masks=spec.with_masks,
         overwrite=out.exists(),
-        notes={"inputs": inputs, "settings": _settings_text(recipe)},
+        notes={"inputs": inputs, "settings": _settings_text(spec)},
     ) as writer:
         row = 0
         # disable=None: no bar where stderr is no terminal
-        with tqdm(desc="  decoding", total=len(entries), unit="image", disable=None) as bar:
-            for block in _blocks(_decoded(entries, threads, broken)):
+        with tqdm(desc="  decoding", total=len(sources), unit="image", disable=None) as bar:
+            for block in _blocks(_decoded(sources, threads, broken)):
                 _write_block(writer, row, block)
                 row += len(block)
                 bar.update(row + len(broken) - bar.n)
         if row == 0:
             raise SourceError(
-                f"{recipe.source}: none of {len(entries)} images can be read: {broken[0]}"
+                f"{spec.source}: none of {len(sources)} images can be read: {broken[0]}"
             )
         writer.shrink(row)
         writer.notes["broken"] = "\n".join(broken)
-    return Report(out, row, missing, tuple(broken), False, tuple(remarks))
+    return Preparation(out, row, missing, tuple(broken), False, tuple(warnings))
 
 
-def fingerprint_of_inputs(recipe: Recipe) -> str:
-    """SHA-256 over the recipe and the name, size and modification time of every input file."""
+def fingerprint_of_inputs(spec: StoreSpec) -> str:
+    """SHA-256 over the spec and the name, size and modification time of every input file."""
     digest = hashlib.sha256(
         repr(
             (
-                recipe.source,
-                recipe.classes,
-                recipe.size,
-                recipe.channels,
-                sorted(recipe.settings.items()),
+                spec.source,
+                spec.classes,
+                spec.size,
+                spec.channels,
+                sorted(spec.settings.items()),
             )
         ).encode()
     )
-    for path in sorted(set(recipe.inputs)):
+    for path in sorted(set(spec.inputs)):
         about = path.stat()
         digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 
-def _prepared_before(out: Path, recipe: Recipe, inputs: str, overwrite: bool) -> ArrayStore | None:
+def _prepared_before(out: Path, spec: StoreSpec, inputs: str, overwrite: bool) -> ArrayStore | None:
     """The store that `out` is already, or None where a new one may take the place.
 
     Raises:
@@ -189,25 +189,25 @@ def _prepared_before(out: Path, recipe: Recipe, inputs: str, overwrite: bool) ->
         store = None  # no store, or a damaged one
     if store is not None and store.notes.get("inputs") == inputs:
         return store
-    about = check_replaceable(out, recipe.source)
+    about = check_replaceable(out, spec.source)
     damaged = about.get("notes", {}).get("inputs") == inputs
     if not (damaged or overwrite):
         raise StoreError(
-            f"{out}: prepared before, but {_difference(about, recipe)}; "
+            f"{out}: prepared before, but {_difference(about, spec)}; "
             "pass --overwrite to replace it, or choose another folder"
         )
     return None
 
 
-def _settings_text(recipe: Recipe) -> str:
-    """Size and settings of a recipe as they are remembered in store.json."""
-    return json.dumps({"size": recipe.size} | dict(recipe.settings), sort_keys=True, default=str)
+def _settings_text(spec: StoreSpec) -> str:
+    """Size and settings of a spec as they are remembered in store.json."""
+    return json.dumps({"size": spec.size} | dict(spec.settings), sort_keys=True, default=str)
 
 
-def _difference(about: Mapping[str, Any], recipe: Recipe) -> str:
+def _difference(about: Mapping[str, Any], spec: StoreSpec) -> str:
     """What a new store would have that the one of manifest `about` has not, in words."""
     before = json.loads(about.get("notes", {}).get("settings", "{}"))
-    now = json.loads(_settings_text(recipe))
+    now = json.loads(_settings_text(spec))
     changes = [
         f"{name} was {before[name]}, now is {now[name]}"
         for name in now
@@ -217,19 +217,19 @@ def _difference(about: Mapping[str, Any], recipe: Recipe) -> str:
 
 
 def _decoded(
-    entries: Sequence[Entry], threads: int | None, broken: list[str]
-) -> Iterator[tuple[Entry, Picture]]:
-    """The entries in order with their pictures, decoded a little ahead; the names of the unreadable
-    go to `broken`.
+    sources: Sequence[ImageSource], threads: int | None, broken: list[str]
+) -> Iterator[tuple[ImageSource, DecodedImage]]:
+    """The sources in order with their images, decoded a little ahead; the names of the unreadable
+    files go to `broken`.
     """
     threads = threads or min(
         32, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 4
     )
     pool = ThreadPoolExecutor(threads)
-    waiting: deque[tuple[Entry, Future[Picture]]] = deque()
+    waiting: deque[tuple[ImageSource, Future[DecodedImage]]] = deque()
     try:
-        for entry in entries:
-            waiting.append((entry, pool.submit(entry.decode)))
+        for source in sources:
+            waiting.append((source, pool.submit(source.decode)))
             if len(waiting) > 4 * threads:
                 yield from _finished(waiting.popleft(), broken)
         while waiting:
@@ -239,21 +239,21 @@ def _decoded(
 
 
 def _finished(
-    job: tuple[Entry, "Future[Picture]"], broken: list[str]
-) -> Iterator[tuple[Entry, Picture]]:
-    entry, future = job
+    job: tuple[ImageSource, "Future[DecodedImage]"], broken: list[str]
+) -> Iterator[tuple[ImageSource, DecodedImage]]:
+    source, future = job
     try:
-        yield entry, future.result()
+        yield source, future.result()
     except ImageError as error:
         broken.append(str(error).replace("\n", " "))
 
 
 def _blocks(
-    pictures: Iterable[tuple[Entry, Picture]],
-) -> Iterator[list[tuple[Entry, Picture]]]:
-    block: list[tuple[Entry, Picture]] = []
-    for picture in pictures:
-        block.append(picture)
+    images: Iterable[tuple[ImageSource, DecodedImage]],
+) -> Iterator[list[tuple[ImageSource, DecodedImage]]]:
+    block: list[tuple[ImageSource, DecodedImage]] = []
+    for image in images:
+        block.append(image)
         if len(block) == _BLOCK_ROWS:
             yield block
             block = []
@@ -261,17 +261,19 @@ def _blocks(
         yield block
 
 
-def _write_block(writer: StoreWriter, row: int, block: Sequence[tuple[Entry, Picture]]) -> None:
-    masks = [picture.mask for _, picture in block if picture.mask is not None]
+def _write_block(
+    writer: StoreWriter, row: int, block: Sequence[tuple[ImageSource, DecodedImage]]
+) -> None:
+    masks = [image.mask for _, image in block if image.mask is not None]
     writer.write(
         row,
-        np.stack([picture.pixels for _, picture in block]),
+        np.stack([image.pixels for _, image in block]),
         np.array(
-            [entry.labels if own.labels is None else own.labels for entry, own in block],
+            [source.labels if own.labels is None else own.labels for source, own in block],
             dtype=np.uint8,
         ),
-        [entry.line for entry, _ in block],
-        [BoxRow(row + i, *box) for i, (_, picture) in enumerate(block) for box in picture.boxes],
+        [source.line for source, _ in block],
+        [BoxRow(row + i, *box) for i, (_, image) in enumerate(block) for box in image.boxes],
         masks=np.stack(masks) if masks else None,
     )
 

@@ -29,7 +29,7 @@ from cxrtut.data.decode import (
     fit_square,
 )
 from cxrtut.data.device_store import pack_masks
-from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import (
     SourceError,
     check_folders,
@@ -120,7 +120,7 @@ def prepare_idrid(
     limit: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> Preparation:
     """Images, lesion masks and the official split (`Testing Set` in the path is the test split)
     into a store.
 
@@ -128,15 +128,15 @@ def prepare_idrid(
         SourceError: no images, or masks that do not fit.
     """
     found = dict(sorted(find_idrid([Path(f) for f in folders]).items())[:limit])
-    entries = []
+    sources = []
     for stem, (image, masks) in found.items():
         split = "test" if any("testing set" in part.lower() for part in image.parts) else "train"
         line = {"name": stem, "patient": stem, "split": split}
-        entries.append(Entry(_idrid_decoder(image, masks, size), (), line))
+        sources.append(ImageSource(_idrid_decoder(image, masks, size), (), line))
     inputs = [path for image, masks in found.values() for path in (image, *masks.values())]
     return prepare_store(
-        entries,
-        Recipe(
+        sources,
+        StoreSpec(
             source="IDRiD",
             licence=IDRID_LICENCE,
             classes=tuple(LESIONS.values()),
@@ -148,7 +148,9 @@ def prepare_idrid(
         ),
         out,
         missing=None if limit else (),
-        remarks=[] if any(line.line["split"] == "test" for line in entries) else ["no test images"],
+        warnings=[]
+        if any(line.line["split"] == "test" for line in sources)
+        else ["no test images"],
         threads=threads,
         overwrite=overwrite,
     )
@@ -162,7 +164,7 @@ def prepare_kaggle(
     limit: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> Preparation:
     """Images with their grade: level 1 to 4 is Retinopathy; the table keeps `level`. Split by
     patient hash.
 
@@ -180,15 +182,17 @@ def prepare_kaggle(
         levels[row["image"]] = int(row["level"])
     images = find_files(folders, _SUFFIXES)
     names = [name for name in sorted(levels) if name in images][:limit]
-    entries = []
+    sources = []
     for name in names:
         patient = name.split("_")[0]
         split = patient_hash_split(patient)
         line = {"name": name, "patient": patient, "split": split, "level": levels[name]}
-        entries.append(Entry(_fundus_decoder(images[name], size), [int(levels[name] > 0)], line))
+        sources.append(
+            ImageSource(_fundus_decoder(images[name], size), [int(levels[name] > 0)], line)
+        )
     return prepare_store(
-        entries,
-        Recipe(
+        sources,
+        StoreSpec(
             source="Kaggle Diabetic Retinopathy Detection",
             licence=KAGGLE_LICENCE,
             classes=KAGGLE_CLASSES,
@@ -199,14 +203,14 @@ def prepare_kaggle(
         ),
         out,
         missing=None if limit else sorted(set(levels) - set(images)),
-        remarks=["no official split: by SHA-256 of the patient, one fifth for testing"],
+        warnings=["no official split: by SHA-256 of the patient, one fifth for testing"],
         threads=threads,
         overwrite=overwrite,
     )
 
 
-def _idrid_decoder(image: Path, masks: dict[str, Path], size: int) -> Callable[[], Picture]:
-    def decode() -> Picture:
+def _idrid_decoder(image: Path, masks: dict[str, Path], size: int) -> Callable[[], DecodedImage]:
+    def decode() -> DecodedImage:
         pixels = decode_image(image, channels=3)
         eye = field_of_view(pixels)
         square, _ = fit_square(pixels[eye], size)
@@ -217,16 +221,16 @@ def _idrid_decoder(image: Path, masks: dict[str, Path], size: int) -> Callable[[
                 mask = decode_mask(masks[code])
                 present[k] = int(mask.any())
                 per_class[0, k] = fit_mask(mask[eye], size)
-        return Picture(channels_first(square), mask=pack_masks(per_class)[0], labels=present)
+        return DecodedImage(channels_first(square), mask=pack_masks(per_class)[0], labels=present)
 
     return decode
 
 
-def _fundus_decoder(image: Path, size: int) -> Callable[[], Picture]:
-    def decode() -> Picture:
+def _fundus_decoder(image: Path, size: int) -> Callable[[], DecodedImage]:
+    def decode() -> DecodedImage:
         pixels = decode_image(image, channels=3)
         square, _ = fit_square(pixels[field_of_view(pixels)], size)
-        return Picture(channels_first(square))
+        return DecodedImage(channels_first(square))
 
     return decode
 

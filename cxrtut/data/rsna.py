@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
-from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
@@ -131,7 +131,7 @@ def prepare(
     limit: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> Preparation:
     """Decode the images that are there into the store `out`; the table keeps the detailed class as
     `reading`.
 
@@ -144,7 +144,7 @@ def prepare(
     )
     persons = {} if files.match is None else read_persons(files.match)
     patients = [patient for patient in sorted(boxes) if patient in files.images][:limit]
-    entries = []
+    sources = []
     for patient in patients:
         person = persons.get(patient, patient)
         line = {
@@ -154,14 +154,16 @@ def prepare(
             "reading": readings.get(patient, ""),
         }
         decode = _decoder(files.images[patient], size, boxes[patient])
-        entries.append(Entry(decode, [int(bool(boxes[patient]))], line))
+        sources.append(ImageSource(decode, [int(bool(boxes[patient]))], line))
     tables = [files.labels, files.detailed_classes, files.match]
-    remarks = ["no official split: by SHA-256 of the patient, one fifth for testing"]
+    warnings = ["no official split: by SHA-256 of the patient, one fifth for testing"]
     if files.match is None:
-        remarks.append("rsna_nih_match.csv is absent: one person may be on both sides of the split")
+        warnings.append(
+            "rsna_nih_match.csv is absent: one person may be on both sides of the split"
+        )
     return prepare_store(
-        entries,
-        Recipe(
+        sources,
+        StoreSpec(
             source="RSNA Pneumonia Detection Challenge 2018",
             licence=LICENCE,
             classes=CLASSES,
@@ -171,17 +173,17 @@ def prepare(
         ),
         out,
         missing=None if limit else sorted(set(boxes) - set(files.images)),
-        remarks=remarks,
+        warnings=warnings,
         threads=threads,
         overwrite=overwrite,
     )
 
 
-def _decoder(path: Path, size: int, boxes: list[Corners]) -> Callable[[], Picture]:
-    def decode() -> Picture:
+def _decoder(path: Path, size: int, boxes: list[Corners]) -> Callable[[], DecodedImage]:
+    def decode() -> DecodedImage:
         square, _ = fit_square(decode_image(path), size)
         corners = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size).boxes(boxes).tolist()
         rows = [(0, x0, y0, x1, y1, ORIGIN) for x0, y0, x1, y1 in corners]
-        return Picture(channels_first(square), boxes=rows)
+        return DecodedImage(channels_first(square), boxes=rows)
 
     return decode

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from cxrtut.data.decode import ImageError, channels_first, decode_image
-from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
 from cxrtut.data.splits import patient_hash_split
 
@@ -82,7 +82,7 @@ def prepare(
     limit: int | None = None,
     threads: int | None = None,
     overwrite: bool = False,
-) -> Report:
+) -> Preparation:
     """One patch of `size` of every image into the store `out`; patient is the lesion where it is
     known.
 
@@ -98,16 +98,16 @@ def prepare(
         if "mask" not in path.parent.name.lower() and not stem.endswith("_segmentation")
     }
     names = sorted(images)[:limit]
-    entries = []
+    sources = []
     for name in names:
         lesion, dx = metadata.get(name, ("", ""))
         patient = lesion or name
         line = {"name": name, "patient": patient, "split": patient_hash_split(patient), "dx": dx}
         labels = [int(dx == diagnosis) for diagnosis in DIAGNOSES]
-        entries.append(Entry(_decoder(images[name], size), labels, line))
+        sources.append(ImageSource(_decoder(images[name], size), labels, line))
     return prepare_store(
-        entries,
-        Recipe(
+        sources,
+        StoreSpec(
             source="HAM10000 / ISIC",
             licence=LICENCE,
             classes=DIAGNOSES,
@@ -118,13 +118,13 @@ def prepare(
         ),
         out,
         missing=None if limit else sorted(set(metadata) - set(images)),
-        remarks=_remarks(table, sum(name not in metadata for name in names)),
+        warnings=_warnings(table, sum(name not in metadata for name in names)),
         threads=threads,
         overwrite=overwrite,
     )
 
 
-def _remarks(table: Path | None, unknown: int) -> list[str]:
+def _warnings(table: Path | None, unknown: int) -> list[str]:
     """How the split was made, and what is not known.
 
     Args:
@@ -136,18 +136,18 @@ def _remarks(table: Path | None, unknown: int) -> list[str]:
             "no official split: by SHA-256 of the image name, one fifth for testing",
             "no metadata: one lesion may be on both sides, no labels",
         ]
-    remarks = ["no official split: by SHA-256 of the lesion, one fifth for testing"]
+    warnings = ["no official split: by SHA-256 of the lesion, one fifth for testing"]
     if unknown:
-        remarks.append(
+        warnings.append(
             f"{unknown} images are not in {table.name}: each counts as a lesion, no labels"
         )
-    return remarks
+    return warnings
 
 
-def _decoder(path: Path, size: int) -> Callable[[], Picture]:
-    def decode() -> Picture:
+def _decoder(path: Path, size: int) -> Callable[[], DecodedImage]:
+    def decode() -> DecodedImage:
         try:
-            return Picture(channels_first(outer_patch(decode_image(path, channels=3), size)))
+            return DecodedImage(channels_first(outer_patch(decode_image(path, channels=3), size)))
         except ImageError as error:
             named = str(error).startswith(str(path))
             raise error if named else ImageError(f"{path}: {error}") from error

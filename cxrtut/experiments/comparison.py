@@ -166,7 +166,9 @@ def _parsed(name: str, text: str, before: object) -> object:
         raise ConfigurationError(f"{name}: expected {kind}, got {text!r}") from error
 
 
-def measured(system: System, split: Split, measures: Sequence[Measure], seconds: float) -> ArmRun:
+def measure_all(
+    system: System, split: Split, measures: Sequence[Measure], seconds: float
+) -> ArmRun:
     """All numbers of a system, by side."""
     sides: dict[str, dict[str, float | None]] = {"train": {}, "validation": {}, "test": {}}
     began = time.perf_counter()
@@ -240,7 +242,7 @@ def train(
         system = chosen.train(config, split, run)
         if not ranks.first:
             return None
-        result = measured(system, split, comparison.measures, time.perf_counter() - start)
+        result = measure_all(system, split, comparison.measures, time.perf_counter() - start)
         name = folder / "system.safetensors"
         about = Description(comparison.paper, arm, asdict(config), split.classes)  # type: ignore[call-overload]
         weights = {arm: Weights(name.name, save_system(system, about, name))}
@@ -295,7 +297,7 @@ def reproduce(
             system = arm.train(config, split, run)
             seconds = time.perf_counter() - began
             results.setdefault(name, []).append(
-                measured(system, split, comparison.measures, seconds)
+                measure_all(system, split, comparison.measures, seconds)
             )
             if weights_folder is not None and seed == 0:
                 plain = re.sub(r"[^0-9A-Za-z-]+", "_", name).strip("_")

@@ -37,7 +37,7 @@ LIMIT = 1.6  # the part of the plane that is looked at: [-LIMIT, LIMIT] in x and
 
 @dataclass(frozen=True, eq=False)
 class PointBatch:
-    """Real points, and the uniform numbers that a phase uniforms by lot.
+    """Real points, and the uniform numbers that a phase gets.
 
     Attributes:
         image: the points, as images of one pixel.
@@ -288,7 +288,9 @@ def sample(
     return points
 
 
-def pull(networks: Mapping[str, nn.Module], generator_loss: Callable[[Tensor], Tensor]) -> float:
+def gradient_norm(
+    networks: Mapping[str, nn.Module], generator_loss: Callable[[Tensor], Tensor]
+) -> float:
     """How strongly a loss pulls at the generated points: mean over a thousand points x of
     ||∂ loss / ∂x||₂, as if each were a batch of its own.
     """
@@ -320,7 +322,7 @@ def slope(critic: nn.Module, n: int = 81) -> Float[Tensor, "n n"]:
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class Snapshot:
     """A game at one moment.
 
     Attributes:
@@ -344,11 +346,11 @@ class Film:
     def __call__(self, report: Report) -> None:
         self.frames.append(self._frame(report.step))
 
-    def _frame(self, step: int) -> Frame:
-        return Frame(step, surface(self.networks["critic"]), sample(self.networks, 400))
+    def _frame(self, step: int) -> Snapshot:
+        return Snapshot(step, surface(self.networks["critic"]), sample(self.networks, 400))
 
 
-def measured(
+def measure_game(
     networks: Mapping[str, nn.Module], ring: Ring, n: int = 1000
 ) -> dict[str, int | float]:
     """How a game stands, in three numbers: modes that the n generated points reach, the share of

@@ -96,8 +96,8 @@ def trained_on(
         has a cell for 8 x 8 pixels.
     """
     store = in_memory(phantom, training.images)
-    ill = torch.as_tensor(store.labels).amax(1) > 0
-    order = balanced(*split_by(torch.arange(training.images), ill))
+    abnormal = torch.as_tensor(store.labels).amax(1) > 0
+    order = balanced(*split_by(torch.arange(training.images), abnormal))
     with seeded("shortcut", seed):
         classifier = ResNet10(width=training.width, stride=8)
     rate = partial(cosine_decay, steps=training.steps, warm_up=training.warm_up)

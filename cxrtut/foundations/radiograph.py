@@ -285,7 +285,7 @@ def _check_real(store: ArrayStore) -> None:
         raise StoreError(f"images of {2 * MAX_SLOPE} px or more are needed, got {store.size}")
 
 
-def measure(
+def measure_realism(
     store_path: str,
     *,
     size: int = 64,

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCode:
     """A piece of source code as a notebook displays it.
 
     A notebook and the built book render the Markdown form and colour it with their own light or
@@ -44,7 +44,7 @@ class Source:
         return f"{where}\n\n{fence}python\n{self.code}\n{fence}\n"
 
 
-def show(obj: object) -> Source:
+def show(obj: object) -> SourceCode:
     """The source of a function, class, method, property or module, ready to be displayed.
 
     Args:
@@ -52,7 +52,7 @@ def show(obj: object) -> Source:
             function are looked through.
 
     Returns:
-        A `Source`; as the last expression of a cell it is displayed with syntax colours.
+        A `SourceCode`; as the last expression of a cell it is displayed with syntax colours.
 
     Raises:
         TypeError: `obj` is an instance (show its class), or something that has no Python source,
@@ -77,7 +77,7 @@ def show(obj: object) -> Source:
         name, first_line = module_name, 1
     else:
         name = f"{module_name}.{target.__qualname__}"
-    return Source(name, _file_inside_package(target, module_name), first_line, _dedent(lines))
+    return SourceCode(name, _file_inside_package(target, module_name), first_line, _dedent(lines))
 
 
 def _dedent(lines: list[str]) -> str:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.baselines.attention_mining import AttentionMining, class_maps, hot, saliency
+from cxrtut.baselines.attention_mining import AttentionMining, class_maps, saliency, salient_region
 from cxrtut.baselines.classifier import MultiLabelTask, logits_of
 from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
@@ -101,8 +101,8 @@ def test_a_constant_map_and_a_map_without_places_point_nowhere(level):
 
 def test_hot_is_strictly_above_the_fraction():
     keep = everywhere(IMAGE)
-    assert hot(IMAGE, keep, 0.5).flatten().tolist() == [True, False, False, False]
-    assert hot(IMAGE, keep, 0.2).flatten().tolist() == [True, True, False, True]
+    assert salient_region(IMAGE, keep, 0.5).flatten().tolist() == [True, False, False, False]
+    assert salient_region(IMAGE, keep, 0.2).flatten().tolist() == [True, True, False, True]
 
 
 def test_the_loss_by_hand_hides_the_hottest_place_of_what_is_found():

@@ -10,7 +10,7 @@ from torch import nn
 from cxrtut.baselines.contrast_attention import (
     ContrastAttention,
     contrast_attention,
-    partners,
+    normal_partners,
 )
 from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
@@ -54,34 +54,34 @@ def small(seed: int = 0) -> ResNet10:
 
 
 def test_every_image_has_a_normal_partner_in_turn_and_no_normal_image_itself():
-    ill = torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1])
-    labels = torch.stack([ill, torch.zeros_like(ill)], 1).float()
-    row, there = partners(labels)
-    assert there.all() and (ill[row] == 0).all()
-    assert row[ill == 1].tolist() == [1, 4, 6, 1, 4, 6]
-    assert row[ill == 0].tolist() == [4, 6, 1]
+    abnormal = torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1])
+    labels = torch.stack([abnormal, torch.zeros_like(abnormal)], 1).float()
+    row, there = normal_partners(labels)
+    assert there.all() and (abnormal[row] == 0).all()
+    assert row[abnormal == 1].tolist() == [1, 4, 6, 1, 4, 6]
+    assert row[abnormal == 0].tolist() == [4, 6, 1]
 
 
 def test_any_disease_makes_an_image_ill():
-    row, there = partners(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
+    row, there = normal_partners(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
     assert row[1:].tolist() == [0, 0, 0]
     assert there.tolist() == [False, True, True, True]  # the only normal image has no other
 
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_without_normal_images_there_is_no_partner_and_the_row_is_a_row(n):
-    row, there = partners(torch.ones(n, 2))
+    row, there = normal_partners(torch.ones(n, 2))
     assert not there.any() and (row >= 0).all() and (row < n).all()
 
 
 def test_all_normal_images_stand_in_a_ring():
-    row, there = partners(torch.zeros(4, 2))
+    row, there = normal_partners(torch.zeros(4, 2))
     assert row.tolist() == [1, 2, 3, 0] and there.all()
 
 
 def test_partners_are_chosen_without_reading_a_value():
     # Tensors on the meta device have no values: whoever reads one is told so.
-    row, there = partners(torch.zeros(5, 2, device="meta"))
+    row, there = normal_partners(torch.zeros(5, 2, device="meta"))
     assert row.shape == there.shape == (5,)
 
 
@@ -101,8 +101,8 @@ def test_features_equal_to_the_partners_have_no_attention_and_no_nan_in_the_grad
 
 
 def test_the_loss_by_hand():
-    # A normal image of zeros, an ill one of 4 2 / 0 0. Each one's attention: the normal image has
-    # no other normal one, so it stands beside the mean 2 1 / 0 0; both have A = 1 .5 / 0 0.
+    # A normal image of zeros, an abnormal one of 4 2 / 0 0. Each one's attention: the normal image
+    # has no other normal one, so it stands beside the mean 2 1 / 0 0; both have A = 1 .5 / 0 0.
     image = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[4.0, 2.0], [0.0, 0.0]]]])
     task = ContrastAttention(Plain([[1.0]], [-1.0]), **FOR)
     loss, terms = task.loss(batch_of(image, [[0.0], [1.0]]))

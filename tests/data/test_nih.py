@@ -141,7 +141,7 @@ def test_gzipped_tables_and_an_absent_test_list_do(release, tmp_path):
     for name in ("Data_Entry_2017.csv", "train_val_list.txt", "test_list.txt"):
         (release / name).unlink()
     report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
-    assert "test_list.txt is absent" in report.remarks[0]
+    assert "test_list.txt is absent" in report.warnings[0]
     assert ArrayStore.open(tmp_path / "store").table["split"].tolist()[2] == "test"
 
 
@@ -227,12 +227,12 @@ def test_rsna_boxes_are_added_only_on_request_and_what_contradicts_is_counted(re
     files = nih.NihFiles.find([release])
     plain = nih.prepare(files, tmp_path / "plain", size=64)
     assert set(ArrayStore.open(tmp_path / "plain").boxes.origin) == {"nih_bbox_2017"}
-    assert plain.remarks == ()
+    assert plain.warnings == ()
     report = nih.prepare(files, tmp_path / "both", size=64, rsna_boxes=True)
     store = ArrayStore.open(tmp_path / "both")
     assert Counter(store.boxes.origin.tolist()) == {"nih_bbox_2017": 2, "rsna_2018": 1}
     assert store.labels[2].sum() == 0
-    assert report.remarks == (
+    assert report.warnings == (
         "1 of 1 boxes rsna_2018: the image is not labelled with the disease of its box",
         "1 of 3 boxes rsna_2018: the image is not in the label table",
     )
@@ -286,7 +286,7 @@ def test_the_real_images_become_a_store(real_data, tmp_path):
     report = nih.prepare(files, tmp_path / "store", size=256, rsna_boxes=True)
     print(f"{report.images / (time.perf_counter() - start):.0f} images/s, tables included")
     assert report.images == 1186 and not report.broken
-    assert any(remark.startswith("29 of 182 boxes rsna_2018") for remark in report.remarks)
+    assert any(warning.startswith("29 of 182 boxes rsna_2018") for warning in report.warnings)
     store = ArrayStore.open(tmp_path / "store", verify="full")
     assert len(set(store.table["patient"])) == 924
     assert len(store.rows(label="No Finding")) == 442

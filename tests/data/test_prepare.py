@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from cxrtut.data.decode import ImageError
-from cxrtut.data.prepare import Entry, Picture, Recipe, Report, prepare_store
+from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import ArrayStore, StoreError
 
-RECIPE = Recipe(source="test", licence="none", classes=("Mass",), size=4)
+SPEC = StoreSpec(source="test", licence="none", classes=("Mass",), size=4)
 
 
-def entries(n, decode):
+def sources(n, decode):
     lines = [{"name": str(i), "patient": str(i), "split": "train"} for i in range(n)]
-    return [Entry(lambda i=i: decode(i), [i % 2], lines[i]) for i in range(n)]
+    return [ImageSource(lambda i=i: decode(i), [i % 2], lines[i]) for i in range(n)]
 
 
 def picture(i):
-    return Picture(np.full((1, 4, 4), i % 256, np.uint8), boxes=[(0, 0.0, 0.0, 1.0, 1.0, "x")])
+    return DecodedImage(np.full((1, 4, 4), i % 256, np.uint8), boxes=[(0, 0.0, 0.0, 1.0, 1.0, "x")])
 
 
 def test_images_stay_in_order_however_long_each_takes(tmp_path):
@@ -30,7 +30,7 @@ def test_images_stay_in_order_however_long_each_takes(tmp_path):
         time.sleep(0.02 if i % 7 == 0 else 0)
         return picture(i)
 
-    report = prepare_store(entries(300, slow_at_first), RECIPE, tmp_path / "s", threads=4)
+    report = prepare_store(sources(300, slow_at_first), SPEC, tmp_path / "s", threads=4)
     store = ArrayStore.open(tmp_path / "s", verify="full")
     assert report.images == 300
     assert store.images[:, 0, 0, 0].tolist() == [i % 256 for i in range(300)]
@@ -43,7 +43,7 @@ def test_the_unreadable_are_left_out_across_blocks(tmp_path):
             raise ImageError(f"{i}.png: torn\nin two")
         return picture(i)
 
-    report = prepare_store(entries(300, sometimes), RECIPE, tmp_path / "s", threads=2)
+    report = prepare_store(sources(300, sometimes), SPEC, tmp_path / "s", threads=2)
     store = ArrayStore.open(tmp_path / "s", verify="full")
     expected = [i for i in range(300) if i % 10 != 3]
     assert store.table["name"].tolist() == [str(i) for i in expected]
@@ -64,7 +64,7 @@ def test_progress_counts_the_unreadable_too_and_is_shown_on_a_terminal_only(
     terminal = io.StringIO()
     terminal.isatty = lambda: watched
     monkeypatch.setattr("sys.stderr", terminal)
-    prepare_store(entries(50, torn), RECIPE, tmp_path / "s", threads=1)
+    prepare_store(sources(50, torn), SPEC, tmp_path / "s", threads=1)
     told = terminal.getvalue()
     assert ("decoding: 100%" in told and "50/50" in told) if watched else told == ""
 
@@ -76,7 +76,7 @@ def test_any_other_error_stops_the_preparation_and_leaves_nothing(tmp_path):
         return picture(i)
 
     with pytest.raises(MemoryError):
-        prepare_store(entries(50, fails), RECIPE, tmp_path / "s", threads=2)
+        prepare_store(sources(50, fails), SPEC, tmp_path / "s", threads=2)
     assert list(tmp_path.iterdir()) == []
     assert not [t for t in threading.enumerate() if "ThreadPool" in t.name]
 
@@ -86,20 +86,20 @@ def test_nothing_found_and_nothing_readable_are_errors(tmp_path):
         raise ImageError(f"{i}.png: torn")
 
     with pytest.raises(SourceError, match="test: no image was found"):
-        prepare_store([], RECIPE, tmp_path / "s")
+        prepare_store([], SPEC, tmp_path / "s")
     with pytest.raises(SourceError, match=r"none of 2 images can be read: 0\.png: torn"):
-        prepare_store(entries(2, fails), RECIPE, tmp_path / "s")
+        prepare_store(sources(2, fails), SPEC, tmp_path / "s")
 
 
 def test_a_damaged_store_is_made_anew_and_a_foreign_folder_is_left_alone(tmp_path):
-    prepare_store(entries(3, picture), RECIPE, tmp_path / "s")
+    prepare_store(sources(3, picture), SPEC, tmp_path / "s")
     with open(tmp_path / "s" / "images.npy", "r+b") as file:
         file.truncate(20)
-    assert not prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
-    assert prepare_store(entries(3, picture), RECIPE, tmp_path / "s").already_prepared
+    assert not prepare_store(sources(3, picture), SPEC, tmp_path / "s").already_prepared
+    assert prepare_store(sources(3, picture), SPEC, tmp_path / "s").already_prepared
     (tmp_path / "other").mkdir()
     with pytest.raises(StoreError, match="not overwritten, remove it or choose another folder"):
-        prepare_store(entries(3, picture), RECIPE, tmp_path / "other")
+        prepare_store(sources(3, picture), SPEC, tmp_path / "other")
 
 
 def test_a_changed_date_size_name_or_setting_of_the_inputs_prepares_anew(tmp_path):
@@ -108,8 +108,8 @@ def test_a_changed_date_size_name_or_setting_of_the_inputs_prepares_anew(tmp_pat
     os.utime(file, (1, 1))
 
     def again(**changes):
-        recipe = replace(RECIPE, **({"inputs": [file]} | changes))
-        report = prepare_store(entries(2, picture), recipe, tmp_path / "s", overwrite=True)
+        spec = replace(SPEC, **({"inputs": [file]} | changes))
+        report = prepare_store(sources(2, picture), spec, tmp_path / "s", overwrite=True)
         return report.already_prepared
 
     assert [again(), again()] == [False, True]
@@ -130,8 +130,8 @@ def test_a_store_made_otherwise_is_replaced_only_when_asked_and_the_error_says_w
     file.write_bytes(b"12")
 
     def prepare(overwrite=False, **changes):
-        recipe = replace(RECIPE, inputs=[file], settings={"limit": None, **changes})
-        return prepare_store(entries(2, picture), recipe, tmp_path / "s", overwrite=overwrite)
+        spec = replace(SPEC, inputs=[file], settings={"limit": None, **changes})
+        return prepare_store(sources(2, picture), spec, tmp_path / "s", overwrite=overwrite)
 
     prepare()
     before = (tmp_path / "s" / "store.json").read_bytes()
@@ -141,7 +141,7 @@ def test_a_store_made_otherwise_is_replaced_only_when_asked_and_the_error_says_w
     with pytest.raises(StoreError, match=r"dates of the input files differ; pass --overwrite"):
         prepare()
     with pytest.raises(StoreError, match=r"but size was 4, now is 8; pass --overwrite"):
-        prepare_store(entries(2, picture), replace(RECIPE, size=8), tmp_path / "s")
+        prepare_store(sources(2, picture), replace(SPEC, size=8), tmp_path / "s")
     assert (tmp_path / "s" / "store.json").read_bytes() == before
     assert not prepare(overwrite=True, limit=2).already_prepared
 
@@ -158,7 +158,7 @@ def test_a_store_made_otherwise_is_replaced_only_when_asked_and_the_error_says_w
     ],
 )
 def test_what_is_no_store_of_this_source_is_never_replaced(tmp_path, change, words, overwrite):
-    prepare_store(entries(2, picture), RECIPE, tmp_path / "s")
+    prepare_store(sources(2, picture), SPEC, tmp_path / "s")
     manifest = tmp_path / "s" / "store.json"
     if change is None:
         manifest.write_text("{")
@@ -166,11 +166,11 @@ def test_what_is_no_store_of_this_source_is_never_replaced(tmp_path, change, wor
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | change))
     else:
         (tmp_path / "s" / "notes.txt").write_text("precious")
-        assert prepare_store(entries(2, picture), RECIPE, tmp_path / "s").already_prepared
+        assert prepare_store(sources(2, picture), SPEC, tmp_path / "s").already_prepared
         (tmp_path / "s" / "images.npy").write_bytes(b"")
     before = {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()}
     with pytest.raises(StoreError, match=words):
-        prepare_store(entries(2, picture), RECIPE, tmp_path / "s", overwrite=overwrite)
+        prepare_store(sources(2, picture), SPEC, tmp_path / "s", overwrite=overwrite)
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
 
 
@@ -178,20 +178,20 @@ def test_labels_that_only_the_pixels_tell_come_with_the_picture(tmp_path):
     def labelled(i):
         return picture(i)._replace(labels=[1])
 
-    prepare_store(entries(2, labelled), RECIPE, tmp_path / "s")
+    prepare_store(sources(2, labelled), SPEC, tmp_path / "s")
     assert ArrayStore.open(tmp_path / "s").labels.tolist() == [[1], [1]]
 
 
 def test_what_was_not_counted_is_not_said_to_be_none(tmp_path):
-    report = prepare_store(entries(2, picture), RECIPE, tmp_path / "s", missing=None)
+    report = prepare_store(sources(2, picture), SPEC, tmp_path / "s", missing=None)
     assert "missing  not counted with --limit" in str(report)
     assert report.missing is None
 
 
 def test_the_report_names_the_first_few_and_counts_the_rest(tmp_path):
-    report = Report(tmp_path, 7, tuple("abcdefg"), ("x.png: torn",), remarks=("a remark",))
+    report = Preparation(tmp_path, 7, tuple("abcdefg"), ("x.png: torn",), warnings=("a warning",))
     lines = str(report).splitlines()
     assert lines[0] == f"prepared: {tmp_path}"
     assert lines[2].split(maxsplit=2) == ["missing", "7", "a, b, c, d, e ... and 2 more"]
     assert lines[3].split(maxsplit=2) == ["broken", "1", "x.png: torn"]
-    assert lines[4] == "  a remark"
+    assert lines[4] == "  a warning"

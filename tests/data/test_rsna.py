@@ -43,7 +43,7 @@ def test_the_release_becomes_a_store(release, tmp_path):
     assert store.table["reading"].tolist() == ["Normal", "Lung Opacity"]
     assert store.boxes.of(1)[0].tolist() == [[8, 16, 12, 18], [32, 32, 64, 64]]
     assert set(store.boxes.origin) == {"rsna_2018"} and len(store.boxes.of(0)[0]) == 0
-    assert any("may be on both sides" in remark for remark in report.remarks)
+    assert any("may be on both sides" in warning for warning in report.warnings)
 
 
 def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
@@ -55,7 +55,7 @@ def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
     store = ArrayStore.open(tmp_path / "store")
     assert store.table["patient"].tolist() == ["12", "12"]
     assert len(set(store.table["split"])) == 1
-    assert not any("both sides" in remark for remark in report.remarks)
+    assert not any("both sides" in warning for warning in report.warnings)
 
 
 @pytest.mark.parametrize(

@@ -79,15 +79,15 @@ def test_the_official_metadata_are_found_by_name_and_read_by_separator(tmp_path,
     store = ArrayStore.open(tmp_path / "store")
     assert store.table["patient"].tolist() == ["HAM_7", "ISIC_2"]
     assert store.rows(label="bcc").tolist() == [0]
-    assert "by SHA-256 of the lesion" in report.remarks[0]
-    assert report.remarks[1] == f"1 images are not in {name}: each counts as a lesion, no labels"
+    assert "by SHA-256 of the lesion" in report.warnings[0]
+    assert report.warnings[1] == f"1 images are not in {name}: each counts as a lesion, no labels"
 
 
 def test_without_metadata_nothing_is_claimed_about_lesions(tmp_path):
     Image.fromarray(numbered(64, 64)).save(tmp_path / "one.png")
     report = skin.prepare([tmp_path], tmp_path / "store", size=64)
-    assert "no metadata: one lesion may be on both sides, no labels" in report.remarks
-    assert not any("of the lesion," in remark for remark in report.remarks)
+    assert "no metadata: one lesion may be on both sides, no labels" in report.warnings
+    assert not any("of the lesion," in warning for warning in report.warnings)
     (tmp_path / "labels.csv").write_text("image,level\none,3\n")
     with pytest.raises(SourceError, match=r"labels\.csv: expected columns \['image_id'"):
         skin.prepare([tmp_path], tmp_path / "store", size=64)

@@ -216,9 +216,13 @@ def test_the_saturating_loss_gives_up_where_the_other_pulls() -> None:
     critic = plane_critic(3.0, 4.0)
     critic.append(Shift(-20.0))
     networks = {**WassersteinGAN().networks, "critic": critic}
-    assert adversarial.pull(networks, adversarial.saturating_generator_loss) < 1e-6
-    assert adversarial.pull(networks, non_saturating_generator_loss) == pytest.approx(5, rel=1e-4)
-    assert adversarial.pull(networks, wasserstein_generator_loss) == pytest.approx(5, rel=1e-4)
+    assert adversarial.gradient_norm(networks, adversarial.saturating_generator_loss) < 1e-6
+    assert adversarial.gradient_norm(networks, non_saturating_generator_loss) == pytest.approx(
+        5, rel=1e-4
+    )
+    assert adversarial.gradient_norm(networks, wasserstein_generator_loss) == pytest.approx(
+        5, rel=1e-4
+    )
 
 
 class Shift(nn.Module):
@@ -258,7 +262,7 @@ def test_a_game_is_measured_by_modes_points_and_slope() -> None:
             return Ring().points(len(z), "perfect")
 
     networks = {"generator": Perfect(), "critic": plane_critic(0.0, 2.0)}
-    told = adversarial.measured(networks, Ring())
+    told = adversarial.measure_game(networks, Ring())
     assert told["modes"] == 8 and told["median slope"] == pytest.approx(2)
     assert 0.97 < told["near a mode"] <= 1
 

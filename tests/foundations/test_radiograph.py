@@ -102,7 +102,7 @@ def test_training_on_phantoms_beats_the_best_constant_answer():
 def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatch):
     store, _ = coded_store(40)
     monkeypatch.setattr(ArrayStore, "open", lambda path: store)
-    record = radiograph.measure("anywhere", size=32, n=16, steps=2, batch_size=4, seeds=2)
+    record = radiograph.measure_realism("anywhere", size=32, n=16, steps=2, batch_size=4, seeds=2)
     name = CLASSES[1]
     areas = record.values(radiograph.SIM_TO_REAL, "test", f"auroc/{name}")
     assert len(areas) == 2 and record.seeds == (0, 1)
@@ -143,7 +143,7 @@ def test_a_store_that_cannot_be_used_is_refused_before_any_training(monkeypatch)
     ):
         monkeypatch.setattr(ArrayStore, "open", lambda path, store=store: store)
         with pytest.raises(StoreError, match=message):
-            radiograph.measure("anywhere", watch=lambda name: pytest.fail(name))
+            radiograph.measure_realism("anywhere", watch=lambda name: pytest.fail(name))
 
 
 def test_equal_grey_levels_share_a_rank():

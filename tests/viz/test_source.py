@@ -10,7 +10,7 @@ import pytest
 
 import cxrtut
 from cxrtut.viz import source
-from cxrtut.viz.source import Source, show
+from cxrtut.viz.source import SourceCode, show
 
 
 class Shelf:
@@ -76,7 +76,7 @@ def test_the_fence_is_longer_than_any_fence_in_the_code() -> None:
 
 
 def test_the_plain_form_is_code_under_a_comment() -> None:
-    shown = Source("a.b", "a.py", 7, "def b():\n    return 1")
+    shown = SourceCode("a.b", "a.py", 7, "def b():\n    return 1")
     assert repr(shown) == "# a.b (a.py, lines 7-8)\ndef b():\n    return 1"
     namespace: dict[str, Any] = {}
     exec(repr(shown), namespace)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.data.phantom.devices import lay_wires
-from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.frame import PatientGrid
 from cxrtut.data.phantom.fusion import Fuse, as_written
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import (
@@ -66,7 +66,9 @@ class Anatomy:
         tau: optical depth of the healthy chest.
     """
 
-    def __init__(self, frame: Frame, patient: Draws, acquisition: Draws, planes: Draws) -> None:
+    def __init__(
+        self, frame: PatientGrid, patient: Draws, acquisition: Draws, planes: Draws
+    ) -> None:
         self.frame, self.patient, self.acquisition = frame, patient, acquisition
         self._planes = planes
 
@@ -81,7 +83,7 @@ class Anatomy:
         """
         if len(rows) == len(self.frame.pixel):
             return self
-        frame = Frame(
+        frame = PatientGrid(
             self.frame.x[rows],
             self.frame.y[rows],
             self.frame.pixel[rows],
@@ -215,7 +217,7 @@ class Plan:
 def build_anatomy(plan: Plan, size: int, fuse: Fuse = as_written) -> Anatomy:
     """Evaluates the healthy chest of each planned image on size x size pixels."""
     patient, acquisition = plan.patient, plan.acquisition
-    frame = Frame.of(patient, acquisition, size)
+    frame = PatientGrid.of(patient, acquisition, size)
     trunk = build_trunk(patient, acquisition, plan.trunk_profiles, size, fuse)
     fine = texture(patient.fine, frame.x, frame.y)
     planes = fuse(_chest)(

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.data.phantom.acquisition import SMALLEST_FOV
-from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.frame import PatientGrid
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import blur, chord, splat
 
@@ -71,7 +71,7 @@ def _port(a: Draws) -> tuple[Tensor, Tensor]:
     return side * (8.5 + 2 * a.port_place[:, 1]), -9.5 + 2.5 * a.port_place[:, 2]
 
 
-def devices(acquisition: Draws, wires: Draws, frame: Frame) -> Float[Tensor, "B H W"]:
+def devices(acquisition: Draws, wires: Draws, frame: PatientGrid) -> Float[Tensor, "B H W"]:
     """Optical depth that the objects add; `wires` come from `lay_wires`."""
     a = acquisition
     px, py = frame.to_pixels(wires.x, wires.y)

@@ -51,7 +51,7 @@ def alignment_theta(pose: Float[Tensor, "B 2 3"]) -> Float[Tensor, "B 2 3"]:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PatientGrid:
     """Patient coordinates of every pixel centre (cm), pixel size (cm), and the pose they come
     from.
     """
@@ -63,7 +63,7 @@ class Frame:
     size: int
 
     @classmethod
-    def of(cls, patient: Draws, acquisition: Draws, size: int) -> Frame:
+    def of(cls, patient: Draws, acquisition: Draws, size: int) -> PatientGrid:
         pose = pose_matrix(patient, acquisition)
         t = (torch.arange(size, device=pose.device, dtype=torch.float32) + 0.5) * (2 / size) - 1
         column, row = t.view(1, 1, size), t.view(1, size, 1)

@@ -103,7 +103,7 @@ class PhantomSample:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Images that are rendered at once: all that was drawn by lot, nothing of the pixels yet."""
+    """Images that are rendered at once: all that was drawn at random, nothing of the pixels yet."""
 
     plan: Plan
     landmarks: Tensor  # (B, 9, 2), cm
@@ -314,8 +314,8 @@ class ChestPhantom:
     def _tag(self, index: Tensor, labels: Tensor) -> Tensor:
         if self.confounder is None:
             return torch.zeros(len(index))
-        ill = labels[:, CLASSES.index(self.confounder.disease)]
-        p = ill * self.confounder.with_disease + (1 - ill) * self.confounder.without
+        abnormal = labels[:, CLASSES.index(self.confounder.disease)]
+        p = abnormal * self.confounder.with_disease + (1 - abnormal) * self.confounder.without
         return (self._case(index).tag < p).float()
 
     def _map(self, work: Callable[[A], B], items: Sequence[A]) -> list[B]:
@@ -370,8 +370,8 @@ class ChestPhantom:
         boxes = torch.zeros(n, len(CLASSES), 2, 4, device=self.device)
         there = torch.zeros(n, len(CLASSES), 2, dtype=torch.bool, device=self.device)
         image, ctr = healthy, anatomy.patient.ctr.clone()
-        ill = labels.any(1) & (severity > 0)
-        if bool(ill.any()):
+        abnormal = labels.any(1) & (severity > 0)
+        if bool(abnormal.any()):
             image = healthy.clone()
             total = torch.zeros_like(tau)
             for name, (rows, draws) in findings.items():
@@ -384,7 +384,7 @@ class ChestPhantom:
                 boxes[rows, k], there[rows, k] = boxes_by_side(name, where, right[rows])
                 if name == "Cardiomegaly":
                     ctr[rows] += (draws.ctr - ctr[rows]) * strength.clamp(0, 1)
-            rows = ill.nonzero()[:, 0].to(self.device)
+            rows = abnormal.nonzero()[:, 0].to(self.device)
             image[rows] = exposure.take(rows).picture((tau + total)[rows])
         boxes, box_label = pack_boxes(boxes, there)
         return PhantomSample(

@@ -23,7 +23,7 @@ SOURCE = "cxrtut simulated chest radiographs"
 VERSION = 1  # raised whenever the same settings give other images
 LICENCE = "simulated by cxrtut: no patients, and no result on these images is clinical evidence"
 ORIGIN = "phantom"
-_BLOCK_ROWS = 512  # images rendered at once: what is drawn by lot takes memory too
+_BLOCK_ROWS = 512  # images rendered at once: what is drawn at random takes memory too
 _BLOCK_PIXELS = 2**23  # of all images rendered at once; about 26 bytes each, twice while joined
 
 

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.frame import PatientGrid
 from cxrtut.data.phantom.fusion import Fuse, as_written
 from cxrtut.data.phantom.randomness import Draws
 from cxrtut.data.phantom.shapes import (
@@ -71,7 +71,7 @@ def build_trunk(
 ) -> Trunk:
     """Evaluates the trunk on size x size pixels; `profiles` are those of `trunk_profiles`."""
     coarse_size = size // 2 if size >= FULL_BELOW else size
-    frame = Frame.of(patient, acquisition, coarse_size)
+    frame = PatientGrid.of(patient, acquisition, coarse_size)
     x, y, grain = frame.x, frame.y, texture(patient.coarse, frame.x, frame.y)
     p, a, profiles = patient.planes(), acquisition.planes(), at_height(profiles, y)
     planes = (*fuse(_trunk)(p, a, x, y, profiles, grain, clavicle_wave(x.abs())), grain)

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cxrtut.data.phantom.acquisition import SMALLEST_FOV
-from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.frame import PatientGrid
 from cxrtut.data.phantom.randomness import noise
 from cxrtut.data.phantom.shapes import Plane, blur, splat
 
@@ -144,7 +144,7 @@ def cut_tree(tree: list[Branches], yaw: Float[Tensor, " B"], size: int) -> list[
     return calibres
 
 
-def project_tree(calibres: list[Calibre], frame: Frame) -> Plane:
+def project_tree(calibres: list[Calibre], frame: PatientGrid) -> Plane:
     """Thickness of the tree along the beam, cm: points are added up, a blur gives them width."""
     area, out = frame.pixel[:, :, 0] ** 2, torch.zeros_like(frame.x)
     for calibre in calibres:

@@ -9,7 +9,7 @@ import torch
 from cxrtut.data.phantom.acquisition import sample_acquisitions
 from cxrtut.data.phantom.anatomy import Plan, build_anatomy
 from cxrtut.data.phantom.detector import Exposure, signal
-from cxrtut.data.phantom.frame import Frame
+from cxrtut.data.phantom.frame import PatientGrid
 from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.phantom.randomness import Draws, keys
 from cxrtut.data.phantom.skeleton import rib_unevenness, ribs
@@ -42,7 +42,7 @@ def test_about_ten_ribs_are_drawn_above_the_dome():
 def test_a_vessel_tree_keeps_its_volume_at_every_resolution(size):
     people, visits = aligned(3)
     tree = grow_tree(people.key, "vessels", roots=16, levels=7, radius=0.36)
-    frame = Frame.of(people, visits, size)
+    frame = PatientGrid.of(people, visits, size)
     drawn = project_tree(cut_tree(tree, visits.yaw, size), frame)
     volume = (drawn * frame.pixel**2).sum((1, 2))
     expected = sum(level.volume.sum((1, 2)) for level in tree)

@@ -16,6 +16,7 @@ from cxrtut.data.source_tables import SourceError, check_folders, number, read_c
 from cxrtut.data.splits import check_patients, patient_hash_split
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
+SPLITS = ("train", "test")
 NOT_CLASSES = ("name", "patient", "split")
 BOX_COLUMNS = ("name", "label", "x0", "y0", "x1", "y1")
 
@@ -53,8 +54,8 @@ def read_folder(
 
     Raises:
         SourceError: a table that cannot be read, a name that two files have, an image that is named
-            twice, a patient in two splits, or no image at all. Images that are missing or cannot be
-            read are warned of, and left out.
+            twice, a split of another name, a patient in two splits, or no image at all. Images
+            that are missing or cannot be read are warned of, and left out.
     """
     files = _files(folder)
     rows = [row for _, row in read_csv(labels, ("name",))]
@@ -99,7 +100,7 @@ def read_folder(
                 place, frame = frames[path]
                 x0, y0, x1, y1 = frame.boxes(corners)[0].tolist()
                 found.append((place, classes.index(row["label"]), x0, y0, x1, y1, "folder"))
-    table = [_line(row) for row in kept]
+    table = [_line(row, labels) for row in kept]
     check_patients(
         {line["name"]: line["patient"] for line in table},
         {line["name"]: line["split"] for line in table},
@@ -142,7 +143,12 @@ def _labels(
     return [int(row[name]) for name in classes]
 
 
-def _line(row: Mapping[str, str]) -> dict[str, str]:
+def _line(row: Mapping[str, str], path: str | os.PathLike[str]) -> dict[str, str]:
     patient = row.get("patient") or row["name"]
     split = row.get("split") or patient_hash_split(patient)
+    if split not in SPLITS:
+        raise SourceError(
+            f"{path}, {row['name']}: expected {' or '.join(SPLITS)} in column 'split', "
+            f"got {split!r}"
+        )
     return {"name": row["name"], "patient": patient, "split": split}

@@ -6,10 +6,10 @@ Everything is a pure function of (seed, step), so that a resumed run sees what i
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from cxrtut.data.augment import Augmentation, augment
@@ -18,6 +18,7 @@ from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch
 from cxrtut.data.store import ArrayStore
 from cxrtut.data.view import StoreView
+from cxrtut.randomness import generator
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,15 @@ class Loader:
         order: (seed, epoch) -> rows of one pass, the same number in each epoch. A last batch that
             is not full is left out.
         augmentation: how images are changed, if they are.
+        with_targets: each batch has a `target_vector`, its label vectors in another order: what
+            StarGAN takes as target domains. The order is drawn over the whole batch, of all ranks
+            together, so that several ranks equal one.
     """
 
     source: ArrayStore | StoreView | DeviceStore
     order: Callable[[int, int], Int[Tensor, " n"]]
     augmentation: Augmentation | None = None
+    with_targets: bool = False
 
     def steps_per_epoch(self, batch_size: int) -> int:
         """Whole batches in one pass."""
@@ -85,10 +90,20 @@ class Loader:
         step = start
         while True:
             rows = self.order(seed, step // per_epoch)[: per_epoch * batch_size]
-            rows = rows.view(per_epoch, batch_size)[:, mine].flatten()
+            by_step = rows.view(per_epoch, batch_size)
+            rows = by_step[:, mine].flatten()
             for batch in batches(self.source, rows, share, device, start=step % per_epoch):
+                if self.with_targets:
+                    order = torch.randperm(batch_size, generator=generator("targets", seed, step))
+                    chosen = by_step[step % per_epoch][order[mine]]
+                    batch = replace(batch, target_vector=self._labels(chosen, device))
                 if self.augmentation is not None:
                     drawn = self.augmentation.draw(batch_size, seed=seed, step=step, device=device)
                     batch = augment(batch, drawn[mine])
                 yield batch
                 step += 1
+
+    def _labels(self, rows: Int[Tensor, " n"], device: torch.device) -> Float[Tensor, "n K"]:
+        if isinstance(self.source, DeviceStore):
+            return self.source.label_vector[rows.to(self.source.device)]
+        return torch.from_numpy(self.source.labels[rows.numpy()]).float().to(device)

@@ -30,6 +30,8 @@ class Batch:
         index: row of each image in its source.
         mask: one mask per class, True inside; None where the source knows no masks.
         healthy: the same images without the disease (the healthy twin), or None.
+        target_vector: the labels that a generator is asked to give each image, where a loader draws
+            some; see `Loader`.
         uniforms: numbers in [0, 1) for what a loss needs at random, a row for each image; None
             outside training.
     """
@@ -42,6 +44,7 @@ class Batch:
     mask: Bool[Tensor, "B K H W"] | None = None
     healthy: Float[Tensor, "B C H W"] | None = None
     uniforms: Float[Tensor, "B D"] | None = None
+    target_vector: Float[Tensor, "B K"] | None = None
 
     def __len__(self) -> int:
         return self.image.shape[0]
@@ -180,6 +183,7 @@ def _check_dtypes(batch: Batch) -> None:
         "mask": torch.bool,
         "healthy": torch.float32,
         "uniforms": torch.float32,
+        "target_vector": torch.float32,
     }
     for name, dtype in expected.items():
         tensor = getattr(batch, name)
@@ -203,6 +207,7 @@ def _check_shapes(batch: Batch) -> None:
         "index": (n,),
         "mask": (n, n_classes, height, width),
         "healthy": tuple(batch.image.shape),
+        "target_vector": (n, n_classes),
         "uniforms": None if batch.uniforms is None else (n, *batch.uniforms.shape[1:]),
     }
     for name, shape in expected.items():

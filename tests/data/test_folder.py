@@ -166,6 +166,13 @@ def test_a_patient_on_both_sides_is_refused(films, tmp_path):
         ArrayStore.from_folder(films, table, size=10)
 
 
+@pytest.mark.parametrize("text", ["Test", "val", "training"])
+def test_a_split_of_another_name_is_refused(films, tmp_path, text):
+    table = write(tmp_path / "labels.csv", ["name,split,Mass", "a,train,0", f"b,{text},1"])
+    with pytest.raises(SourceError, match=rf"b: expected train or test in .*'split', got '{text}'"):
+        ArrayStore.from_folder(films, table, size=10)
+
+
 def test_a_folder_or_table_that_is_not_there_is_named(films, table, tmp_path):
     with pytest.raises(SourceError, match="expected a folder, got nothing"):
         ArrayStore.from_folder(tmp_path / "none", table, size=10)

@@ -9,6 +9,7 @@ from engine.toy import toy_loader, toy_store
 
 from cxrtut.data.augment import Augmentation, augment
 from cxrtut.data.loader import Loader
+from cxrtut.data.sample import check_batch
 from cxrtut.data.view import view
 
 
@@ -45,6 +46,25 @@ def test_ranks_share_a_batch_and_its_augmentation():
     for name in ("image", "label_vector", "index"):
         joined = torch.cat([getattr(part, name) for part in parts])
         assert torch.equal(joined, getattr(whole, name))
+
+
+@pytest.mark.parametrize("where", ["store", "view", "device"])
+def test_targets_are_the_labels_of_the_whole_batch_in_another_order(where):
+    store = toy_store()
+    source = {"store": store, "view": view(store), "device": store.on_device("cpu")}[where]
+    loader = Loader(source, by_index, with_targets=True)
+    whole = list(islice(loader.batches(batch_size=8, seed=0), 6))
+    for step, batch in enumerate(whole):
+        check_batch(batch)
+        assert sorted(batch.target_vector.tolist()) == sorted(batch.label_vector.tolist())
+        ranks = [
+            next(loader.batches(batch_size=8, seed=0, start=step, rank=r, ranks=2)) for r in (0, 1)
+        ]
+        assert torch.equal(torch.cat([r.target_vector for r in ranks]), batch.target_vector)
+    assert any(not torch.equal(b.target_vector, b.label_vector) for b in whole)
+    first, second = (b.target_vector for b in (whole[0], whole[3]))  # one epoch later
+    assert not torch.equal(first, second)
+    assert next(Loader(source, by_index).batches(batch_size=8, seed=0)).target_vector is None
 
 
 def test_an_image_is_changed_as_the_augmentation_of_its_step_says():

@@ -67,7 +67,8 @@ def test_boxes_of_leaves_the_padding_out():
 
 
 def test_length_is_the_number_of_images_and_to_moves_every_field():
-    moved = replace(good_batch(), uniforms=torch.rand(2, 4)).to("meta")
+    more = {"uniforms": torch.rand(2, 4), "target_vector": torch.ones(2, 2)}
+    moved = replace(good_batch(), **more).to("meta")
     assert len(moved) == 2
     assert {getattr(moved, name).device.type for name in Batch.__dataclass_fields__} == {"meta"}
 

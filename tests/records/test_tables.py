@@ -12,7 +12,7 @@ NBSP = "\u00a0"
 
 
 def record(*seeds, other=()):
-    """A record of arm A, and of B where `other` is given: the numbers of each seed's test images."""
+    """A record of arm A, and of B if `other` is given: numbers of the test images by seed."""
     results = {"A": tuple(ArmRun(test=numbers) for numbers in seeds)}
     if other:
         results["B"] = tuple(ArmRun(test=numbers) for numbers in other)
@@ -20,7 +20,7 @@ def record(*seeds, other=()):
 
 
 def test_a_cell_is_the_mean_over_seeds_and_half_its_interval_by_students_t():
-    """Of 1, 2, 3: mean 2, standard error 1 / sqrt 3, and t(2, .975) = 4.3027 from a printed table."""
+    """Of 1, 2, 3: mean 2, standard error 1 / sqrt 3; t(2, .975) = 4.3027 in printed tables."""
     (row,) = measures_table(record({"auroc": 1.0}, {"auroc": 2.0}, {"auroc": 3.0}))
     assert row == {"method": "A", "AUROC": f"2.000{NBSP}±{NBSP}{4.3027 / math.sqrt(3):.3f}"}
 

@@ -30,7 +30,8 @@ def disease_auroc(system: System, split: Split, side: Side) -> Numbers:
 def normal_or_not(
     system: System, split: Split, side: Side, *, at_most: int | None = None
 ) -> Numbers:
-    """How abnormal images with an outline are told from normal ones.
+    """How abnormal images with an outline are told from normal ones; all abnormal images where none
+    of them has an outline.
 
     Args:
         system: answers with scores, heat maps, or both.
@@ -43,6 +44,8 @@ def normal_or_not(
         the mean of the heat map, where there is one. Nothing where one of the kinds has no image.
     """
     abnormal = split.with_truth(side, at_most)
+    if not len(abnormal):
+        abnormal = evenly(split.abnormal(side), at_most)
     normal = evenly(split.normal(side), at_most)
     if not len(abnormal) or not len(normal):
         return {}

@@ -201,7 +201,8 @@ def evaluate(
     if missing:
         raise ValueError(
             f"{', '.join(missing)}: cannot be measured here; the system answers for "
-            f"{', '.join(asked.classes)}, the images have {len(split.store.boxes)} boxes and "
+            f"{', '.join(asked.classes)}; of the images {len(split.normal('test'))} are normal and "
+            f"{len(split.abnormal('test'))} abnormal, they have {len(split.store.boxes)} boxes and "
             f"{'' if split.store.store.masks is not None else 'no '}masks"
         )
     return numbers

@@ -26,7 +26,7 @@ def split_of(labels=LABELS, boxes=(), test=(3, 2, 1)):
     return split_by_hand(store, [0], test)
 
 
-def ill_and_well(n=20):
+def normal_and_abnormal(n=20):
     """Every other image is abnormal; of three of these nobody drew a box."""
     labels = (np.arange(n) % 2).astype(np.uint8)[:, None]
     boxes = [(i, 0, 0.0, 0.0, 4.0, 4.0, "hand") for i in range(1, n, 2) if i not in (3, 5, 7)]
@@ -66,21 +66,30 @@ def test_areas_are_those_of_the_metric_on_the_rows_of_the_side():
 def test_without_scores_there_is_no_area():
     split = split_of()
     assert disease_auroc(Answers(split, heatmap=noise(3, 3, 8, 8)), split, "test") == {}
-    assert normal_or_not(Answers(ill_and_well()), ill_and_well(), "test") == {}
+    assert normal_or_not(Answers(normal_and_abnormal()), normal_and_abnormal(), "test") == {}
 
 
 def test_abnormal_images_with_an_outline_are_told_from_normal_ones():
-    split, scores, heat = ill_and_well(), noise(18, 1), noise(18, 1, 8, 8)
+    split, scores, heat = normal_and_abnormal(), noise(18, 1), noise(18, 1, 8, 8)
     found = normal_or_not(Answers(split, scores=scores, heatmap=heat), split, "test")
     rows = [row for row in split.test.tolist() if row not in (3, 5, 7)]
-    places, ill = [row - 2 for row in rows], torch.tensor([row % 2 == 1 for row in rows])
-    right = ((scores[places, 0] > 0.5) == ill).float().mean()
+    places, abnormal = [row - 2 for row in rows], torch.tensor([row % 2 == 1 for row in rows])
+    right = ((scores[places, 0] > 0.5) == abnormal).float().mean()
     assert found["accuracy"] == pytest.approx(right.item())
-    assert found["auroc_mean_heat"] == pytest.approx(auroc(heat[places, 0].mean((1, 2)), ill))
+    assert found["auroc_mean_heat"] == pytest.approx(auroc(heat[places, 0].mean((1, 2)), abnormal))
+
+
+def test_where_no_image_has_an_outline_all_abnormal_ones_count():
+    """A reader's own films with labels alone."""
+    labels = (np.arange(20) % 2).astype(np.uint8)[:, None]
+    split, scores = split_of(labels, (), [*range(2, 20)]), noise(18, 1)
+    found = normal_or_not(Answers(split, scores=scores), split, "test")
+    right = (scores[:, 0] > 0.5) == (torch.arange(18) % 2 == 1)
+    assert found == {"accuracy": pytest.approx(right.float().mean().item())}
 
 
 def test_each_answer_has_its_number():
-    split = ill_and_well()
+    split = normal_and_abnormal()
     only_scores = normal_or_not(Answers(split, scores=noise(18, 1)), split, "test")
     only_heat = normal_or_not(Answers(split, heatmap=noise(18, 1, 8, 8)), split, "test")
     assert set(only_scores) == {"accuracy"} and set(only_heat) == {"auroc_mean_heat"}
@@ -96,7 +105,7 @@ def test_where_one_kind_has_no_image_nothing_is_said():
 
 
 def test_the_heat_is_of_the_splits_diseases_or_of_all_where_it_has_none_of_them():
-    split, heat = ill_and_well(), noise(18, 2, 8, 8)
+    split, heat = normal_and_abnormal(), noise(18, 2, 8, 8)
     ill = torch.from_numpy(split.test % 2 == 1)
     asked = ~torch.from_numpy(np.isin(split.test, (3, 5, 7)))
     for classes, map_of in ((("B", "A"), heat[:, 1]), (("X", "Y"), heat.sum(1))):
@@ -106,7 +115,7 @@ def test_the_heat_is_of_the_splits_diseases_or_of_all_where_it_has_none_of_them(
 
 
 def test_at_most_so_many_of_each_kind_are_asked_for():
-    split = ill_and_well()
+    split = normal_and_abnormal()
     system = Answers(split, scores=noise(18, 1))
     measure = normal_or_not_measure("test", at_most=3)
     assert set(measure.measure(system, split, measure.side)) <= set(measure.better)

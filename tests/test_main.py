@@ -58,7 +58,7 @@ def realism_record(**changed: float) -> RunRecord:
     return RunRecord(
         paper="radiograph", what="a measurement", command="", configuration={}, data=[],
         classes=CLASSES, seeds=(0, 1), results={radiograph.SIM_TO_REAL: runs}, better={},
-        library={}, revision="", hardware={}, versions={}, seconds=0.0,
+        code={}, revision="", hardware={}, versions={}, seconds=0.0,
     )  # fmt: skip
 
 

@@ -329,7 +329,7 @@ def _record(
         settings={"precision": how.precision, "cuda graphs": how.cuda_graphs},
         data=[dict(split.identity) for split in splits], classes=splits[0].classes, seeds=seeds,
         results={arm: tuple(runs) for arm, runs in results.items()},
-        better=comparison.better(), weights=weights, library=library_files(),
+        better=comparison.better(), weights=weights, code=library_files(),
         revision=revision(), hardware=hardware(device), versions=versions(),
         seconds=round(seconds, 1),
     )  # fmt: skip

@@ -355,7 +355,7 @@ def measure_realism(
         }],
         classes=CLASSES, seeds=tuple(range(seeds)), results=results,
         better=dict.fromkeys(("auroc", "auroc_pa", "auroc_simulated"), "higher"),
-        library=library_files(), revision=revision(), hardware=hardware(torch.device(device)),
+        code=library_files(), revision=revision(), hardware=hardware(torch.device(device)),
         versions=versions(), seconds=round(time.perf_counter() - start, 1),
     )  # fmt: skip
 

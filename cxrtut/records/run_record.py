@@ -92,7 +92,7 @@ class RunRecord:
         results: arm -> one `ArmRun` a seed.
         better: identifier -> `higher`, `lower` or `neither` is better.
         weights: arm -> where its networks are.
-        library: file of the library -> SHA-256 of its code (`code_sha256`), of all that ran.
+        code: file of the library -> SHA-256 of its code (`code_sha256`), of all that ran.
         revision: the commit of the checkout.
         hardware: processor, cores, threads, GPU.
         versions: of cxrtut, torch and Python.
@@ -114,7 +114,7 @@ class RunRecord:
     results: Mapping[str, Sequence[ArmRun]]
     better: Mapping[str, str]
     weights: Mapping[str, Weights] = field(default_factory=dict)
-    library: Mapping[str, str]
+    code: Mapping[str, str]
     revision: str
     hardware: Mapping[str, Json]
     versions: Mapping[str, str]
@@ -154,12 +154,12 @@ class RunRecord:
     @property
     def changed_files(self) -> tuple[str, ...]:
         """The files whose code is no longer the one that made this record; see `is_stale`."""
-        return tuple(f for f, sha256 in self.library.items() if code_sha256(PACKAGE / f) != sha256)
+        return tuple(f for f, sha256 in self.code.items() if code_sha256(PACKAGE / f) != sha256)
 
     @property
     def is_stale(self) -> bool:
         """Whether the code that made it has changed since, or was never written down."""
-        return not self.library or bool(self.changed_files)
+        return not self.code or bool(self.changed_files)
 
 
 def code_sha256(path: Path) -> str:

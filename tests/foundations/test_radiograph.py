@@ -107,7 +107,7 @@ def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatc
     areas = record.values(radiograph.SIM_TO_REAL, "test", f"auroc/{name}")
     assert len(areas) == 2 and record.seeds == (0, 1)
     assert record.data[0]["fingerprint"] == store.fingerprint and not record.is_stale
-    assert "foundations/radiograph.py" in record.library
+    assert "foundations/radiograph.py" in record.code
     table = radiograph.transfer_table(record)
     assert [line["class"] for line in table] == list(CLASSES)
     assert table[1]["AUROC"] == pytest.approx(np.mean(areas))

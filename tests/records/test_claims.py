@@ -107,12 +107,12 @@ def test_only_the_papers_networks_on_the_papers_images_settle_a_claim(faithful, 
     directions = ("agrees", "disagrees", "no difference")
     expected = words or [f"not settled here: {direction}" for direction in directions]
     assert [status(r, d, PAPERS) for d in gains] == list(expected)
-    old = replace(r, library={})
+    old = replace(r, code={})
     assert [status(old, d, PAPERS) for d in gains] == [f"{e} (stale)" for e in expected]
 
 
 def test_a_record_whose_code_has_changed_is_noted():
-    fresh, old = record([1.0], [0.0]), replace(record([1.0], [0.0]), library={})
+    fresh, old = record([1.0], [0.0]), replace(record([1.0], [0.0]), code={})
     assert stale_note([fresh]) == "" and stale_note([]) == ""
     assert stale_note([fresh, old]).startswith("1 of 2 records shown here are stale")
 

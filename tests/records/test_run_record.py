@@ -36,7 +36,7 @@ def a_record(**change):
             )
         },
         "better": {"auroc": "higher", "false_positives": "lower", "pairs": "neither"},
-        "weights": {"A": Weights("a.safetensors", "0" * 64)}, "library": library_files(),
+        "weights": {"A": Weights("a.safetensors", "0" * 64)}, "code": library_files(),
         "revision": run_record.revision(), "hardware": hardware(torch.device("cpu")),
         "versions": versions(), "seconds": 4.0, "remarks": ("by hand",),
     }  # fmt: skip
@@ -71,7 +71,7 @@ def test_what_is_no_number_is_read_as_none(tmp_path):
         ("{", "not readable as JSON"),
         ("[]", "expected a run record of version 2, got 'list'"),
         ('{"version": 1}', "expected a run record of version 2, got 1"),
-        ('{"version": 2}', "missing or not known: better, classes, command"),
+        ('{"version": 2}', "missing or not known: better, classes, code, command"),
     ],
 )
 def test_a_file_that_is_no_record_is_refused(tmp_path, content, told):
@@ -166,13 +166,13 @@ def test_the_library_files_are_those_of_the_method_that_are_loaded():
 def test_a_record_is_stale_once_a_file_that_made_it_has_changed():
     record = a_record()
     assert not record.is_stale and record.changed_files == ()
-    library = dict(record.library)
-    name = next(iter(library))
-    changed = replace(record, library=library | {name: "0" * 64})
+    code = dict(record.code)
+    name = next(iter(code))
+    changed = replace(record, code=code | {name: "0" * 64})
     assert changed.is_stale and changed.changed_files == (name,)
-    gone = replace(record, library=library | {"nn/gone.py": "0" * 64})
+    gone = replace(record, code=code | {"nn/gone.py": "0" * 64})
     assert gone.is_stale and gone.changed_files == ("nn/gone.py",)
-    assert replace(record, library={}).is_stale
+    assert replace(record, code={}).is_stale
 
 
 def test_a_record_that_cannot_be_written_leaves_the_former_one(tmp_path):

@@ -18,8 +18,11 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -33,8 +36,8 @@ from cxrtut.data.batches import batches
 from cxrtut.data.decode import decode_image, fit_square
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
-from cxrtut.data.sample import to_uint8
-from cxrtut.data.split import one_disease
+from cxrtut.data.sample import Batch, to_uint8
+from cxrtut.data.split import Split, one_disease
 from cxrtut.data.store import ArrayStore, StoreWriter
 from cxrtut.experiments.step_time import training_steps
 from cxrtut.records.run_record import hardware
@@ -79,8 +82,8 @@ QUICK = Budget(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2, large=1
 @dataclass(frozen=True)
 class Benchmark:
     """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
-    set. Training has the `parameters` of its networks, and the `steps` that `run` does. Where
-    `holds`, the memory that the result of `run` occupies is reported.
+    set. Training has the `parameters` of its networks, and the `steps` that `run` does. `mib`
+    measures memory, if another is of interest than what CUDA allocates.
     """
 
     name: str
@@ -90,7 +93,7 @@ class Benchmark:
     threads: int | None = None
     parameters: int | None = None
     steps: int = 1
-    holds: bool = False
+    mib: Callable[[], float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -209,8 +212,8 @@ def measure(
         calls = math.ceil(budget.seconds / seconds(1))
         rates = [calls * benchmark.images / seconds(calls) for _ in range(budget.repeats)]
     mib = torch.cuda.max_memory_allocated(benchmark.device) / 2**20 if on_cuda else None
-    if benchmark.holds:
-        mib = _held_mib(benchmark.run)
+    if benchmark.mib is not None:
+        mib = benchmark.mib()
     rate = statistics.median(rates)
     step = None
     if benchmark.parameters is not None:
@@ -323,20 +326,28 @@ def _split(path: Path, budget: Budget) -> Benchmark:
         with_healthy=True, with_masks=True,
     ) as writer:  # fmt: skip
         writer.write(0, images, labels, rows, healthy=images, masks=images[:, 0])
-    store = ArrayStore.open(path)
-
-    def run() -> object:
-        split = one_disease(store, disease="Mass")
-        return split, next(split.loader().batches(batch_size=BATCH_SIZE, seed=0))
-
-    name = f"split of {store.nbytes / 1e6:.0f} MB, {STORED_SIZE} px"
-    return Benchmark(name, torch.device("cpu"), n, run, holds=True)
+    name = f"split of {ArrayStore.open(path).nbytes / 1e6:.0f} MB, {STORED_SIZE} px"
+    return Benchmark(
+        name, torch.device("cpu"), n, partial(first_batch, path), mib=partial(held_mib, path)
+    )
 
 
-def _held_mib(make: Callable[[], object]) -> float | None:
-    """Memory that a result occupies, mapped files aside, in MiB; None where the system does not say
-    (other than Linux).
+def first_batch(path: Path) -> tuple[Split, Batch]:
+    """A split of a store and its first batch."""
+    split = one_disease(ArrayStore.open(path), disease="Mass")
+    return split, next(split.loader().batches(batch_size=BATCH_SIZE, seed=0))
+
+
+def held_mib(path: Path, make: Callable[[Path], object] = first_batch) -> float | None:
+    """Memory that what is made of a store occupies, mapped files aside, in MiB: in a process of its
+    own, since one that has worked before takes what it has freed. None where the system does not
+    say (other than Linux).
     """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
+        return alone.submit(_growth, path, make).result()
+
+
+def _growth(path: Path, make: Callable[[Path], object]) -> float | None:
     status = Path("/proc/self/status")
 
     def private() -> int:
@@ -346,7 +357,7 @@ def _held_mib(make: Callable[[], object]) -> float | None:
     if not status.is_file():
         return None
     before = private()
-    held = make()
+    held = make(path)
     after = private()
     del held
     return max(after - before, 0) / 1024

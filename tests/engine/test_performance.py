@@ -7,8 +7,9 @@ from torch import nn
 
 from cxrtut.engine import phase_step
 from cxrtut.engine.distributed import Ranks
-from cxrtut.engine.performance import performance_settings, set_fused
+from cxrtut.engine.performance import performance_settings, set_fused, set_memory_format
 from cxrtut.engine.precision import Precision
+from cxrtut.nn.backbones import ResNet10
 
 CPU = torch.device("cpu")
 LIKED = torch.channels_last
@@ -23,6 +24,14 @@ def test_on_a_cpu_all_but_a_discriminator_get_the_layout_and_no_setting_is_chang
     liked = [n for n, c in networks.items() if c.weight.is_contiguous(memory_format=LIKED)]
     assert liked == ["generator", "classifier"]
     assert all(networks[n].weight.is_contiguous() for n in names[2:])
+
+
+def test_a_network_whose_gradient_would_overrun_its_memory_stays_as_it_is():
+    """ResNets of small width: the shortcut is a strided 1 x 1 convolution."""
+    small, wide = ResNet10(width=12, stride=8), ResNet10(width=16, stride=8)
+    set_memory_format(CPU, {"classifier": small, "classifier_2": wide})
+    assert small.features.get_parameter("stem.weight").is_contiguous()
+    assert wide.features.get_parameter("block1.first.weight").is_contiguous(memory_format=LIKED)
 
 
 def test_an_apple_gpu_is_left_alone():

@@ -27,9 +27,9 @@ def set_memory_format(device: torch.device, networks: Mapping[str, nn.Module]) -
 
 
 def _overruns(module: nn.Module) -> bool:
-    """Whether a CPU must not be given the module in `channels_last`: there the gradient of a strided
-    1 x 1 convolution by an input of fewer than 16 channels is written beyond its memory (torch
-    2.14).
+    """Whether a CPU must not be given the module in `channels_last`: there the gradient of a
+    strided 1 x 1 convolution by an input of fewer than 16 channels is written beyond its memory
+    (torch 2.14).
     """
     return (
         isinstance(module, nn.Conv2d)

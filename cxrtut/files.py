@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,3 +49,8 @@ def flush_folder(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def plain_name(text: str) -> str:
+    """A text as part of a file's name: letters, digits and hyphens, underscores for all else."""
+    return re.sub(r"[^0-9A-Za-z-]+", "_", text).strip("_")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -43,9 +44,37 @@ def shuffled(rows: Int[Tensor, " n"]) -> Order:
     return order
 
 
+@dataclass(frozen=True, eq=False)
+class Balanced:
+    """Rows of two groups in turn: first, second, first, ...; see `balanced`.
+
+    Attributes:
+        first, second: rows of the groups.
+        n: of each in an epoch.
+        group: rows that belong together; a share of a batch that cut them apart would begin with
+            the second.
+    """
+
+    first: Int[Tensor, " n"]
+    second: Int[Tensor, " m"]
+    n: int
+    group: int = 2
+
+    def __call__(self, seed: int, epoch: int) -> Int[Tensor, " k"]:
+        """The rows of one pass."""
+        draw = generator("balanced", seed, epoch)
+        pair = []
+        for rows in (self.first, self.second):
+            rounds = [
+                torch.randperm(len(rows), generator=draw) for _ in range(-(-self.n // len(rows)))
+            ]
+            pair.append(rows[torch.cat(rounds)[: self.n]])
+        return torch.stack(pair, 1).flatten()
+
+
 def balanced(
     first: Int[Tensor, " n"], second: Int[Tensor, " m"], *, largest: bool = False
-) -> Order:
+) -> Balanced:
     """Rows of two groups in turn: first, second, first, ...; any even share of a batch is half and
     half.
 
@@ -60,19 +89,8 @@ def balanced(
             f"expected two groups with images, got {len(first)} in the first and {len(second)} in "
             "the second"
         )
-    n = max(len(first), len(second)) if largest else min(len(first), len(second))
-
-    def order(seed: int, epoch: int) -> Int[Tensor, " k"]:
-        draw = generator("balanced", seed, epoch)
-        pair = []
-        for group in (first, second):
-            rounds = [
-                torch.randperm(len(group), generator=draw) for _ in range(-(-n // len(group)))
-            ]
-            pair.append(group[torch.cat(rounds)[:n]])
-        return torch.stack(pair, 1).flatten()
-
-    return order
+    sizes = len(first), len(second)
+    return Balanced(first, second, max(sizes) if largest else min(sizes))
 
 
 def uniforms(

@@ -22,7 +22,8 @@ from cxrtut.data.sample import Detections, Prediction, from_uint8
 
 Film = str | os.PathLike[str] | np.ndarray | Tensor
 """A path; or grey levels (H, W), (H, W, 3), (1, H, W), (3, H, W): uint8, or float in [-1, 1] or
-[0, 1]."""
+[0, 1]. Floats count as [0, 1] unless some are clearly below 0."""
+OVERSHOOT = 0.05  # beyond a range, as resampling leaves it; it is clipped
 
 
 @dataclass(frozen=True)
@@ -102,13 +103,13 @@ def _from_floats(pixels: np.ndarray) -> UInt8[np.ndarray, "H W *C"]:
     if not np.isfinite(pixels).all():
         raise ValueError("film: expected finite values, got NaN or infinity")
     low, high = float(pixels.min()), float(pixels.max())
-    if low < -1 or high > 1:
+    if low < -1 - OVERSHOOT or high > 1 + OVERSHOOT:
         raise ValueError(
             f"film: expected floats in [-1, 1] or [0, 1], got [{low:.4g}, {high:.4g}]; "
             "grey levels of 0 to 255 are understood as uint8"
         )
-    unit = (pixels + 1) / 2 if low < 0 else pixels
-    return (unit * 255).round().astype(np.uint8)
+    unit = (pixels + 1) / 2 if low < -OVERSHOOT else pixels
+    return (unit.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def in_film(answer: Prediction, frames: Sequence[Frame]) -> list[Prediction]:

@@ -60,12 +60,19 @@ class Loader:
             batch_size: of all ranks together, a multiple of `ranks`.
 
         Raises:
-            ValueError: an epoch is shorter than a batch, or a batch cannot be shared equally.
+            ValueError: an epoch is shorter than a batch, or a batch cannot be shared equally; or a
+                share would cut a pair of a balanced order apart.
         """
         if batch_size % ranks or not 0 <= rank < ranks:
             raise ValueError(
                 f"expected a rank below {ranks} and a batch_size that is a multiple of it, "
                 f"got rank {rank} and batch_size {batch_size}"
+            )
+        group = getattr(self.order, "group", 1)
+        if batch_size // ranks % group:
+            raise ValueError(
+                f"batch_size: expected a multiple of {group} for each of {ranks} processes, since "
+                f"the order has its images in groups of {group}, got {batch_size}"
             )
         per_epoch = self.steps_per_epoch(batch_size)
         if per_epoch < 1:

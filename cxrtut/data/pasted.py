@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
 from cxrtut.data.blending import crop_thumbnails, paste_thumbnails, texture_thumbnails
 from cxrtut.data.device_store import pack_masks
-from cxrtut.data.split import is_normal, row_parts
+from cxrtut.data.split import chosen_by, is_normal, row_parts
 from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.view import view
 from cxrtut.randomness import generator
@@ -16,7 +18,9 @@ PASTED = "Pasted biomarker"
 N_PICTURES = 200  # of each kind
 
 
-def pasted_store(store: ArrayStore, size: int, *, seed: int = 0) -> ArrayStore:
+def pasted_store(
+    store: ArrayStore, size: int, *, seed: int = 0, where: Mapping[str, str] | None = None
+) -> ArrayStore:
     """The second set of Zhang et al. (2019): pictures pasted into every other normal image of a
     store, the squares as ground truth, the untouched image as the healthy twin.
 
@@ -26,11 +30,12 @@ def pasted_store(store: ArrayStore, size: int, *, seed: int = 0) -> ArrayStore:
         store: of any source.
         size: of the images, pixels; no larger than the store's.
         seed: of the pictures and their places.
+        where: only normal images with these texts in these columns of the table.
 
     Raises:
         StoreError: the store has no normal images, or they are smaller than `size`.
     """
-    rows = np.flatnonzero(is_normal(store))
+    rows = np.flatnonzero(is_normal(store) & chosen_by(store, where or {}))
     if len(rows) < 4:
         raise StoreError(f"expected at least 4 normal images to paste into, got {len(rows)}")
     shown = view(store, size=size)

@@ -63,7 +63,7 @@ class Split:
 
     @property
     def channels(self) -> int:
-        """Of the images."""
+        """Channels of the images."""
         return self.store.channels
 
     def rows(self, side: Side) -> Rows:
@@ -314,9 +314,11 @@ def row_parts(rows: Rows, size: int = 256) -> list[Rows]:
 
 
 def ground_truth(batch: Batch) -> Bool[Tensor, "B H W"]:
-    """Where the disease is: the masks, or the boxes where there are none."""
-    if batch.mask is not None:
-        return batch.mask.any(dim=1)
+    """Where the disease is: the masks, or the boxes of an image that has none."""
     height, width = batch.image.shape[-2:]
     boxes = [batch.boxes_of(i)[0] for i in range(len(batch))]
-    return torch.stack([boxes_to_mask(box, height, width) for box in boxes])
+    boxed = torch.stack([boxes_to_mask(box, height, width) for box in boxes])
+    if batch.mask is None:
+        return boxed
+    masked = batch.mask.any(dim=1)
+    return torch.where(masked.any(dim=(1, 2), keepdim=True), masked, boxed)

@@ -224,7 +224,7 @@ class ArrayStore:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Channels of the images, C."""
         return self.images.shape[1]
 
     @property

@@ -50,17 +50,17 @@ class StoreView:
 
     @property
     def channels(self) -> int:
-        """C."""
+        """Channels of the images, C."""
         return self.store.channels
 
     @property
     def table(self) -> dict[str, np.ndarray]:
-        """Of the store."""
+        """The table of the store."""
         return self.store.table
 
     @property
     def source(self) -> str:
-        """Of the store."""
+        """Where the images of the store are from."""
         return self.store.source
 
     @cached_property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from cxrtut.evaluation_mode import evaluating
 from cxrtut.randomness import generator, uniforms
 
 CPU = torch.device("cpu")
+_ARITHMETIC = ("params", "capturable", "fused", "foreach", "differentiable", "initial_lr")
 SCHEDULE_SAMPLES = 33  # steps of a run at which a checkpoint remembers its schedule
 
 
@@ -95,21 +97,28 @@ def train(
         "steps": steps, "batch_size": batch_size, "seed": seed, "precision": chosen.name,
         "processes": ranks.size, "schedule": _schedule_at(task, _some_steps(steps)),
         "begin_from": load_initial(task.networks, begin_from or {}),
-        "validate": None if validate is None else validate.settings, **(configuration or {}),
+        "validate": None if validate is None else validate.settings,
+        "optimizers": _hyperparameters(task),
     }  # fmt: skip
+    reserved = sorted(set(settings) & set(configuration or {}))
+    if reserved:
+        raise ValueError(f"configuration: {', '.join(reserved)} is the loop's own")
+    settings |= dict(configuration or {})
+    rates = _initial_rates(task)
     # The numbers of torch's own generators (dropout) belong to the run, and the caller keeps his.
     gpus = [device] if device.type == "cuda" else []
     with (
         torch.random.fork_rng(devices=gpus),
         performance_settings(device, task.networks, task.optimizers),
         restore_requires_grad(task),
+        _restore_rates(task, rates),
         graceful_interrupt() as stop,
     ):
         torch.manual_seed(generator("run", seed, ranks.rank).initial_seed())
         run = _Run(task, device, ranks, chosen, settings, validate)
         start = run.begin(checkpoint_dir, resume)
         runner = CudaGraphRunner(run.phase_step) if cuda_graphs else run.phase_step
-        rates, schedule = _initial_rates(task), _schedule_of(task)
+        schedule = _schedule_of(task)
         batches = data.batches(
             batch_size=batch_size, seed=seed, start=start, device=device, rank=ranks.rank,
             ranks=ranks.size,
@@ -177,7 +186,7 @@ class _Run:
 
     @property
     def plateau_factor(self) -> float:
-        """Of all learning rates, after the validations so far."""
+        """What all learning rates are multiplied by after the validations so far."""
         return 1.0 if self.validation is None else self.validation.factor(self.measured)
 
     def begin(self, folder: Path | None, resume: bool) -> int:
@@ -320,13 +329,29 @@ def _check(
 
 
 def _initial_rates(task: Task) -> dict[str, list[float]]:
-    """The learning rates the optimisers were made with; a checkpoint keeps them as `initial_lr`."""
-    rates = {}
-    for name, optimizer in task.optimizers.items():
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", float(group["lr"]))
-        rates[name] = [float(group["initial_lr"]) for group in optimizer.param_groups]
-    return rates
+    """The learning rates that the optimisers have before the first step."""
+    return {
+        name: [float(group["lr"]) for group in optimizer.param_groups]
+        for name, optimizer in task.optimizers.items()
+    }
+
+
+def _hyperparameters(task: Task) -> dict[str, dict[str, dict[str, Any]]]:
+    """Learning rates, momenta, weight decay and the like of the optimisers: what decides how a run
+    goes, unlike how its arithmetic is done.
+    """
+    return {
+        name: {str(i): _numbers_of(group) for i, group in enumerate(optimizer.param_groups)}
+        for name, optimizer in task.optimizers.items()
+    }
+
+
+def _numbers_of(group: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        {"lr": "learning_rate"}.get(key, key): list(value) if isinstance(value, tuple) else value
+        for key, value in ((k, float(v) if isinstance(v, Tensor) else v) for k, v in group.items())
+        if key not in _ARITHMETIC and isinstance(value, int | float | tuple)
+    }
 
 
 def _some_steps(steps: int) -> list[int]:
@@ -346,6 +371,15 @@ def _schedule_at(task: Task, steps: Sequence[int]) -> dict[str, dict[str, float]
     """The factors of a task's schedule at some steps; nothing for a task without one."""
     schedule = _schedule_of(task)
     return {str(step): {k: float(v) for k, v in schedule(step).items()} for step in steps}
+
+
+@contextmanager
+def _restore_rates(task: Task, rates: dict[str, list[float]]) -> Iterator[None]:
+    """Afterwards the optimisers have the learning rates that they began with."""
+    try:
+        yield
+    finally:
+        _set_rates(task, rates, {}, 1.0)
 
 
 def _set_rates(

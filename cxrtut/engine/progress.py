@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -80,7 +81,7 @@ class JsonLines:
     """Appends each report to a file, a JSON object to the line.
 
     When a run is resumed, the lines after the step it resumes from are of a past that did not last;
-    `JsonLines.after` leaves them out when it reads.
+    `read` leaves them out.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,8 +95,11 @@ class JsonLines:
             "terms": _null_if_not_finite(report.terms),
             "validation": _null_if_not_finite(report.validation),
         }  # fmt: skip
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text = json.dumps(line) + "\n"
+        with open(self.path, "ab+") as file:  # a line that power cut off ends here
+            if file.tell() and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n":
+                text = "\n" + text
+            file.write(text.encode())
 
     def read(self) -> list[dict[str, Any]]:
         """All lines that are whole, one for each step: the last one written."""
@@ -167,10 +171,3 @@ def _null_if_not_finite(numbers: Mapping[str, float]) -> dict[str, float | None]
 def _in_notebook() -> bool:
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     return shell is not None and "IPKernelApp" in getattr(shell, "config", {})
-
-
-def of_seed(
-    watch: Callable[[str], Callable[[Report], None]] | None, seed: int
-) -> Callable[[str], Callable[[Report], None]] | None:
-    """The same way of watching, with the seed beside the name of each stage; None stays None."""
-    return None if watch is None else lambda stage: watch(f"{stage}, seed {seed}")

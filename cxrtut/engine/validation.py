@@ -69,7 +69,7 @@ class Validation:
         }  # fmt: skip
 
     def improvements(self, history: Sequence[Measured]) -> list[bool]:
-        """Of each validation, whether it is better than all before; NaN never is, and the first of
+        """Whether each validation is better than all before; NaN never is, and the first of
         equal ones is the best.
         """
         best, better = -math.inf, []
@@ -87,7 +87,7 @@ class Validation:
         return steps[-1] if steps else None
 
     def factor(self, history: Sequence[Measured]) -> float:
-        """Of all learning rates, after what was measured."""
+        """What all learning rates are multiplied by after what was measured."""
         if self.plateau is None:
             return 1.0
         factor, waited = 1.0, 0

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from cxrtut.data.sample import System
-from cxrtut.data.split import Side, Split, evenly
-from cxrtut.evaluation.measure import Measure, Numbers, heat_of_split, predictions
+from cxrtut.data.split import Side, Split, evenly, row_parts
+from cxrtut.evaluation.measure import Measure, Numbers, device_of, heat_of_split
 from cxrtut.metrics.classification import auroc, auroc_by_class
 from cxrtut.metrics.detection import macro_mean
 
@@ -19,10 +19,15 @@ def disease_auroc(system: System, split: Split, side: Side) -> Numbers:
     where a system gives no scores.
     """
     rows = split.rows(side)
-    scores = predictions(system, split, rows).scores
-    if scores is None:
+    device, scores = device_of(system), []
+    for part in row_parts(rows):  # all images of a collection: their heat maps fit no memory
+        answer = system.predict(split.batch(part, device).image).scores
+        if answer is None:
+            return {}
+        scores.append(answer.cpu())
+    if not scores:
         return {}
-    areas = auroc_by_class(scores.cpu(), torch.from_numpy(split.store.labels[rows] > 0))
+    areas = auroc_by_class(torch.cat(scores), torch.from_numpy(split.store.labels[rows] > 0))
     by_class = zip(split.classes, areas.tolist(), strict=True)
     return {"auroc": macro_mean(areas), **{f"auroc/{name}": area for name, area in by_class}}
 
@@ -49,15 +54,19 @@ def normal_or_not(
     normal = evenly(split.normal(side), at_most)
     if not len(abnormal) or not len(normal):
         return {}
-    answer = predictions(system, split, np.concatenate([abnormal, normal]))
+    device, scores, heat = device_of(system), [], []
+    for part in row_parts(np.concatenate([abnormal, normal])):
+        answer = system.predict(split.batch(part, device).image)
+        if answer.scores is not None:
+            scores.append(answer.scores.amax(1).cpu())
+        if answer.heatmap is not None:
+            heat.append(heat_of_split(system, split, answer.heatmap).mean((1, 2)).cpu())
     is_abnormal = torch.arange(len(abnormal) + len(normal)) < len(abnormal)
     numbers: Numbers = {}
-    if answer.scores is not None:
-        called = answer.scores.cpu().amax(1) > 0.5
-        numbers["accuracy"] = float((called == is_abnormal).float().mean())
-    if answer.heatmap is not None:
-        heat = heat_of_split(system, split, answer.heatmap).mean((1, 2)).cpu()
-        numbers["auroc_mean_heat"] = auroc(heat, is_abnormal)
+    if scores:
+        numbers["accuracy"] = float(((torch.cat(scores) > 0.5) == is_abnormal).float().mean())
+    if heat:
+        numbers["auroc_mean_heat"] = auroc(torch.cat(heat), is_abnormal)
     return numbers
 
 

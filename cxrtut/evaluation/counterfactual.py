@@ -1,5 +1,5 @@
-"""What a system that gives an image without the disease removed, and what it changed besides,
-against the healthy twin.
+"""How much of the lesion a counterfactual image removes, and what else it changes, against the
+healthy twin.
 """
 
 from __future__ import annotations

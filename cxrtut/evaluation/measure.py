@@ -4,13 +4,15 @@ everywhere, and the side on which it is better.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from cxrtut.data.sample import Prediction, System
+from cxrtut.data.sample import Detections, Prediction, System
 from cxrtut.data.split import Rows, Side, Split, row_parts
 
 Better = Literal["higher", "lower", "neither"]
@@ -24,13 +26,62 @@ class Measure:
     Attributes:
         side: whose images are looked at.
         measure: (system, split, side) to numbers by identifier, such as `pixel_ap`; one of a class
-            has its name behind a stroke, `auroc/Mass`. Nothing, where a system does not answer.
+            has its name after a slash, `auroc/Mass`. Nothing, where a system does not answer.
         better: which side is the better one, by identifier without the class.
     """
 
     side: Side
     measure: Callable[[System, Split, Side], Numbers]
     better: Mapping[str, Better]
+
+
+@dataclass(frozen=True)
+class ForClasses:
+    """A system that answers for some of its classes, in an order of one's own: that of a split.
+
+    Attributes:
+        system: whose answers they are.
+        classes: some of the system's.
+    """
+
+    system: System
+    classes: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """That of the system."""
+        return self.system.size
+
+    @property
+    def channels(self) -> int:
+        """Those of the system."""
+        return self.system.channels
+
+    @property
+    def networks(self) -> Mapping[str, nn.Module]:
+        """Those of the system."""
+        return self.system.networks
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The columns of the system's answer that belong to the classes."""
+        answer = self.system.predict(images)
+        columns = [self.system.classes.index(name) for name in self.classes]
+        boxes = answer.boxes
+        return Prediction(
+            scores=None if answer.scores is None else answer.scores[:, columns],
+            heatmap=None if answer.heatmap is None else answer.heatmap[:, columns],
+            image=answer.image,
+            boxes=None if boxes is None else tuple(_relabelled(found, columns) for found in boxes),
+        )
+
+
+def _relabelled(found: Detections, columns: Sequence[int]) -> Detections:
+    """The boxes of the classes at `columns`, with their place among them as label."""
+    place = torch.full((max([*columns, *found.labels.tolist()]) + 1,), -1)
+    place[list(columns)] = torch.arange(len(columns))
+    labels = place.to(found.labels.device)[found.labels]
+    kept = labels >= 0
+    return Detections(found.boxes[kept], found.scores[kept], labels[kept])
 
 
 def device_of(system: System) -> torch.device:

@@ -12,9 +12,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from cxrtut.data.decode import decode_image
-from cxrtut.data.sample import Prediction
-from cxrtut.files import atomic_write
-from cxrtut.viz.images import grey
+from cxrtut.data.sample import Prediction, to_uint8
+from cxrtut.files import atomic_write, plain_name
 
 OPACITY = 0.6  # of the hottest place
 AMBER = (0, 176, 255)  # BGR
@@ -56,12 +55,14 @@ def write_answer(film: Path, answer: Prediction, classes: Sequence[str], stem: P
         for k, name in enumerate(classes):
             heat = _unit(answer.heatmap[0, k])
             own = [] if boxes is None else boxes.boxes[boxes.labels == k].round().int().tolist()
-            plain = name.replace(" ", "_").replace(",", "")
+            plain = plain_name(name)
+            if plain in map(plain_name, [*classes[:k], *classes[k + 1 :]]):
+                plain = f"{plain}-{k}"
             _write(stem.with_name(f"{stem.name}-{plain}-heat.png"), (heat * 255).astype(np.uint8))
             _write(stem.with_name(f"{stem.name}-{plain}.png"), _overlay(picture, heat, own))
     if answer.image is not None:
-        image = grey(answer.image[0, 0].cpu())
-        _write(stem.with_name(f"{stem.name}-image.png"), np.asarray(image))
+        image = to_uint8(answer.image[0].cpu()).permute(1, 2, 0).flip(2).numpy()
+        _write(stem.with_name(f"{stem.name}-image.png"), image)
     return f"{film.name}: {', '.join(words)}"
 
 

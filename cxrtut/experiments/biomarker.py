@@ -71,17 +71,15 @@ def train_localiser(
     task = task_of(config, seed=run.seed, device=run.device)
     loader, n = split.loader("balanced"), config.batch_size
     pretrained = 0 if task_of is Pretraining else config.pretraining_steps
-    begin_from = run.begin_from
     for stage, before, steps in (
         ("pre-training", Pretraining, pretrained),
         ("warm-up", WarmUp, config.warm_up_steps if warm_up else 0),
     ):
         if steps:
             first = before(config, device=run.device, networks=task.networks)
-            run.fit(stage, first, loader, steps=steps, batch_size=n, begin_from=begin_from)
-            begin_from = {}
+            run.fit(stage, first, loader, steps=steps, batch_size=n)
     run.fit(
-        "main", task, loader, steps=config.steps, batch_size=n, begin_from=begin_from,
+        "main", task, loader, steps=config.steps, batch_size=n,
         callbacks=_samples(task, split, run),
     )  # fmt: skip
     return BiomarkerLocaliser(config, split.classes, task.networks["generator"])

@@ -4,7 +4,7 @@ record and the weights are written here and nowhere else.
 
 from __future__ import annotations
 
-import re
+import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -17,10 +17,13 @@ from cxrtut.data.sample import System
 from cxrtut.data.split import Split
 from cxrtut.data.store import StoreError
 from cxrtut.engine.distributed import init_distributed
+from cxrtut.engine.initial_weights import WeightsError
+from cxrtut.engine.precision import Precision
 from cxrtut.engine.progress import progress
 from cxrtut.evaluation.measure import Measure
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
+from cxrtut.files import plain_name, sha256_of_file
 from cxrtut.records.run_record import (
     ArmRun,
     Json,
@@ -190,7 +193,7 @@ class How:
         cuda_graphs: record phases as CUDA graphs.
         begin_from: files with initial weights, by the name of the network.
         command: what makes the record again.
-        watch: the name of a stage to a callback; None for nobody.
+        callbacks: the name of a stage to a callback for its reports; None for nobody.
     """
 
     preset: str = "smoke"
@@ -201,7 +204,7 @@ class How:
     cuda_graphs: bool = False
     begin_from: Mapping[str, Path] = field(default_factory=dict)
     command: str = ""
-    watch: Callable[[str], Callback] | None = progress
+    callbacks: Callable[[str], Callback] | None = progress
 
     def run(self, **more: object) -> Run:
         """A `Run` of this kind."""
@@ -220,18 +223,22 @@ def train(
         The record, on rank 0; None on the others.
 
     Raises:
-        ConfigurationError: no such preset, setting or arm.
+        ConfigurationError: no such preset, setting or arm; or initial weights that no stage took.
         CheckpointError: the folder holds another run, or one that is not to be resumed.
         StoreError: the images are not there, or do not fit.
+        WeightsError: a file of initial weights that is not there, or does not fit.
     """
     chosen = comparison.arm(arm)
     config = comparison.configuration(how.preset, how.settings)
+    for network, path in how.begin_from.items():
+        if not path.is_file():
+            raise WeightsError(f"begin_from: expected a file for {network!r}, found none: {path}")
     revision()  # now: the checkout may move on
     start = time.perf_counter()
     with init_distributed(how.device) as (ranks, device):
         split = comparison.images(how.source, config, seed)
         _check_boxes(arm, chosen, split)
-        watch = how.watch if ranks.first else None
+        watch = how.callbacks if ranks.first else None
         run = how.run(
             seed=seed, device=device, ranks=ranks, folder=folder, resume=resume,
             callbacks=_named(watch, f"{comparison.paper} {arm}"),
@@ -248,9 +255,15 @@ def train(
         weights = {arm: Weights(name.name, save_system(system, about, name))}
         record = _record(
             comparison, how, config, [split], {arm: [result]}, weights, device, (seed,),
-            time.perf_counter() - start,
+            time.perf_counter() - start, processes=ranks.size,
+            remarks=("resumed: the seconds are those of the last process",) if resume else (),
         )  # fmt: skip
         write_record(folder / "record.json", record)
+        if run.unused_weights:
+            raise ConfigurationError(
+                f"trained, but no stage of {arm!r} has a network to begin from of the name "
+                f"{', '.join(map(repr, run.unused_weights))}"
+            )
     return record
 
 
@@ -275,6 +288,10 @@ def reproduce(
         ConfigurationError, StoreError: as in `train`; said before anything is trained.
     """
     config = comparison.configuration(how.preset, how.settings)
+    if how.begin_from:
+        raise ConfigurationError("begin_from: expected none, arms of a table begin alike")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigurationError("expected one process; several train one arm, by `train`")
     names = list(arms) or list(comparison.arms)
     chosen = {name: comparison.arm(name) for name in names}
     revision()  # now: the checkout may move on
@@ -288,7 +305,7 @@ def reproduce(
         run = how.run(
             seed=seed,
             device=device,
-            callbacks=_named(how.watch, f"{comparison.paper}, seed {seed},"),
+            callbacks=_named(how.callbacks, f"{comparison.paper}, seed {seed},"),
         )
         for name, arm in chosen.items():
             if arm.needs_boxes and not split.has_boxes_to_learn_from:
@@ -300,8 +317,8 @@ def reproduce(
                 measure_all(system, split, comparison.measures, seconds)
             )
             if weights_folder is not None and seed == 0:
-                plain = re.sub(r"[^0-9A-Za-z-]+", "_", name).strip("_")
-                file = weights_folder / f"{comparison.paper}-{how.preset}-{plain}.safetensors"
+                plain = f"{comparison.paper}-{how.preset}-{plain_name(name)}"
+                file = weights_folder / f"{plain}.safetensors"
                 about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
                 weights[name] = Weights(file.name, save_system(system, about, file))
     return _record(
@@ -320,18 +337,25 @@ def _record(
     device: torch.device,
     seeds: tuple[int, ...],
     seconds: float,
+    processes: int = 1,
+    remarks: tuple[str, ...] = (),
 ) -> RunRecord:
     configuration: dict[str, Json] = asdict(config)  # type: ignore[call-overload]
     return RunRecord(
         paper=comparison.paper, what=f"{comparison.paper} on {splits[0].name}",
         command=how.command, preset=how.preset, faithful=how.preset in comparison.faithful,
         configuration=configuration,
-        settings={"precision": how.precision, "cuda graphs": how.cuda_graphs},
+        settings={
+            "precision": Precision.of(how.precision, device).name, "processes": processes,
+            "cuda graphs": how.cuda_graphs,
+            "begin from": {name: sha256_of_file(p) for name, p in how.begin_from.items()},
+        },
         data=[dict(split.identity) for split in splits], classes=splits[0].classes, seeds=seeds,
         results={arm: tuple(runs) for arm, runs in results.items()},
-        better=comparison.better(), weights=weights, code=library_files(),
+        better=comparison.better(), weights=weights,
+        code=library_files(__name__, comparison.split.__module__),
         revision=revision(), hardware=hardware(device), versions=versions(),
-        seconds=round(seconds, 1),
+        seconds=round(seconds, 1), remarks=remarks,
     )  # fmt: skip
 
 

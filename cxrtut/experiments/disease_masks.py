@@ -102,11 +102,10 @@ class Stages:
     def fit(self, stage: str, task: Task, loader: Data, epochs: float, batch_size: int) -> None:
         """Trains one stage for some epochs."""
         steps = steps_of(epochs, len(self.split.train), batch_size)
-        begin_from = self.run.begin_from if stage == "plain" else None
-        self.run.fit(stage, task, loader, steps=steps, batch_size=batch_size, begin_from=begin_from)
+        self.run.fit(stage, task, loader, steps=steps, batch_size=batch_size)
 
     def classifier(self) -> MaskAttention:
-        """A new one."""
+        """A new classifier, on the device of the run."""
         network = make_classifier(self.config, len(self.split.classes), self.run.seed)
         return network.to(self.run.device)
 
@@ -285,7 +284,7 @@ def build_baseline(
 
 
 def build_boxes(config: Config, classes: tuple[str, ...], seed: int) -> AverageBoxes:
-    """Without boxes."""
+    """A system that has learnt no boxes yet."""
     return AverageBoxes(
         torch.zeros(len(classes), 0, 0), classes=classes, size=config.size, channels=config.channels
     )

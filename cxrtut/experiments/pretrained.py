@@ -22,7 +22,7 @@ from cxrtut.engine.performance import set_memory_format
 from cxrtut.evaluation.classification import auroc_measure, normal_or_not_measure
 from cxrtut.evaluation.counterfactual import removal_measure
 from cxrtut.evaluation.localisation import HEADLINE, largest_region, localisation_measure
-from cxrtut.evaluation.measure import Measure
+from cxrtut.evaluation.measure import ForClasses, Measure
 from cxrtut.evaluation.pixels import pixel_measure
 from cxrtut.experiments.registered import comparison
 from cxrtut.records.recorded import RUNS, read_record, weights_file
@@ -62,7 +62,7 @@ class Pretrained:
 
     @property
     def channels(self) -> int:
-        """Of the images that the networks see."""
+        """Channels of the images that the networks see."""
         return self.system.channels
 
     @property
@@ -122,6 +122,8 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
     config_type = type(next(iter(chosen.presets.values())))
     try:
         config = config_type(**about.configuration)
+        if hasattr(config, "imagenet"):
+            config = replace(config, imagenet=False)  # the file has what they have become
     except TypeError as error:
         raise WeightsError(f"{path}: made with another configuration: {error}") from error
     system = chosen.arm(about.arm).build(config, about.classes, 0)
@@ -171,7 +173,8 @@ def evaluate(
 
     Args:
         system: any of them, such as what `load` returns.
-        data: a store, all of it; or the test images of a split.
+        data: a store, all of it; or the test images of a split. Classes go together by name: what
+            is measured is what both have. Images are brought to the size that the system takes.
         measures: identifiers such as "pixel_ap", "loc_acc@0.3", "auroc".
         name: of the data.
 
@@ -180,16 +183,15 @@ def evaluate(
 
     Raises:
         ValueError: no such measure, or one that these images or this system cannot have.
-        StoreError: images of other channels than the system takes.
+        StoreError: images of other channels than the system takes, or smaller ones.
     """
     known = {identifier for measure in MEASURES for identifier in measure.better}
     for wanted in measures:
         if wanted not in known:
             raise ValueError(f"expected measures of {', '.join(sorted(known))}, got {wanted!r}")
     asked = system.system if isinstance(system, Pretrained) else system
-    split = data if isinstance(data, Split) else _all_of(data, asked, name)
-    if split.channels != asked.channels:
-        raise StoreError(f"expected images of {asked.channels} channels, got {split.channels}")
+    split = _shown_to(asked, data if isinstance(data, Split) else _all_of(data, name))
+    asked = ForClasses(asked, split.classes)
     numbers: dict[str, float] = {}
     for measure in MEASURES:
         if not set(measures) & set(measure.better):
@@ -208,9 +210,23 @@ def evaluate(
     return numbers
 
 
-def _all_of(store: ArrayStore, system: System, name: str) -> Split:
-    shared = tuple(k for k in system.classes if k in store.classes)
-    classes = shared if len(shared) == len(system.classes) else store.classes
+def _all_of(store: ArrayStore, name: str) -> Split:
+    """All images of a store, to be tested with."""
     none, rows = np.zeros(0, dtype=np.int64), np.arange(len(store))
-    shown = view(store, classes=classes, size=min(system.size, store.size))
-    return Split(name, shown, none, none, rows, identity_of(store))
+    return Split(name, view(store), none, none, rows, identity_of(store))
+
+
+def _shown_to(system: System, split: Split) -> Split:
+    """The split with the classes that the system knows, at the size that it takes."""
+    store = split.store.store
+    classes = tuple(name for name in split.classes if name in system.classes)
+    if not classes:
+        raise ValueError(
+            f"expected images labelled with some of {', '.join(system.classes)}, got "
+            f"{', '.join(split.classes)}"
+        )
+    if split.channels != system.channels:
+        raise StoreError(f"expected images of {system.channels} channels, got {split.channels}")
+    if store.size < system.size:
+        raise StoreError(f"expected images of {system.size} px or more, got {store.size} px")
+    return replace(split, store=view(store, classes=classes, size=system.size))

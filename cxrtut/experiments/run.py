@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def no_callbacks(stage: str) -> Sequence[Callback]:
-    """Nobody looks."""
+    """For a run that nobody watches."""
     return ()
 
 
@@ -38,8 +38,8 @@ class Run:
         precision: `auto`, `float32`, `bfloat16` or `float16`.
         cuda_graphs: record phases as CUDA graphs.
         callbacks: the name of a stage to who is given its reports, such as `engine.progress`.
-        begin_from: files with the initial weights of networks, by the name of the network; an arm
-            passes them to its first stage.
+        begin_from: files with the initial weights of networks, by the name of the network: the
+            first stage that trains a network of that name begins with them.
         identity: what must be the same on resume: the arm, its configuration, its data.
         report_every: steps between two reports.
         trainer: what trains; the one training loop, or what stands for it to time it.
@@ -57,6 +57,7 @@ class Run:
     identity: Mapping[str, Json] = field(default_factory=dict)
     report_every: int = 50
     trainer: Callable[..., list[Report]] = train
+    _begun: set[str] = field(default_factory=set, init=False, repr=False)
     _shared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
     def fit(
@@ -68,7 +69,6 @@ class Run:
         steps: int,
         batch_size: int,
         validate: Validation | None = None,
-        begin_from: Mapping[str, Path] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> list[Report]:
         """Trains one stage, in place. Nothing for no steps.
@@ -80,7 +80,6 @@ class Run:
             steps: a batch each.
             batch_size: images of a step, of all ranks together.
             validate: what is measured meanwhile.
-            begin_from: files with initial weights: an arm passes the run's to its first stage.
             callbacks: given the reports besides.
 
         Raises:
@@ -88,6 +87,9 @@ class Run:
         """
         if steps < 1:
             return []
+        begin_from = {k: p for k, p in self.begin_from.items() if k in task.networks}
+        begin_from = {k: p for k, p in begin_from.items() if k not in self._begun}
+        self._begun.update(begin_from)
         watching = [*self.callbacks(stage), *callbacks]
         folder = self.folder
         if folder is not None and self.ranks.first:
@@ -100,6 +102,11 @@ class Run:
             resume=self.resume, configuration={"stage": stage, **self.identity},
             callbacks=watching, cuda_graphs=self.cuda_graphs, report_every=self.report_every,
         )  # fmt: skip
+
+    @property
+    def unused_weights(self) -> tuple[str, ...]:
+        """The names of `begin_from` that no stage so far has had a network of."""
+        return tuple(name for name in self.begin_from if name not in self._begun)
 
     def once(self, name: str, make: Callable[[], T]) -> T:
         """What is made the first time it is asked for and kept for the arms that follow: a stage

@@ -49,8 +49,10 @@ class Source:
             raise StoreError("--data store: expected --data-root with a prepared store, got none")
         if self.data == "phantom" and self.root is not None:
             raise StoreError(f"--data phantom: expected no --data-root, got {self.root}")
-        if self.data == "phantom" and self.where:
-            raise StoreError("--data phantom: expected no --where, there is no table to choose by")
+        if self.root is not None and self.images:
+            raise StoreError("--images: expected none with --data-root, a store has its own")
+        if self.root is None and self.where:
+            raise StoreError("--where: expected --data-root, simulated images have no table")
 
     def one_disease(self, size: int, seed: int, images: int) -> Split:
         """One disease, or pasted biomarkers, against normal images.
@@ -108,7 +110,7 @@ class Source:
         else:
             clean = ArrayStore.open(str(self.root))
             about = identity_of(clean)
-        made = pasted_store(clean, size, seed=seed)
+        made = pasted_store(clean, size, seed=seed, where=self.where)
         return one_disease(
             made, disease=PASTED, name=f"pasted biomarkers ({clean.source})",
             identity=about | {"source": made.source, "pasted with seed": seed},

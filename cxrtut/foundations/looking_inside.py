@@ -132,7 +132,7 @@ def evidence_map(classifier: ResNet10, images: Float[Tensor, "B C H W"]) -> Floa
 
 
 def share_in_corner(evidence: Float[Tensor, "B h w"]) -> Float[Tensor, " B"]:
-    """Of the positive evidence, the share in the lower left corner, where the word stands.
+    """The share of the positive evidence that is in the lower left corner, where the word stands.
 
     A map that is positive everywhere alike has 9 / 64; one without a positive place has NaN.
 

@@ -73,7 +73,7 @@ def shrink(image: Float[Tensor, "B 1 H W"], size: int) -> Float[Tensor, "B 1 h w
 
 
 def image_statistics(image: Float[Tensor, "B 1 H W"]) -> dict[str, float]:
-    """Of `STATISTICS`: grey levels in [0, 1], slopes of the spectrum, mean correlation of pairs at
+    """The `STATISTICS`: grey levels in [0, 1], slopes of the spectrum, mean correlation of pairs at
     32 px; and `power@F`, the power at `SPECTRUM_FREQUENCIES`.
     """
     image = image.cpu()
@@ -355,7 +355,7 @@ def measure_realism(
         }],
         classes=CLASSES, seeds=tuple(range(seeds)), results=results,
         better=dict.fromkeys(("auroc", "auroc_pa", "auroc_simulated"), "higher"),
-        code=library_files(), revision=revision(), hardware=hardware(torch.device(device)),
+        code=library_files(__name__), revision=revision(), hardware=hardware(torch.device(device)),
         versions=versions(), seconds=round(time.perf_counter() - start, 1),
     )  # fmt: skip
 

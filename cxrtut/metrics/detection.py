@@ -196,7 +196,7 @@ def _best_of_each_predicted(
 
 
 def _paired_iou(a: Float[Tensor, "L 4"], b: Float[Tensor, "L 4"]) -> Float[Tensor, "L"]:
-    """Of a[l] with b[l], which torchvision has for whole matrices only."""
+    """The IoU of a[l] with b[l], which torchvision has for whole matrices only."""
     width, height = (
         (torch.minimum(a[:, k + 2], b[:, k + 2]) - torch.maximum(a[:, k], b[:, k])).clamp(min=0)
         for k in (0, 1)

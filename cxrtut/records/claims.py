@@ -70,7 +70,7 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Difference:
-    """Of two arms (or two stages of one) over seeds, each pair on the same data.
+    """The difference of two arms (or two stages of one) over seeds, each pair on the same data.
 
     Attributes:
         mean: of the better one minus the worse one, in the units of the measure.
@@ -140,6 +140,9 @@ def read_claims(path: Path) -> list[Claim]:
         wrong = sorted((set(entry) - {"effect"}) ^ (_ALWAYS | kind))
         if wrong:
             raise ClaimError(f"{path}, claim {i}: missing or not known: {', '.join(wrong)}")
+        empty = [k for k, v in entry.items() if v is None or str(v).strip() == ""]
+        if empty:
+            raise ClaimError(f"{path}, claim {i}: expected a value, got none: {', '.join(empty)}")
         values = {k: float(v) if k in numbers else str(v) for k, v in entry.items()}
         claims.append(Claim(**values))  # type: ignore[arg-type]
     return claims

@@ -24,7 +24,7 @@ class PublishedTable:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of all methods, in the paper's order."""
+        """The columns of all methods, in the paper's order."""
         return tuple(dict.fromkeys(c for row in self.numbers.values() for c in row))
 
     def number(self, method: str, column: str = "mean") -> float | None:

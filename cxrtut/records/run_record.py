@@ -4,6 +4,7 @@ still the one that made it.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -84,7 +85,8 @@ class RunRecord:
         preset: of the paper's configuration; "" where it has none.
         faithful: whether the preset's networks are the paper's.
         configuration: every field of the paper's `Config`.
-        settings: how it ran besides: precision, several processes, CUDA graphs.
+        settings: how it ran besides: precision, number of processes, CUDA graphs, and the SHA-256
+            of the files with initial weights.
         data: what the images are, per seed, in words and numbers that are the same on every
             machine; see `Split.identity`.
         classes: of the answers.
@@ -174,38 +176,66 @@ def code_sha256(path: Path) -> str:
 def code_text(source: str) -> str:
     """The text without comments, docstrings (any string that is a statement) and blank lines."""
     lines = source.splitlines()
-    previous = tokenize.NEWLINE
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        begins = previous in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.NL)
-        statement = (
-            token.type == tokenize.STRING
-            and begins
-            and not lines[token.start[0] - 1][: token.start[1]].strip()
-        )
-        if statement or token.type == tokenize.COMMENT:
-            (first, left), (last, right) = token.start, token.end
-            rest = lines[last - 1][right:]
-            lines[first - 1] = lines[first - 1][:left] + (rest if first == last else "")
-            for between in range(first, last):
-                lines[between] = rest if between == last - 1 else ""
-        if token.type not in (tokenize.COMMENT,):
-            previous = token.type
+    spans = [
+        ((node.lineno, node.col_offset), (node.end_lineno or 0, node.end_col_offset or 0))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    spans += [
+        (token.start, token.end)
+        for token in tokenize.generate_tokens(io.StringIO(source).readline)
+        if token.type == tokenize.COMMENT
+    ]
+    for (first, left), (last, right) in sorted(spans, reverse=True):
+        rest = lines[last - 1][right:]
+        lines[first - 1 : last] = [lines[first - 1][:left] + rest, *[""] * (last - first)]
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def library_files() -> dict[str, str]:
-    """Of all modules of this library that are loaded: the file and the SHA-256 of its code. Called
-    when a run has ended, these are what it ran.
+def library_files(*roots: str) -> dict[str, str]:
+    """The code of all modules of this library that these import, and of what those import: file and
+    SHA-256 of the code. What another paper is made of is not among them.
+
+    Args:
+        roots: names of modules, such as "cxrtut.experiments.biomarker".
     """
-    files = {}
-    for name, module in sorted(sys.modules.items()):
-        parts = name.split(".")
-        if parts[0] != "cxrtut" or len(parts) < 2 or parts[1] in _NOT_OF_THE_METHOD:
+    paths: dict[str, Path] = {}
+    waiting = [path for root in roots if (path := _file_of(root)) is not None]
+    while waiting:
+        path = waiting.pop()
+        name = path.relative_to(PACKAGE).as_posix() if path.is_relative_to(PACKAGE) else str(path)
+        if name in paths or name.removesuffix(".py").split("/")[0] in _NOT_OF_THE_METHOD:
             continue
-        path = Path(getattr(module, "__file__", None) or "")
-        if path.suffix == ".py" and path.name != "__init__.py" and path.is_relative_to(PACKAGE):
-            files[path.relative_to(PACKAGE).as_posix()] = code_sha256(path)
-    return files
+        paths[name] = path
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            waiting += [found for m in _imports(node) if (found := _file_of(m)) is not None]
+    return {
+        name: code_sha256(path)
+        for name, path in sorted(paths.items())
+        if path.is_relative_to(PACKAGE) and path.name != "__init__.py"
+    }
+
+
+def _imports(node: ast.AST) -> list[str]:
+    """The modules, or what may be modules, of this library that a statement imports."""
+    if isinstance(node, ast.ImportFrom):
+        inner = [f"{node.module}.{alias.name}" for alias in node.names]
+        return [name for name in (node.module or "", *inner) if name.startswith("cxrtut.")]
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names if alias.name.startswith("cxrtut.")]
+    return []
+
+
+def _file_of(module: str) -> Path | None:
+    """The file of a module of this library, or of another that is loaded; None for neither."""
+    if module.startswith("cxrtut."):
+        place = PACKAGE.joinpath(*module.split(".")[1:])
+        found = (place.with_suffix(".py"), place / "__init__.py")
+        return next((path for path in found if path.is_file()), None)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return None if file is None else Path(file)
 
 
 @cache
@@ -228,7 +258,7 @@ def revision() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """The versions that the numbers depend on."""
     return {
         "cxrtut": __version__,
         "torch": torch.__version__,
@@ -269,10 +299,13 @@ def read_record_file(path: Path) -> RunRecord:
     if set(content) != known:
         wrong = ", ".join(sorted(set(content) ^ known))
         raise RecordError(f"{path}: fields that are missing or not known: {wrong}")
-    results = {
-        arm: tuple(ArmRun(**run) for run in runs) for arm, runs in content["results"].items()
-    }
-    weights = {arm: Weights(**value) for arm, value in content["weights"].items()}
+    try:
+        results = {
+            arm: tuple(ArmRun(**run) for run in runs) for arm, runs in content["results"].items()
+        }
+        weights = {arm: Weights(**value) for arm, value in content["weights"].items()}
+    except TypeError as error:
+        raise RecordError(f"{path}: {error}") from error
     lists = {name: tuple(content[name]) for name in ("classes", "seeds", "remarks")}
     return RunRecord(**content | lists | {"results": results, "weights": weights})
 

@@ -17,7 +17,7 @@ WORDS: Mapping[str, str] = {
     "pixel_ap_smoothed": "pixel AP, smoothed",
     "pixel_ap_image": "pixel AP of an image",
     "chance": "chance",
-    "residual_ratio": "left of the lesion",
+    "residual_ratio": "residual lesion",
     "background_change": "change outside (grey levels)",
     "accuracy": "accuracy",
     "auroc_mean_heat": "AUROC of the mean heat",
@@ -71,7 +71,7 @@ def class_table(
 
 
 def _values(record: RunRecord, arm: str, side: str, measure: str) -> list[float]:
-    """Of each seed that has it."""
+    """The measure of each seed that has it."""
     found = [run.side(side).get(measure) for run in record.results[arm]]
     return [v for v in found if v is not None and not math.isnan(v)]
 

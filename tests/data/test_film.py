@@ -81,6 +81,17 @@ def test_a_film_that_is_not_square_keeps_its_shape_with_black_around_it():
     assert torch.equal(wide, shown.T)
 
 
+def test_a_film_that_a_resampling_left_slightly_out_of_its_range_keeps_its_range():
+    ramp = np.linspace(0, 1, 64 * 64).reshape(64, 64)
+    plain = read_film(ramp, 64, 1).image
+    for low, high in ((-1e-4, 1.0), (-0.04, 1.03)):
+        bent = ramp.copy()
+        bent[0, 0], bent[-1, -1] = low, high
+        assert torch.equal(read_film(bent, 64, 1).image, plain)
+    signed = read_film(2 * ramp - 1, 64, 1).image
+    assert (signed - plain).abs().max() < 0.01
+
+
 # What is refused
 
 

@@ -9,7 +9,7 @@ from engine.toy import toy_loader, toy_store
 
 from cxrtut.data.augment import Augmentation, augment
 from cxrtut.data.loader import Loader
-from cxrtut.data.sample import check_batch
+from cxrtut.data.sample import abnormal, check_batch, normal
 from cxrtut.data.view import view
 
 
@@ -82,6 +82,18 @@ def test_a_view_of_a_store_is_a_source():
     assert same(whole, next(Loader(store, by_index).batches(batch_size=8, seed=0, start=1)))
     small = next(Loader(view(store, size=4), by_index).batches(batch_size=8, seed=0))
     assert small.image.shape == (8, 1, 4, 4)
+
+
+def test_a_share_that_would_cut_a_pair_of_a_balanced_order_is_refused():
+    """Its "normal" half would be the abnormal one."""
+    loader = toy_loader()
+    for batch_size, ranks in ((5, 1), (6, 2)):
+        with pytest.raises(ValueError, match=rf"a multiple of 2 for each of {ranks} processes"):
+            loader.batches(batch_size=batch_size, seed=0, ranks=ranks)
+    for rank in (0, 1):
+        batch = next(loader.batches(batch_size=8, seed=0, rank=rank, ranks=2))
+        labels = batch.label_vector[:, :, None, None]
+        assert not normal(labels).any() and abnormal(labels).all()
 
 
 def test_what_cannot_be_shared_or_is_too_short_is_refused_at_once():

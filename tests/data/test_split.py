@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from cxrtut.data.phantom import PRESETS, ChestPhantom
+from cxrtut.data.sample import Batch
 from cxrtut.data.split import (
     Split,
     all_diseases,
@@ -90,6 +91,19 @@ def patients(split, rows):
 @pytest.fixture(scope="module")
 def simulated():
     return Source().all_diseases(32, 0, 120)
+
+
+def test_an_image_with_a_box_alone_has_it_as_truth_in_a_store_with_masks_too():
+    mask = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    mask[0, 0, :4, :4] = True
+    batch = Batch(
+        image=torch.zeros(2, 1, 8, 8), label_vector=torch.ones(2, 1),
+        boxes=torch.tensor([[[0.0, 0, 2, 2]], [[2.0, 2, 5, 6]]]),
+        box_label=torch.zeros(2, 1, dtype=torch.int64), index=torch.arange(2), mask=mask,
+    )  # fmt: skip
+    truth = ground_truth(batch)
+    assert torch.equal(truth[0], mask[0, 0])
+    assert truth[1].sum() == 12 and truth[1, 2:6, 2:5].all()
 
 
 # Nothing is copied

@@ -107,6 +107,31 @@ def test_a_step_equals_the_same_step_written_by_hand():
         torch.testing.assert_close(weights(task)[name], weight, rtol=0, atol=1e-6)
 
 
+def test_a_rate_that_was_changed_between_two_runs_is_the_one_that_counts(tmp_path):
+    """And a schedule leaves the optimiser with the rate that it found."""
+
+    class Decaying(ToyGAN):
+        def schedule(self, step):
+            return dict.fromkeys(self.optimizers, linear_decay(step, steps=4))
+
+    task = Decaying()
+    run(task, 3)
+    for optimizer in task.optimizers.values():
+        assert optimizer.param_groups[0]["lr"] == 1e-2
+        optimizer.param_groups[0]["lr"] = 0.0
+    before = {k: v.clone() for k, v in weights(task).items()}
+    run(task, 2)
+    assert_same(weights(task), before)
+    run(ToyGAN(), 2, checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match=r"optimizers\.\w+\.0\.learning_rate is .*0\.0?1"):
+        run(ToyGAN(learning_rate=1e-4), 4, checkpoint_dir=tmp_path, resume=True)
+
+
+def test_a_name_of_the_loops_own_settings_is_refused_in_a_configuration():
+    with pytest.raises(ValueError, match="configuration: seed is the loop's own"):
+        run(ToyGAN(), 1, configuration={"seed": 3})
+
+
 def test_training_lowers_the_loss_on_something_learnable():
     task = ToyGAN()
     task.phases = lambda step, epoch: [Phase("G", ("generator",), kept)]

@@ -68,8 +68,11 @@ def test_json_lines_keep_what_happened_and_forget_what_was_undone(tmp_path):
         file.write('{"step": 9, "ter')
     read = lines.read()
     assert [(line["step"], line["terms"]["D/loss"]) for line in read] == [(2, 2.0), (4, 40.0)]
+    lines(report(6, **{"D/loss": 6.0}))  # after a power cut: on a line of its own
+    assert [line["step"] for line in lines.read()] == [2, 4, 6]
+    lines.path.write_text("".join(lines.path.read_text().splitlines(keepends=True)[:-2]))
     assert read[0]["terms"]["D/bad"] is None and read[0]["images_per_second"] == 64.0
-    assert all(json.loads(text) for text in lines.path.read_text().splitlines()[:-1])
+    assert all(json.loads(text) for text in lines.path.read_text().splitlines())
 
 
 def test_samples_are_saved_now_and_then_and_at_the_end(tmp_path):

@@ -124,7 +124,7 @@ def test_arms_that_share_a_classifier_train_it_once(split):
 
 
 def test_a_comparison_has_every_method_and_every_seed():
-    how = How(settings=SETTINGS, source=SOURCE, command="here", watch=None)
+    how = How(settings=SETTINGS, source=SOURCE, command="here", callbacks=None)
     record = reproduce(COMPARISON, how, seeds=2)
     assert list(record.results) == list(COMPARISON.arms)
     assert all(len(runs) == 2 for runs in record.results.values())
@@ -150,7 +150,7 @@ def test_a_split_without_ground_truth_is_refused_before_anything_is_trained(spli
     check(split)
     comparison = replace(COMPARISON, split=lambda *of: blind)
     with pytest.raises(StoreError, match="expected masks or boxes"):
-        reproduce(comparison, How(settings=SETTINGS, source=SOURCE, watch=None), seeds=1)
+        reproduce(comparison, How(settings=SETTINGS, source=SOURCE, callbacks=None), seeds=1)
 
 
 def test_the_presets_are_those_of_the_paper_file():

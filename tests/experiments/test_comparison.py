@@ -6,16 +6,19 @@ from pathlib import Path
 
 import cv2
 import pytest
+from safetensors.torch import save_file
 
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.store import StoreError
-from cxrtut.engine.checkpoint import CheckpointError
+from cxrtut.engine.checkpoint import CheckpointError, load
+from cxrtut.engine.initial_weights import WeightsError
 from cxrtut.experiments import biomarker, disease_masks
 from cxrtut.experiments.comparison import ConfigurationError, How, override, reproduce, train
 from cxrtut.experiments.registered import COMPARISONS, comparison
 from cxrtut.experiments.source import Source
-from cxrtut.papers.biomarker import SMOKE
+from cxrtut.files import sha256_of_file
+from cxrtut.papers.biomarker import SMOKE, make_networks
 from cxrtut.records.run_record import read_record_file
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
@@ -23,11 +26,11 @@ SETTINGS = (
     "size=32", "base=4", "depth=1", "critic_base=4", "classifier_width=4", "batch_size=8",
     "steps=4", "warm_up_steps=1", "comparator_steps=2",
 )  # fmt: skip
-HOW = How(settings=SETTINGS, source=Source(images=60), watch=None)
+HOW = How(settings=SETTINGS, source=Source(images=60), callbacks=None)
 MASKS = How(
     settings=("size=32", "grid_size=8", "classifier_width=4", "batch_size=16", "epochs=0.5",
               "alignment_epochs=0.5", "anchor_images=10"),
-    source=Source(images=120), watch=None,
+    source=Source(images=120), callbacks=None,
 )  # fmt: skip
 OURS = biomarker.COMPARISON
 
@@ -79,7 +82,7 @@ def test_every_measure_of_a_comparison_says_which_side_is_better(paper):
 def test_a_run_leaves_logs_samples_checkpoints_system_and_record(tmp_path):
     told = []
     how = replace(
-        HOW, command="here", watch=lambda name: told.append(name) or (lambda report: None)
+        HOW, command="here", callbacks=lambda name: told.append(name) or (lambda report: None)
     )
     record = run(tmp_path / "run", how)
     assert {path.name for path in (tmp_path / "run").iterdir()} == {
@@ -125,6 +128,34 @@ def test_what_cannot_work_is_said_before_anything_is_written(tmp_path, paper, ch
     with pytest.raises(error, match=told):
         reproduce(paper, how, seeds=1)
     assert not out.exists()
+
+
+def test_every_arm_begins_from_the_files_and_the_record_names_their_hash(tmp_path):
+    """The first stage takes them, and no later one."""
+    config = OURS.configuration("smoke", SETTINGS)
+    other = make_networks(config, 5)
+    files = {}
+    for name in ("generator", "classifier"):
+        files[name] = tmp_path / f"{name}.safetensors"
+        save_file(other[name].state_dict(), files[name])
+    record = run(tmp_path / "r", replace(HOW, begin_from=files))
+    assert record.settings["begin from"] == {k: sha256_of_file(p) for k, p in files.items()}
+    assert record.settings["precision"] == "float32" and record.settings["processes"] == 1
+    for stage, begun in (("warm-up", record.settings["begin from"]), ("main", {})):
+        about = load(tmp_path / "r" / "checkpoints" / stage)["configuration"]
+        assert about["begin_from"] == begun
+    with pytest.raises(WeightsError, match=r"expected a file for 'generator', found none: .*gone"):
+        run(tmp_path / "s", replace(HOW, begin_from={"generator": tmp_path / "gone"}))
+    with pytest.raises(ConfigurationError, match=r"no stage of 'CAM' has a network .* 'generator'"):
+        run(tmp_path / "t", replace(HOW, begin_from={"generator": files["generator"]}), arm="CAM")
+    with pytest.raises(ConfigurationError, match="begin_from: expected none"):
+        reproduce(OURS, replace(HOW, begin_from=files), seeds=1)
+
+
+def test_several_processes_do_not_reproduce_one_record(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match="expected one process"):
+        reproduce(OURS, HOW, seeds=1)
 
 
 def test_pasted_biomarkers_need_no_store(tmp_path):

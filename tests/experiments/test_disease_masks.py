@@ -33,7 +33,7 @@ MEASURES = [f"loc_acc{which}@{t}" for t in (0.3, 0.5, 0.7) for which in ("", "_a
 COMPARATORS = ("Wang", "Cai", "Liu", "Liu, noisy-or", "Li (boxes)", "average box (boxes)")
 WITH_BOXES = ("Li (boxes)", "average box (boxes)")
 SOURCE = Source(images=120)
-HOW = How(settings=SETTINGS, source=SOURCE, watch=None)
+HOW = How(settings=SETTINGS, source=SOURCE, callbacks=None)
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +370,7 @@ def test_networks_of_the_first_seed_are_kept(compared):
 
 def test_without_an_aligned_arm_no_aligner_is_trained():
     told = []
-    how = replace(HOW, watch=lambda name: told.append(name) or (lambda report: None))
+    how = replace(HOW, callbacks=lambda name: told.append(name) or (lambda report: None))
     record = reproduce(COMPARISON, how, seeds=1, arms=("Wang",))
     assert list(record.results) == ["Wang"] and told == ["disease_masks, seed 0, Wang"]
 

@@ -1,15 +1,17 @@
 """Trained systems loaded from what `train` and `reproduce` wrote, asked and measured."""
 
 from dataclasses import fields
+from typing import ClassVar
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import cxrtut
 from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.sample import to_uint8
+from cxrtut.data.sample import Prediction, to_uint8
 from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.engine.initial_weights import WeightsError
 from cxrtut.experiments import pretrained
@@ -32,7 +34,7 @@ SETTINGS = {
     ),
 }  # fmt: skip
 HOW = {
-    paper: How(settings=settings, source=Source(images=80), watch=None)
+    paper: How(settings=settings, source=Source(images=80), callbacks=None)
     for paper, settings in SETTINGS.items()
 }
 EVERY = [(paper, arm) for paper in SETTINGS for arm in COMPARISONS[paper].arms]
@@ -211,3 +213,50 @@ def test_what_is_no_system_is_refused(made, tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(WeightsError, match=r"x.safetensors: expected a file of weights"):
         cxrtut.load(tmp_path / "x.safetensors")
+
+
+class Named:
+    """Scores A by how bright an image is, B by how dark, and C always alike."""
+
+    size, channels = 8, 1
+    networks: ClassVar[dict[str, nn.Module]] = {}
+
+    def __init__(self, *classes):
+        self.classes = classes
+        self.seen = []
+
+    def predict(self, images):
+        self.seen.append(images.shape)
+        level = (images.mean((1, 2, 3)) + 1) / 2
+        by_name = {"A": level, "B": 1 - level, "C": 0.5 + 0 * level}
+        return Prediction(scores=torch.stack([by_name[name] for name in self.classes], 1))
+
+
+def labelled(*classes, size=8):
+    """Bright images have A, dark ones B, none has C; `classes` in their order."""
+    level = np.repeat(np.array([50, 200], np.uint8), 6)
+    images = np.broadcast_to(level[:, None, None, None], (12, 1, size, size)).copy()
+    truth = {"A": level > 100, "B": level < 100, "C": level < 0, "D": np.arange(12) < 3}
+    labels = np.stack([truth[name] for name in classes], 1).astype(np.uint8)
+    return ArrayStore.from_arrays(images, labels, classes)
+
+
+@pytest.mark.parametrize("classes", [("A", "B"), ("B", "A"), ("C", "A", "B"), ("A",)])
+@pytest.mark.parametrize("data", [("A", "B"), ("B", "A"), ("D", "B", "A")])
+def test_classes_of_a_system_and_of_images_go_together_by_name(classes, data):
+    numbers = cxrtut.evaluate(Named(*classes), labelled(*data), ["auroc"])
+    assert numbers["auroc"] == 1.0
+    assert set(numbers) == {"auroc", *(f"auroc/{name}" for name in data if name in classes)}
+
+
+def test_images_without_any_class_of_the_system_are_refused():
+    with pytest.raises(ValueError, match="labelled with some of A, B, got D"):
+        cxrtut.evaluate(Named("A", "B"), labelled("D"), ["auroc"])
+
+
+def test_images_are_shown_at_the_systems_size_and_smaller_ones_refused():
+    system = Named("A", "B")
+    cxrtut.evaluate(system, labelled("A", "B", size=32), ["auroc"])
+    assert {tuple(shape[1:]) for shape in system.seen} == {(1, 8, 8)}
+    with pytest.raises(StoreError, match="expected images of 8 px or more, got 4 px"):
+        cxrtut.evaluate(system, labelled("A", "B", size=4), ["auroc"])

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from engine.toy import ToyGAN, toy_loader, weights
+from safetensors.torch import save_file
 
 from cxrtut.engine.checkpoint import CheckpointError
 from cxrtut.engine.distributed import Ranks
@@ -44,6 +45,22 @@ def test_only_the_first_rank_writes_the_log(tmp_path):
     run = Run(folder=tmp_path, ranks=Ranks(1, 2), trainer=lambda *_, **how: seen.append(how) or [])
     fit(run)
     assert seen[0]["callbacks"] == [] and seen[0]["checkpoint_dir"] is not None
+
+
+def test_the_first_stage_with_a_network_of_the_name_begins_from_the_file_and_no_later_one(tmp_path):
+    source = ToyGAN().networks["critic"]
+    with torch.no_grad():
+        source[0].weight.mul_(1.5)
+    save_file(source.state_dict(), tmp_path / "c.safetensors")
+    seen = []
+    run = Run(
+        begin_from={"critic": tmp_path / "c.safetensors", "aligner": tmp_path / "a"},
+        trainer=lambda *_, **how: seen.append(how["begin_from"]) or [],
+    )
+    fit(run, stage="one")
+    fit(run, stage="two")
+    assert seen == [{"critic": tmp_path / "c.safetensors"}, {}]
+    assert run.unused_weights == ("aligner",)
 
 
 def test_a_run_is_resumed_only_if_it_is_the_same(tmp_path):

@@ -70,8 +70,12 @@ def test_what_does_not_go_with_the_data_is_refused(root):
         Source(data="store")
     with pytest.raises(StoreError, match="--data phantom: expected no --data-root, got"):
         Source(root=root)
-    with pytest.raises(StoreError, match="--data phantom: expected no --where"):
+    with pytest.raises(StoreError, match="--where: expected --data-root"):
         Source(where={"view": "PA"})
+    with pytest.raises(StoreError, match="--images: expected none with --data-root"):
+        Source(data="pasted", root=root, images=3)
+    with pytest.raises(StoreError, match="no_such_column"):
+        Source(data="pasted", root=root, where={"no_such_column": "PA"}).one_disease(16, 0, 0)
     with pytest.raises(StoreError, match="nowhere"):
         Source(data="store", root=Path("nowhere")).one_disease(16, 0, 0)
 

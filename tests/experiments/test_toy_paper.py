@@ -31,7 +31,7 @@ sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
 
 import equations  # noqa: E402
 
-QUIET = How(watch=None)
+QUIET = How(callbacks=None)
 CPU = torch.device("cpu")
 
 
@@ -107,7 +107,7 @@ def test_an_interrupted_run_resumes_bit_for_bit(folder, tmp_path):
 
     out = tmp_path / "run"
     with pytest.raises(Interrupted, match="step 51"):
-        train(COMPARISON, replace(QUIET, watch=interrupt), arm="own", seed=0, folder=out)
+        train(COMPARISON, replace(QUIET, callbacks=interrupt), arm="own", seed=0, folder=out)
     assert not (out / "system.safetensors").exists()
     again = train(COMPARISON, QUIET, arm="own", seed=0, folder=out, resume=True)
     assert same(trained_weights(out), trained_weights(folder))

@@ -30,7 +30,7 @@ def train_own(config: Config, split: Split, run: Run) -> Toy:
     task = ToyTask(config, run.seed, run.device)
     run.fit(
         "main", task, split.loader("balanced"), steps=config.steps,
-        batch_size=config.batch_size, begin_from=run.begin_from,
+        batch_size=config.batch_size,
     )  # fmt: skip
     return Toy(config, split.classes, task.networks)
 
@@ -63,4 +63,4 @@ COMPARISON = Comparison(
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    train(COMPARISON, How(watch=None), arm="own", seed=0, folder=Path(sys.argv[1]))
+    train(COMPARISON, How(callbacks=None), arm="own", seed=0, folder=Path(sys.argv[1]))

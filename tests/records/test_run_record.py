@@ -36,7 +36,8 @@ def a_record(**change):
             )
         },
         "better": {"auroc": "higher", "false_positives": "lower", "pairs": "neither"},
-        "weights": {"A": Weights("a.safetensors", "0" * 64)}, "code": library_files(),
+        "weights": {"A": Weights("a.safetensors", "0" * 64)},
+        "code": library_files("cxrtut.nn.unet"),
         "revision": run_record.revision(), "hardware": hardware(torch.device("cpu")),
         "versions": versions(), "seconds": 4.0, "remarks": ("by hand",),
     }  # fmt: skip
@@ -154,13 +155,28 @@ def test_a_better_sentence_leaves_the_code_the_same_and_another_number_does_not(
     assert code_sha256(tmp_path / "absent.py") == ""
 
 
-def test_the_library_files_are_those_of_the_method_that_are_loaded():
-    import cxrtut.nn.unet
-    import cxrtut.viz.images  # noqa: F401, only shows
+def test_strings_that_are_no_statement_are_code_wherever_their_line_begins(tmp_path):
+    code = 'X = (\n    "Mass",\n    "Nodule",\n)\nY = {\n    "conv": f(\n        "a"\n    )\n}\n'
+    assert code_text(code) == code.removesuffix("\n")
+    two = 'def f():\n    """One.\n\n    Two."""; x = 1  # c\n    return x\n'
+    assert code_text(two) == "def f():\n    ; x = 1\n    return x"
 
-    files = library_files()
+
+def test_the_code_of_a_paper_is_what_it_imports_and_not_what_another_paper_does():
+    files = library_files("cxrtut.experiments.biomarker")
     assert files["nn/unet.py"] == code_sha256(run_record.PACKAGE / "nn" / "unet.py")
+    wanted = {"papers/biomarker.py", "engine/loop.py", "data/phantom/findings.py", "randomness.py"}
+    assert wanted <= set(files)
+    other = {"papers/disease_masks.py", "experiments/registered.py", "baselines/chestxray8.py"}
+    assert not other & set(files)
     assert not any(name.startswith(("viz/", "records/", "__")) for name in files)
+
+
+def test_modules_outside_the_library_are_followed_but_not_named():
+    from experiments import toy_comparison
+
+    files = library_files(toy_comparison.__name__)
+    assert "engine/loop.py" in files and not any("toy" in name for name in files)
 
 
 def test_a_record_is_stale_once_a_file_that_made_it_has_changed():

@@ -20,8 +20,13 @@ from cxrtut.data.manifest import check_replaceable
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError, StoreWriter
 
+# Raise it whenever the same files and settings give other pixels, masks or labels than before: by a
+# change in decode.py, in a source's own crop, or in what is left out. Stores that an older decoder
+# made are then no longer called prepared.
+DECODER_VERSION = 2
 _BLOCK_ROWS = 128
 _NAMED = 5
+_DECODER = "the version of the decoder"
 
 
 class DecodedImage(NamedTuple):
@@ -157,10 +162,13 @@ def prepare_store(
 
 
 def fingerprint_of_inputs(spec: StoreSpec) -> str:
-    """SHA-256 over the spec and the name, size and modification time of every input file."""
+    """SHA-256 over the version of the decoder, the spec, and the name, size and modification time
+    of every input file.
+    """
     digest = hashlib.sha256(
         repr(
             (
+                DECODER_VERSION,
                 spec.source,
                 spec.classes,
                 spec.size,
@@ -200,13 +208,14 @@ def _prepared_before(out: Path, spec: StoreSpec, inputs: str, overwrite: bool) -
 
 
 def _settings_text(spec: StoreSpec) -> str:
-    """Size and settings of a spec as they are remembered in store.json."""
-    return json.dumps({"size": spec.size} | dict(spec.settings), sort_keys=True, default=str)
+    """The decoder, size and settings of a spec as they are remembered in store.json."""
+    settings = {_DECODER: DECODER_VERSION, "size": spec.size} | dict(spec.settings)
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _difference(about: Mapping[str, Any], spec: StoreSpec) -> str:
     """What a new store would have that the one of manifest `about` has not, in words."""
-    before = json.loads(about.get("notes", {}).get("settings", "{}"))
+    before = {_DECODER: 1} | json.loads(about.get("notes", {}).get("settings", "{}"))
     now = json.loads(_settings_text(spec))
     changes = [
         f"{name} was {before[name]}, now is {now[name]}"

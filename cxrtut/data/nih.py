@@ -19,12 +19,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.decode import channels_first, decode_image, fit_square
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
     box_corners,
+    boxes_in_store,
     find_files,
     find_table,
     number,
@@ -275,7 +276,8 @@ def prepare(
         overwrite: replace a store that was made from other files or with other settings.
 
     Raises:
-        SourceError: the tables contradict each other, or there are no images.
+        SourceError: the tables contradict each other, there are no images, or one with boxes is
+            not square.
     """
     if not rsna_boxes:
         files = replace(files, rsna_labels=None, rsna_match=None)
@@ -356,9 +358,8 @@ def _box_warnings(
 
 def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], DecodedImage]:
     def decode() -> DecodedImage:
-        square, _ = fit_square(decode_image(path), size)
-        original = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size)
-        corners = original.boxes([box.xyxy for box in boxes])
+        square, frame = fit_square(decode_image(path), size)
+        corners = boxes_in_store([box.xyxy for box in boxes], ORIGINAL_SIZE, frame, path)
         rows = [
             (DISEASES.index(box.disease), x0, y0, x1, y1, box.origin)
             for box, (x0, y0, x1, y1) in zip(boxes, corners.tolist(), strict=True)

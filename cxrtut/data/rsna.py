@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.decode import channels_first, decode_image, fit_square
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
     box_corners,
+    boxes_in_store,
     find_files,
     find_table,
     read_csv,
@@ -136,7 +137,8 @@ def prepare(
     `reading`.
 
     Raises:
-        SourceError: the tables contradict themselves, or there are no images.
+        SourceError: the tables contradict themselves, there are no images, or one with boxes is not
+            square.
     """
     boxes = read_labels(files.labels)
     readings = (
@@ -181,8 +183,8 @@ def prepare(
 
 def _decoder(path: Path, size: int, boxes: list[Corners]) -> Callable[[], DecodedImage]:
     def decode() -> DecodedImage:
-        square, _ = fit_square(decode_image(path), size)
-        corners = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size).boxes(boxes).tolist()
+        square, frame = fit_square(decode_image(path), size)
+        corners = boxes_in_store(boxes, ORIGINAL_SIZE, frame, path).tolist()
         rows = [(0, x0, y0, x1, y1, ORIGIN) for x0, y0, x1, y1 in corners]
         return DecodedImage(channels_first(square), boxes=rows)
 

@@ -5,9 +5,14 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cxrtut.data.decode import Frame
 
 Corners = tuple[float, float, float, float]
 
@@ -127,6 +132,29 @@ def box_corners(
             f"got x, y, width, height {(x, y, width, height)} for {name}"
         )
     return x, y, x + width, y + height
+
+
+def boxes_in_store(
+    boxes: Sequence[Corners], original: int, frame: Frame, path: str | os.PathLike[str]
+) -> Float[np.ndarray, "n 4"]:
+    """Boxes in pixels of a square original, as xyxy in pixels of the store.
+
+    Args:
+        boxes: of one image.
+        original: height and width of the original.
+        frame: where the file's picture lies in the store's square.
+        path: the file.
+
+    Raises:
+        SourceError: there are boxes, and the file is not square: whether the original was cropped
+            or stretched to it cannot be told.
+    """
+    if boxes and frame.height != frame.width:
+        raise SourceError(
+            f"{path}: its boxes are in pixels of {original} x {original}; expected a square file, "
+            f"got {frame.height} x {frame.width} pixels (cropped, or stretched?)"
+        )
+    return Frame(original, original, frame.size).boxes(boxes)
 
 
 def check_folders(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:

@@ -268,6 +268,37 @@ def test_of_two_files_with_the_same_stem_the_png_is_taken(tmp_path):
         nih.find_images([tmp_path / "nowhere"])
 
 
+def test_an_image_with_boxes_must_be_square_and_one_without_is_framed_in_black(release, tmp_path):
+    image = release / "images_001" / "images" / "00000001_001.png"
+    Image.fromarray(np.full((224, 256), 20, np.uint8)).save(image)
+    with pytest.raises(SourceError, match=r"001\.png: .*expected a square file, got 224 x 256"):
+        nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    assert not (tmp_path / "store").exists()
+    (release / "BBox_List_2017.csv").unlink()
+    nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    shown = ArrayStore.open(tmp_path / "store").images[1, 0]
+    assert (shown[4:60] == 20).all() and not shown[:4].any() and not shown[60:].any()
+
+
+def test_a_box_lies_on_what_it_encloses_at_every_size_of_a_square_file(release, tmp_path):
+    """The object fills the box, so that its pixels are the store's pixels inside the box."""
+    whole = np.zeros((1024, 1024), np.uint8)
+    whole[512:768, 128:384] = 255
+    box = "00000001_001.png,Infiltrate,128,512,256,256,,,"
+    write(release / "BBox_List_2017.csv", [BOX_HEADER, box])
+    for size in (1024, 512, 256):
+        image = release / "images_001" / "images" / "00000001_001.png"
+        step = 1024 // size
+        Image.fromarray(np.ascontiguousarray(whole[::step, ::step])).save(image)
+        files = nih.NihFiles.find([release])
+        nih.prepare(files, tmp_path / "store", size=64, overwrite=True)
+        store = ArrayStore.open(tmp_path / "store")
+        x0, y0, x1, y1 = store.boxes.of(1)[0][0].astype(int)
+        expected = np.zeros((64, 64), np.uint8)
+        expected[y0:y1, x0:x1] = 255
+        assert np.array_equal(store.images[1, 0], expected)
+
+
 def test_the_official_tables_are_whole(real_data):
     folder = real_data / "nih_rsna_metadata"
     entries = nih.read_entries(folder / "Data_Entry_2017_v2020.csv.gz")

@@ -58,6 +58,17 @@ def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
     assert not any("both sides" in warning for warning in report.warnings)
 
 
+def test_an_image_with_boxes_must_be_square(release, tmp_path):
+    for name, size in (("aa", (40, 50)), ("bb", (64, 64))):
+        image = Image.fromarray(np.full(size, 10, np.uint8))
+        image.save(release / "stage_2_train_images" / f"{name}.png")
+    assert rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=64).images == 2
+    image = Image.fromarray(np.full((40, 50), 10, np.uint8))
+    image.save(release / "stage_2_train_images" / "bb.png")
+    with pytest.raises(SourceError, match=r"bb\.png: .*expected a square file, got 40 x 50"):
+        rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "other", size=64)
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -2,9 +2,11 @@ import gzip
 
 import pytest
 
+from cxrtut.data.decode import Frame
 from cxrtut.data.source_tables import (
     SourceError,
     box_corners,
+    boxes_in_store,
     find_files,
     find_table,
     number,
@@ -116,3 +118,17 @@ def test_a_mistyped_folder_is_named(tmp_path):
         find_table([tmp_path, tmp_path / "nowhere"], "list.txt")
     with pytest.raises(SourceError, match="file: expected a folder, got a file"):
         find_table([tmp_path / "file"], "list.txt")
+
+
+def test_boxes_of_a_square_original_fit_a_square_file_of_any_size():
+    for size in (1024, 300, 256):
+        boxes = boxes_in_store([(0, 256, 512, 1030)], 1024, Frame(size, size, 64), "a.png")
+        assert boxes.tolist() == [[0, 16, 32, 64]]
+
+
+def test_boxes_on_a_file_that_is_not_square_are_refused_and_no_boxes_do():
+    frame = Frame(224, 256, 64)
+    assert boxes_in_store([], 1024, frame, "a.png").shape == (0, 4)
+    words = r"a\.png: .* of 1024 x 1024; expected a square file, got 224 x 256 pixels"
+    with pytest.raises(SourceError, match=words):
+        boxes_in_store([(0, 0, 9, 9)], 1024, frame, "a.png")

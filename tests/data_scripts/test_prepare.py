@@ -192,6 +192,7 @@ def test_rsna_retina_and_skin_are_prepared_from_files_at_hand(tmp_path):
     colour = np.full((40, 50, 3), 99, np.uint8)
     for name in ("p1.png", "IDRiD_01.jpg", "7_left.jpeg", "ISIC_1.jpg"):
         Image.fromarray(colour).save(folder / name)
+    Image.fromarray(colour[:, :40]).save(folder / "p1.png")
     (folder / "stage_2_train_labels.csv").write_text(
         "patientId,x,y,width,height,Target\np1,1,2,512,512,1\n"
     )

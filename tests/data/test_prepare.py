@@ -199,6 +199,16 @@ def test_a_store_that_remembers_no_decoder_is_of_the_first(tmp_path):
         prepare_store(sources(2, picture), SPEC, tmp_path / "s")
 
 
+def test_what_was_left_out_is_counted_and_named_also_when_prepared_before(tmp_path):
+    left_out = [r"L\xe4sion.jpg: expected a path in UTF-8"]
+    for before in (False, True):
+        report = prepare_store(sources(2, picture), SPEC, tmp_path / "s", left_out=left_out)
+        assert report.already_prepared is before and not report.whole
+        assert str(report).splitlines()[4] == f"  left out       1  {left_out[0]}"
+    with pytest.raises(SourceError, match="no image was found; left out L"):
+        prepare_store([], replace(SPEC, source="x"), tmp_path / "other", left_out=left_out)
+
+
 def test_two_preparations_of_one_store_at_once_leave_one_store(tmp_path):
     barrier, ends = threading.Barrier(2, timeout=30), []
 

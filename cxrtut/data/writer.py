@@ -230,8 +230,8 @@ class StoreWriter:
             StoreError: another process was quicker.
         """
         with _SWAP:
-            self._check_place()  # again: something may have come there in the meantime
             try:
+                self._check_place()  # again: something may have come there in the meantime
                 if self.path.exists():
                     os.rename(self.path, self._former)
                 os.rename(self._partial, self.path)

@@ -31,7 +31,7 @@ from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, PhantomSample
 from cxrtut.data.phantom.storage import sample_blocks, table_rows, write_store
 from cxrtut.data.sample import to_uint8
 from cxrtut.data.store import StoreError
-from cxrtut.files import flush_folder, flush_to_disk
+from cxrtut.files import atomic_write, flush_folder, flush_to_disk
 
 IMAGES_PER_FOLDER = 5000
 NIH_HEADER = (
@@ -164,6 +164,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     if path.exists() and not _made_here(path):
         raise StoreError(f"{path}: exists and was not made by make_phantom; not overwritten")
+    path = path.resolve() if path.is_symlink() else path  # never rename or remove the link itself
     partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
     former = path.with_name(f"{path.name}.former-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -378,10 +379,8 @@ def _made_here(path: Path) -> bool:
 
 
 def _write_readme(folder: Path, text: str) -> None:
-    partial = folder / "README.txt.partial"
-    partial.write_text(text, encoding="utf-8")
-    _flush(partial)
-    partial.replace(folder / "README.txt")
+    with atomic_write(folder / "README.txt") as file:
+        file.write(text.encode())
 
 
 def _flush(path: Path) -> None:

@@ -2,7 +2,7 @@
 words for errors.
 
 Exit codes: 0 done (or done before), 1 an error, 2 wrong usage or a licence that was not accepted, 3
-prepared but some files could not be read, 130 interrupted.
+prepared but some files could not be read or used, 130 interrupted.
 """
 
 import argparse
@@ -94,8 +94,10 @@ def run_script(
     except KeyboardInterrupt:
         print(f"\n{parser.prog}: interrupted; no half-made store was left", file=sys.stderr)
         return 130
-    print(report)
-    return 3 if report.broken else 0
+    # a console that is not UTF-8, or a path that is not, must not end an hour's work in a traceback
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    print(str(report).encode(encoding, "backslashreplace").decode(encoding))
+    return 0 if report.whole else 3
 
 
 def _positive(text: str) -> int:

@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", *DICOM_SUFFIXES)
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 _MASK_THRESHOLD = {"JPEG": 127}  # compression blurs the two levels; every other format keeps them
 

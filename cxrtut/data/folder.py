@@ -11,11 +11,25 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from cxrtut.data.decode import Frame, ImageError, channels_first, decode_image, fit_square
-from cxrtut.data.source_tables import SourceError, check_folders, number, read_csv
+from cxrtut.data.decode import (
+    IMAGE_SUFFIXES,
+    Frame,
+    ImageError,
+    channels_first,
+    decode_image,
+    fit_square,
+)
+from cxrtut.data.source_files import (
+    by_name,
+    by_stem,
+    composed,
+    copies_warning,
+    find_files,
+    one_file,
+)
+from cxrtut.data.source_tables import SourceError, number, read_csv
 from cxrtut.data.splits import check_patients, patient_hash_split
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".dcm", ".dicom")
 SPLITS = ("train", "test")
 NOT_CLASSES = ("name", "patient", "split")
 BOX_COLUMNS = ("name", "label", "x0", "y0", "x1", "y1")
@@ -53,11 +67,12 @@ def read_folder(
         boxes: a CSV with the columns name, label, x0, y0, x1, y1, in pixels of the file.
 
     Raises:
-        SourceError: a table that cannot be read, a name that two files have, an image that is named
-            twice, a split of another name, a patient in two splits, or no image at all. Images
-            that are missing or cannot be read are warned of, and left out.
+        SourceError: a table that cannot be read, a name that two different files have, an image
+            that is named twice, a split of another name, a patient in two splits, or no image at
+            all. Images that are missing or cannot be read are warned of, and left out.
     """
-    files = _files(folder)
+    below = find_files([folder])
+    files = {**by_stem(below.images), **by_name(below.images)}
     rows = [row for _, row in read_csv(labels, ("name",))]
     if not rows:
         raise SourceError(f"{labels}: expected a line for each image, got none")
@@ -67,9 +82,11 @@ def read_folder(
     images: list[np.ndarray] = []
     kept: list[dict[str, str]] = []
     frames: dict[Path, tuple[int, Frame]] = {}
-    lost: list[str] = []
+    lost = list(below.left_out)
+    copied = 0
     for row in rows:
         path = _file_of(row["name"], files)
+        copied += len(_files_of(row["name"], files)) > 1
         if path in frames:
             raise SourceError(f"{labels}: expected a line for each image, got {path} twice")
         try:
@@ -86,6 +103,8 @@ def read_folder(
         raise SourceError(f"{folder}: expected the images of {labels}, found none; {lost[0]}")
     if lost:
         warnings.warn(f"{len(lost)} images are left out, first {lost[0]}", stacklevel=3)
+    for warning in copies_warning(copied):
+        warnings.warn(warning, stacklevel=3)
     found: list[tuple[int, int, float, float, float, float, str]] = []
     if boxes is not None:
         for line, row in read_csv(boxes, BOX_COLUMNS):
@@ -111,25 +130,18 @@ def read_folder(
     )  # fmt: skip
 
 
-def _files(folder: str | os.PathLike[str]) -> dict[str, list[Path]]:
-    """The image files below a folder, by their name with its ending and without."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(check_folders([folder])[0].rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            for name in (path.name, path.stem):
-                found.setdefault(name, []).append(path)
-    return found
-
-
 def _file_of(name: str, files: Mapping[str, Sequence[Path]]) -> Path | None:
-    """The file that a table names, with its ending, without, or with another."""
+    """The file that a table names; of several copies the first."""
+    same = _files_of(name, files)
+    return one_file(name, same) if same else None
+
+
+def _files_of(name: str, files: Mapping[str, Sequence[Path]]) -> Sequence[Path]:
+    """The files that a table names, with their ending, without, or with another."""
+    name = composed(name)
     ending = Path(name).suffix
-    bare = name.removesuffix(ending) if ending.lower() in SUFFIXES else name
-    paths = files.get(name) or files.get(bare) or ()
-    if len(paths) > 1:
-        several = ", ".join(str(path) for path in paths)
-        raise SourceError(f"{name}: expected one file of that name, got {several}")
-    return paths[0] if paths else None
+    bare = name.removesuffix(ending) if ending.lower() in IMAGE_SUFFIXES else name
+    return files.get(name) or files.get(bare) or ()
 
 
 def _labels(

@@ -4,8 +4,9 @@ array store.
 What the release looks like: `images_001/images/*.png` to `images_012` (or any folder that holds the
 files, also re-compressed as .jpg: they are matched by their stem), `Data_Entry_2017.csv` or
 `Data_Entry_2017_v2020.csv`, `BBox_List_2017.csv`, `train_val_list.txt` and `test_list.txt`; tables
-may be gzipped. Box coordinates are pixels of the original 1024 x 1024 image, whatever the size of
-the files at hand.
+may be gzipped. Of several label tables `Data_Entry_2017_v2020.csv` is read, of several tables of
+one name that in the first folder, and the report names what was read. Box coordinates are pixels of
+the original 1024 x 1024 image, whatever the size of the files at hand, which must be square.
 
 Reading: the RSNA challenge drew boxes of lung opacity on a part of these images, and a table
 matches its names with theirs. They are added as Pneumonia boxes only on request (`rsna_boxes`,
@@ -19,14 +20,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.decode import channels_first, decode_image, fit_square
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
+from cxrtut.data.source_files import by_stem, find_files, one_file_each
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
     box_corners,
-    find_files,
-    find_table,
+    boxes_in_store,
     number,
     read_csv,
     read_names,
@@ -202,24 +203,23 @@ def read_split(
     return split
 
 
-def find_images(folders: Iterable[str | os.PathLike[str]]) -> dict[str, Path]:
-    """Stem -> file, for every .png, .jpg and .jpeg below `folders`; of two with the same stem, the
-    .png.
-    """
-    return find_files(folders, (".png", ".jpg", ".jpeg"))
-
-
 @dataclass(frozen=True)
 class NihFiles:
-    """The files of a release, wherever they lie. `find` looks below some folders."""
+    """The files of a release, wherever they lie. `find` looks below some folders.
+
+    Attributes:
+        images: the files of each name without its ending; more than one only if they are equal.
+        left_out: what `find` could not use, in words.
+    """
 
     entries: Path
     train_val: Path
-    images: dict[str, Path]
+    images: dict[str, tuple[Path, ...]]
     test: Path | None = None
     boxes: Path | None = None
     rsna_labels: Path | None = None
     rsna_match: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, folders: Iterable[str | os.PathLike[str]]) -> "NihFiles":
@@ -229,19 +229,21 @@ class NihFiles:
             SourceError: no label table, or no official list of the training images.
         """
         folders = [Path(folder) for folder in folders]
-        entries = find_table(folders, *_ENTRY_TABLES)
-        train_val = find_table(folders, "train_val_list.txt")
+        found = find_files(folders)
+        entries = found.table(*_ENTRY_TABLES)
+        train_val = found.table("train_val_list.txt")
         if entries is None or train_val is None:
             absent = _ENTRY_TABLES[0] if entries is None else "train_val_list.txt"
             raise SourceError(f"{', '.join(map(str, folders))}: expected {absent}, found none")
         return cls(
             entries=entries,
             train_val=train_val,
-            images=find_images(folders),
-            test=find_table(folders, "test_list.txt"),
-            boxes=find_table(folders, "BBox_List_2017.csv"),
-            rsna_labels=find_table(folders, "stage_2_train_labels.csv"),
-            rsna_match=find_table(folders, "rsna_nih_match.csv"),
+            images=by_stem(found.images),
+            test=found.table("test_list.txt"),
+            boxes=found.table("BBox_List_2017.csv"),
+            rsna_labels=found.table("stage_2_train_labels.csv"),
+            rsna_match=found.table("rsna_nih_match.csv"),
+            left_out=found.left_out,
         )
 
     def tables(self) -> list[Path]:
@@ -275,7 +277,8 @@ def prepare(
         overwrite: replace a store that was made from other files or with other settings.
 
     Raises:
-        SourceError: the tables contradict each other, or there are no images.
+        SourceError: the tables contradict each other, there are no images, two different files
+            have the name of one, or one with boxes is not square.
     """
     if not rsna_boxes:
         files = replace(files, rsna_labels=None, rsna_match=None)
@@ -293,8 +296,7 @@ def prepare(
     for box in all_boxes:
         boxes.setdefault(box.name, []).append(box)
     names = [name for name in sorted(entries) if Path(name).stem in files.images][:limit]
-    path_of = {name: files.images[Path(name).stem] for name in names}
-    warnings = []
+    path_of, warnings = one_file_each([Path(name).stem for name in names], files.images)
     if files.test is None:
         warnings.append(
             "test_list.txt is absent: the test images are those not in train_val_list.txt"
@@ -304,7 +306,7 @@ def prepare(
     return prepare_store(
         [
             ImageSource(
-                _decoder(path_of[name], size, boxes.get(name, [])),
+                _decoder(path_of[Path(name).stem], size, boxes.get(name, [])),
                 [int(disease in entries[name].findings) for disease in DISEASES],
                 _line(entries[name], split[name]),
             )
@@ -315,11 +317,13 @@ def prepare(
             licence=LICENCE,
             classes=DISEASES,
             size=size,
-            inputs=[*files.tables(), *path_of.values()],
+            tables=files.tables(),
+            inputs=list(path_of.values()),
             settings={"limit": limit, "rsna_boxes": rsna_boxes},
         ),
         out,
         missing=missing,
+        left_out=files.left_out,
         warnings=warnings,
         threads=threads,
         overwrite=overwrite,
@@ -356,9 +360,8 @@ def _box_warnings(
 
 def _decoder(path: Path, size: int, boxes: list[NihBox]) -> Callable[[], DecodedImage]:
     def decode() -> DecodedImage:
-        square, _ = fit_square(decode_image(path), size)
-        original = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size)
-        corners = original.boxes([box.xyxy for box in boxes])
+        square, frame = fit_square(decode_image(path), size)
+        corners = boxes_in_store([box.xyxy for box in boxes], ORIGINAL_SIZE, frame, path)
         rows = [
             (DISEASES.index(box.disease), x0, y0, x1, y1, box.origin)
             for box, (x0, y0, x1, y1) in zip(boxes, corners.tolist(), strict=True)

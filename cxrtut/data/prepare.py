@@ -20,8 +20,13 @@ from cxrtut.data.manifest import check_replaceable
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import ArrayStore, BoxRow, StoreError, StoreWriter
 
+# Raise it whenever the same files and settings give other pixels, masks or labels than before: by a
+# change in decode.py, in a source's own crop, or in what is left out. Stores that an older decoder
+# made are then no longer called prepared.
+DECODER_VERSION = 2
 _BLOCK_ROWS = 128
 _NAMED = 5
+_DECODER = "the version of the decoder"
 
 
 class DecodedImage(NamedTuple):
@@ -52,8 +57,9 @@ class StoreSpec:
     """What a store shall be.
 
     Attributes:
-        inputs: every file that is read; their names, sizes and dates are the fingerprint of the
-            inputs.
+        inputs: every image and mask that is read; their names, sizes and dates, and those of the
+            tables, are the fingerprint of the inputs.
+        tables: every table that is read; the report names them.
         settings: whatever else decides about the result (a limit, a crop).
     """
 
@@ -64,6 +70,7 @@ class StoreSpec:
     channels: int = 1
     with_masks: bool = False
     inputs: Sequence[Path] = ()
+    tables: Sequence[Path] = ()
     settings: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -72,6 +79,7 @@ class Preparation:
     """What came of a preparation.
 
     `missing` is None when it was not counted, because only the first images were asked for.
+    `left_out` are files that could not be used at all, in words; see `source_files`.
     """
 
     store: Path
@@ -80,6 +88,13 @@ class Preparation:
     broken: tuple[str, ...] = ()
     already_prepared: bool = False
     warnings: tuple[str, ...] = ()
+    tables: tuple[Path, ...] = ()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file could be used."""
+        return not (self.broken or self.left_out)
 
     def __str__(self) -> str:
         missing = (
@@ -93,6 +108,9 @@ class Preparation:
             missing,
             f"  broken   {len(self.broken):>7}  {_first_names(self.broken)}",
         ]
+        if self.left_out:
+            lines.append(f"  left out {len(self.left_out):>7}  {_first_names(self.left_out)}")
+        lines.extend(f"  table    {table}" for table in self.tables)
         lines.extend(f"  {warning}" for warning in self.warnings)
         return "\n".join(line.rstrip() for line in lines)
 
@@ -103,6 +121,7 @@ def prepare_store(
     out: str | os.PathLike[str],
     *,
     missing: Sequence[str] | None = (),
+    left_out: Sequence[str] = (),
     warnings: Sequence[str] = (),
     threads: int | None = None,
     overwrite: bool = False,
@@ -122,11 +141,13 @@ def prepare_store(
     inputs = fingerprint_of_inputs(spec)
     done = _prepared_before(out, spec, inputs, overwrite)
     missing = None if missing is None else tuple(missing)
+    tables, left_out, warnings = tuple(spec.tables), tuple(left_out), tuple(warnings)
     if done is not None:
         unread = tuple(filter(None, done.notes.get("broken", "").split("\n")))
-        return Preparation(out, len(done), missing, unread, True, tuple(warnings))
+        return Preparation(out, len(done), missing, unread, True, warnings, tables, left_out)
     if not sources:
-        raise SourceError(f"{spec.source}: no image was found")
+        others = f"; left out {_first_names(left_out)}" if left_out else ""
+        raise SourceError(f"{spec.source}: no image was found{others}")
     broken: list[str] = []
     with StoreWriter(
         out,
@@ -153,14 +174,17 @@ def prepare_store(
             )
         writer.shrink(row)
         writer.notes["broken"] = "\n".join(broken)
-    return Preparation(out, row, missing, tuple(broken), False, tuple(warnings))
+    return Preparation(out, row, missing, tuple(broken), False, warnings, tables, left_out)
 
 
 def fingerprint_of_inputs(spec: StoreSpec) -> str:
-    """SHA-256 over the spec and the name, size and modification time of every input file."""
+    """SHA-256 over the version of the decoder, the spec, and the name, size and modification time
+    of every input file; a file that has vanished counts by its name.
+    """
     digest = hashlib.sha256(
         repr(
             (
+                DECODER_VERSION,
                 spec.source,
                 spec.classes,
                 spec.size,
@@ -169,9 +193,13 @@ def fingerprint_of_inputs(spec: StoreSpec) -> str:
             )
         ).encode()
     )
-    for path in sorted(set(spec.inputs)):
-        about = path.stat()
-        digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    for path in sorted({*spec.inputs, *spec.tables}):
+        try:
+            about = path.stat()
+            known = f" {about.st_size} {about.st_mtime_ns}\n"
+        except OSError:
+            known = " vanished\n"  # decoding it says so
+        digest.update(os.fsencode(path.name) + known.encode())
     return digest.hexdigest()
 
 
@@ -200,13 +228,14 @@ def _prepared_before(out: Path, spec: StoreSpec, inputs: str, overwrite: bool) -
 
 
 def _settings_text(spec: StoreSpec) -> str:
-    """Size and settings of a spec as they are remembered in store.json."""
-    return json.dumps({"size": spec.size} | dict(spec.settings), sort_keys=True, default=str)
+    """The decoder, size and settings of a spec as they are remembered in store.json."""
+    settings = {_DECODER: DECODER_VERSION, "size": spec.size} | dict(spec.settings)
+    return json.dumps(settings, sort_keys=True, default=str)
 
 
 def _difference(about: Mapping[str, Any], spec: StoreSpec) -> str:
     """What a new store would have that the one of manifest `about` has not, in words."""
-    before = json.loads(about.get("notes", {}).get("settings", "{}"))
+    before = {_DECODER: 1} | json.loads(about.get("notes", {}).get("settings", "{}"))
     now = json.loads(_settings_text(spec))
     changes = [
         f"{name} was {before[name]}, now is {now[name]}"

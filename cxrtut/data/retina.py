@@ -3,9 +3,12 @@ images with grades.
 
 IDRiD (Porwal et al., 2018) looks like `A. Segmentation/1. Original Images/a. Training
 Set/IDRiD_01.jpg` and `2. All Segmentation Groundtruths/a. Training Set/1.
-Microaneurysms/IDRiD_01_MA.tif`; folders `MA/IDRiD_01.png` and so on do as well. A lesion without a
-mask file is absent from the image. Kaggle's set is `trainLabels.csv` (image, level) with
-`train/10_left.jpeg`.
+Microaneurysms/IDRiD_01_MA.tif`; folders `MA/IDRiD_01.png` and so on do as well. Kaggle's set is
+`trainLabels.csv` (image, level) with `train/10_left.jpeg`.
+
+Reading: in an image that was segmented, which at least one mask file tells (the optic disc's will
+do), a lesion without a mask file is absent. Of an image without any mask file nobody knows the
+lesions (parts B and C of the release): it is left out and counted, never taken for a healthy eye.
 
 The dark border around the eye is cropped (Zhang et al., MICCAI 2019, do the same), the rest is
 padded to a square.
@@ -15,6 +18,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +26,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from cxrtut.data.decode import (
+    ImageError,
     channels_first,
     decode_image,
     decode_mask,
@@ -30,13 +35,14 @@ from cxrtut.data.decode import (
 )
 from cxrtut.data.device_store import pack_masks
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
-from cxrtut.data.source_tables import (
-    SourceError,
-    check_folders,
+from cxrtut.data.source_files import (
+    by_stem,
+    copies_warning,
     find_files,
-    find_table,
-    read_csv,
+    one_file,
+    one_file_each,
 )
+from cxrtut.data.source_tables import SourceError, read_csv
 from cxrtut.data.splits import patient_hash_split
 
 LESIONS = {
@@ -49,7 +55,8 @@ IDRID_LICENCE = "IDRiD, Porwal et al. 2018, CC BY 4.0, doi:10.21227/H25W98"
 KAGGLE_CLASSES = ("Retinopathy",)
 KAGGLE_LICENCE = "Kaggle Diabetic Retinopathy Detection 2015 (EyePACS): rules of the competition"
 _BORDER_LEVEL = 20
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+_OPTIC_DISC = "OD"
+_ORIENTATION = 0x0112  # of EXIF
 
 
 def field_of_view(image: UInt8[np.ndarray, "H W 3"]) -> tuple[slice, slice]:
@@ -66,50 +73,104 @@ def field_of_view(image: UInt8[np.ndarray, "H W 3"]) -> tuple[slice, slice]:
     return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
-def find_idrid(
-    folders: Iterable[str | os.PathLike[str]],
-) -> dict[str, tuple[Path, dict[str, Path]]]:
-    """Image stem -> (image, {lesion code: mask}). Of several sizes of one image the largest is
-    taken.
+@dataclass(frozen=True)
+class IdridFiles:
+    """The segmented images of IDRiD, wherever they lie. `find` looks below some folders.
 
-    A file whose size cannot be read is taken too, before all others: decoding it will say so, and
-    the image counts as broken.
-
-    Raises:
-        SourceError: no image, or masks of which none has the size of its image.
+    Attributes:
+        eyes: stem -> (image, {lesion code: mask}).
+        missing: images of which there are masks alone, or whose mask is a link to nothing.
+        left_out: what `find` could not use, in words.
+        warnings: images without masks, copies and smaller versions, counted.
     """
-    folders = check_folders(folders)
-    images: dict[str, list[Path]] = {}
-    masks: dict[tuple[str, str], list[Path]] = {}
-    for path in sorted(path for folder in folders for path in folder.rglob("IDRiD_*")):
-        match = re.fullmatch(r"(IDRiD_\d+)(?:_(MA|HE|EX|SE|OD))?", path.stem)
-        if match is None or path.suffix.lower() not in _SUFFIXES:
-            continue
-        code = match[2] or (path.parent.name if path.parent.name in (*LESIONS, "OD") else None)
-        if code is None:
-            images.setdefault(match[1], []).append(path)
-        else:
-            masks.setdefault((match[1], code), []).append(path)
-    if not images:
-        raise SourceError(
-            f"{', '.join(map(str, folders))}: expected IDRiD_<number>.jpg, found none"
-        )
-    found = {}
-    for stem, candidates in images.items():
-        sizes = {path: _size_of(path) for path in candidates}
-        image = max(candidates, key=lambda path: sizes[path] or (math.inf,))
-        fitting = {}
-        for code in LESIONS:
-            files = masks.get((stem, code), [])
-            same = [path for path in files if _size_of(path) in (sizes[image], None)]
-            if files and not same and sizes[image] is not None:
-                raise SourceError(
-                    f"{files[0]}: expected a mask of {sizes[image]} pixels, as {image}"
-                )
-            if same:
-                fitting[code] = same[0]
-        found[stem] = (image, fitting)
-    return found
+
+    eyes: dict[str, tuple[Path, dict[str, Path]]]
+    missing: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def find(cls, folders: Iterable[str | os.PathLike[str]]) -> "IdridFiles":
+        """Search `folders` and everything below them. Of several sizes of one image the largest is
+        taken.
+
+        A file whose size cannot be read is taken too, before all others: decoding it will say so,
+        and the image counts as broken.
+
+        Raises:
+            SourceError: no image, no mask, masks of which none has the size of its image, or two
+                different files that are one image, or one mask, in the same size.
+        """
+        folders = list(folders)
+        found = find_files(folders)
+        images: dict[str, list[Path]] = {}
+        masks: dict[str, dict[str, list[Path]]] = {}
+        for path in found.images:
+            stem, code = _idrid_name(path)
+            if code is not None:
+                masks.setdefault(stem, {}).setdefault(code, []).append(path)
+            elif stem:
+                images.setdefault(stem, []).append(path)
+        # a mask that is a link to nothing: its image was segmented, but its lesions are not known
+        torn = {stem for stem, code in map(_idrid_name, found.dangling) if code in LESIONS}
+        segmented = masks.keys() | torn
+        for what, names in (("IDRiD_<number>.jpg", images), ("masks IDRiD_*_MA.tif", segmented)):
+            if not names:
+                where = ", ".join(map(str, folders))
+                raise SourceError(f"{where}: expected {what}, found none")
+        missing = torn | (segmented - images.keys())
+        sizes = {path: _size_of(path) for paths in images.values() for path in paths}
+        eyes, copied, smaller = {}, 0, 0
+        for stem in sorted(images.keys() & masks.keys() - missing):
+            largest = max(sizes[path] or (math.inf,) for path in images[stem])
+            same = [path for path in images[stem] if (sizes[path] or (math.inf,)) == largest]
+            image = one_file(stem, same)
+            copied += len(same) > 1
+            smaller += len(same) < len(images[stem])
+            eyes[stem] = (image, _masks_of(stem, image, sizes[image], masks[stem]))
+        warnings = copies_warning(copied)
+        if smaller:
+            warnings.append(f"{smaller} images are there in several sizes; the largest is taken")
+        if without := sorted(images.keys() - segmented):
+            warnings.append(
+                f"{len(without)} images are left out, because they have no mask file "
+                f"(first {without[0]})"
+            )
+        return cls(eyes, tuple(sorted(missing)), found.left_out, tuple(warnings))
+
+
+def _idrid_name(path: Path) -> tuple[str, str | None]:
+    """The image that a file belongs to, and of a mask the lesion; an empty name for other files."""
+    codes = (*LESIONS, _OPTIC_DISC)
+    match = re.fullmatch(rf"idrid_(\d+)(?:_({'|'.join(codes)}))?", path.stem, re.IGNORECASE)
+    if match is None:
+        return "", None
+    stem = f"IDRiD_{match[1]}"
+    if match[2]:
+        return stem, match[2].upper()
+    folder = re.sub(r"^\d+\W*", "", path.parent.name).lower()  # as "1. Microaneurysms"
+    names = {code.lower(): code for code in codes} | {"optic disc": _OPTIC_DISC}
+    names |= {lesion.lower(): code for code, lesion in LESIONS.items()}
+    return stem, names.get(folder)
+
+
+def _masks_of(
+    stem: str, image: Path, size: tuple[int, int] | None, masks: dict[str, list[Path]]
+) -> dict[str, Path]:
+    """Lesion code -> mask, those of the image's size and those whose size cannot be read. Where the
+    image's is not known, the first: decoding compares them again.
+    """
+    fitting = {}
+    for code in LESIONS:
+        files = masks.get(code, [])
+        same = [path for path in files if _size_of(path) in (size, None)]
+        if size is None:
+            same = files[:1]
+        if files and not same:
+            raise SourceError(f"{files[0]}: expected a mask of {size} pixels, as {image}")
+        if same:
+            fitting[code] = one_file(f"{stem}_{code}", same)
+    return fitting
 
 
 def prepare_idrid(
@@ -121,19 +182,24 @@ def prepare_idrid(
     threads: int | None = None,
     overwrite: bool = False,
 ) -> Preparation:
-    """Images, lesion masks and the official split (`Testing Set` in the path is the test split)
-    into a store.
+    """Segmented images, lesion masks and the official split (`Testing Set` in the path is the test
+    split) into a store.
 
     Raises:
-        SourceError: no images, or masks that do not fit.
+        SourceError: no images, or masks that do not fit; see `IdridFiles.find`.
     """
-    found = dict(sorted(find_idrid([Path(f) for f in folders]).items())[:limit])
+    files = IdridFiles.find(folders)
+    eyes = dict(list(files.eyes.items())[:limit])
     sources = []
-    for stem, (image, masks) in found.items():
-        split = "test" if any("testing set" in part.lower() for part in image.parts) else "train"
+    for stem, (image, masks) in eyes.items():
+        where = f"{image} {image.resolve()}".lower()  # of a link, what it leads to
+        split = "test" if "testing set" in where else "train"
         line = {"name": stem, "patient": stem, "split": split}
         sources.append(ImageSource(_idrid_decoder(image, masks, size), (), line))
-    inputs = [path for image, masks in found.values() for path in (image, *masks.values())]
+    inputs = [path for image, masks in eyes.values() for path in (image, *masks.values())]
+    warnings = list(files.warnings)
+    if not any(source.line["split"] == "test" for source in sources):
+        warnings.append("no test images")
     return prepare_store(
         sources,
         StoreSpec(
@@ -147,10 +213,9 @@ def prepare_idrid(
             settings={"limit": limit},
         ),
         out,
-        missing=None if limit else (),
-        warnings=[]
-        if any(line.line["split"] == "test" for line in sources)
-        else ["no test images"],
+        missing=None if limit else files.missing,
+        left_out=files.left_out,
+        warnings=warnings,
         threads=threads,
         overwrite=overwrite,
     )
@@ -169,10 +234,12 @@ def prepare_kaggle(
     patient hash.
 
     Raises:
-        SourceError: no table, a level outside 0 ... 4, or no images.
+        SourceError: no table, a level outside 0 ... 4, no images, or two different files of one
+            name.
     """
-    folders = [Path(folder) for folder in folders]
-    table = find_table(folders, "trainLabels.csv")
+    folders = list(folders)
+    found = find_files(folders)
+    table = found.table("trainLabels.csv")
     if table is None:
         raise SourceError(f"{', '.join(map(str, folders))}: expected trainLabels.csv, found none")
     levels = {}
@@ -180,15 +247,16 @@ def prepare_kaggle(
         if row["level"] not in ("0", "1", "2", "3", "4"):
             raise SourceError(f"{table}, line {number}: expected level 0 ... 4, got {row['level']}")
         levels[row["image"]] = int(row["level"])
-    images = find_files(folders, _SUFFIXES)
+    images = by_stem(found.images)
     names = [name for name in sorted(levels) if name in images][:limit]
+    path_of, warnings = one_file_each(names, images)
     sources = []
     for name in names:
         patient = name.split("_")[0]
         split = patient_hash_split(patient)
         line = {"name": name, "patient": patient, "split": split, "level": levels[name]}
         sources.append(
-            ImageSource(_fundus_decoder(images[name], size), [int(levels[name] > 0)], line)
+            ImageSource(_fundus_decoder(path_of[name], size), [int(levels[name] > 0)], line)
         )
     return prepare_store(
         sources,
@@ -198,12 +266,17 @@ def prepare_kaggle(
             classes=KAGGLE_CLASSES,
             size=size,
             channels=3,
-            inputs=[table, *(images[name] for name in names)],
+            tables=[table],
+            inputs=list(path_of.values()),
             settings={"limit": limit},
         ),
         out,
         missing=None if limit else sorted(set(levels) - set(images)),
-        warnings=["no official split: by SHA-256 of the patient, one fifth for testing"],
+        left_out=found.left_out,
+        warnings=[
+            *warnings,
+            "no official split: by SHA-256 of the patient, one fifth for testing",
+        ],
         threads=threads,
         overwrite=overwrite,
     )
@@ -219,6 +292,12 @@ def _idrid_decoder(image: Path, masks: dict[str, Path], size: int) -> Callable[[
         for k, code in enumerate(LESIONS):
             if code in masks:
                 mask = decode_mask(masks[code])
+                if mask.shape != pixels.shape[:2]:
+                    height, width = pixels.shape[:2]
+                    raise ImageError(
+                        f"{masks[code]}: expected a mask of {height} x {width} pixels, as {image}, "
+                        f"got {mask.shape[0]} x {mask.shape[1]}"
+                    )
                 present[k] = int(mask.any())
                 per_class[0, k] = fit_mask(mask[eye], size)
         return DecodedImage(channels_first(square), mask=pack_masks(per_class)[0], labels=present)
@@ -236,9 +315,10 @@ def _fundus_decoder(image: Path, size: int) -> Callable[[], DecodedImage]:
 
 
 def _size_of(path: Path) -> tuple[int, int] | None:
-    """(width, height) from the header; None if it cannot be read."""
+    """(width, height) of the upright image from the header; None if it cannot be read."""
     try:
         with Image.open(path) as image:
-            return image.size
+            lies = image.getexif().get(_ORIENTATION, 1) >= 5
+            return (image.height, image.width) if lies else image.size
     except Exception:  # Pillow raises nearly every kind there is
         return None

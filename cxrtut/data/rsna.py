@@ -3,7 +3,9 @@ array store.
 
 What the release looks like: `stage_2_train_images/*.dcm` (1024 x 1024), `stage_2_train_labels.csv`
 (one line per box, an empty box for Target 0) and `stage_2_detailed_class_info.csv`. PNG or JPEG
-files named by patientId do as well.
+files named by patientId do as well. They must be square if they have boxes. The full class table
+is read before a reconstructed one, of several tables of one name that in the first folder, and the
+report names what was read.
 
 Reading: the published test images have no labels, so there is no official split;
 `patient_hash_split` makes one. The challenge's patientId stands for one image of ChestX-ray14,
@@ -16,14 +18,14 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from cxrtut.data.decode import Frame, channels_first, decode_image, fit_square
+from cxrtut.data.decode import channels_first, decode_image, fit_square
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
+from cxrtut.data.source_files import by_stem, find_files, one_file_each
 from cxrtut.data.source_tables import (
     Corners,
     SourceError,
     box_corners,
-    find_files,
-    find_table,
+    boxes_in_store,
     read_csv,
 )
 from cxrtut.data.splits import patient_hash_split
@@ -92,12 +94,18 @@ def read_persons(path: str | os.PathLike[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class RsnaFiles:
-    """The files of a release, wherever they lie. `find` looks below some folders."""
+    """The files of a release, wherever they lie. `find` looks below some folders.
+
+    Attributes:
+        images: the files of each name without its ending; more than one only if they are equal.
+        left_out: what `find` could not use, in words.
+    """
 
     labels: Path
-    images: dict[str, Path]
+    images: dict[str, tuple[Path, ...]]
     detailed_classes: Path | None = None
     match: Path | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def find(cls, folders: Iterable[str | os.PathLike[str]]) -> "RsnaFiles":
@@ -107,19 +115,20 @@ class RsnaFiles:
             SourceError: no label table.
         """
         folders = [Path(folder) for folder in folders]
-        labels = find_table(folders, "stage_2_train_labels.csv")
+        found = find_files(folders)
+        labels = found.table("stage_2_train_labels.csv")
         if labels is None:
             where = ", ".join(map(str, folders))
             raise SourceError(f"{where}: expected stage_2_train_labels.csv, found none")
         return cls(
             labels=labels,
-            images=find_files(folders, (".dcm", ".png", ".jpg", ".jpeg")),
-            detailed_classes=find_table(
-                folders,
+            images=by_stem(found.images),
+            detailed_classes=found.table(
                 "stage_2_detailed_class_info.csv",
                 "stage_2_detailed_class_info_reconstructed.csv",
             ),
-            match=find_table(folders, "rsna_nih_match.csv"),
+            match=found.table("rsna_nih_match.csv"),
+            left_out=found.left_out,
         )
 
 
@@ -136,7 +145,8 @@ def prepare(
     `reading`.
 
     Raises:
-        SourceError: the tables contradict themselves, or there are no images.
+        SourceError: the tables contradict themselves, there are no images, two different files have
+            the name of one, or one with boxes is not square.
     """
     boxes = read_labels(files.labels)
     readings = (
@@ -144,6 +154,7 @@ def prepare(
     )
     persons = {} if files.match is None else read_persons(files.match)
     patients = [patient for patient in sorted(boxes) if patient in files.images][:limit]
+    path_of, warnings = one_file_each(patients, files.images)
     sources = []
     for patient in patients:
         person = persons.get(patient, patient)
@@ -153,10 +164,10 @@ def prepare(
             "split": patient_hash_split(person),
             "reading": readings.get(patient, ""),
         }
-        decode = _decoder(files.images[patient], size, boxes[patient])
+        decode = _decoder(path_of[patient], size, boxes[patient])
         sources.append(ImageSource(decode, [int(bool(boxes[patient]))], line))
     tables = [files.labels, files.detailed_classes, files.match]
-    warnings = ["no official split: by SHA-256 of the patient, one fifth for testing"]
+    warnings.append("no official split: by SHA-256 of the patient, one fifth for testing")
     if files.match is None:
         warnings.append(
             "rsna_nih_match.csv is absent: one person may be on both sides of the split"
@@ -168,11 +179,13 @@ def prepare(
             licence=LICENCE,
             classes=CLASSES,
             size=size,
-            inputs=[*filter(None, tables), *(files.images[patient] for patient in patients)],
+            tables=list(filter(None, tables)),
+            inputs=list(path_of.values()),
             settings={"limit": limit},
         ),
         out,
         missing=None if limit else sorted(set(boxes) - set(files.images)),
+        left_out=files.left_out,
         warnings=warnings,
         threads=threads,
         overwrite=overwrite,
@@ -181,8 +194,8 @@ def prepare(
 
 def _decoder(path: Path, size: int, boxes: list[Corners]) -> Callable[[], DecodedImage]:
     def decode() -> DecodedImage:
-        square, _ = fit_square(decode_image(path), size)
-        corners = Frame(ORIGINAL_SIZE, ORIGINAL_SIZE, size).boxes(boxes).tolist()
+        square, frame = fit_square(decode_image(path), size)
+        corners = boxes_in_store(boxes, ORIGINAL_SIZE, frame, path).tolist()
         rows = [(0, x0, y0, x1, y1, ORIGIN) for x0, y0, x1, y1 in corners]
         return DecodedImage(channels_first(square), boxes=rows)
 

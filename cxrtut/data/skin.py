@@ -3,8 +3,10 @@ an array store.
 
 Files: `HAM10000_metadata` (lesion_id, image_id, dx, ...; official without an ending, also .csv or
 .tab, separated by commas or tabs) with `ISIC_*.jpg` in any folder below. A `labels.csv` does as
-well, if it has the columns lesion_id, image_id and dx. Just the images do too, but then nobody
-knows which are of one lesion, and there are no labels.
+well, if it has the columns lesion_id, image_id and dx. The first of these names is read, of several
+tables of one name that in the first folder, and the report names it. Just the images do too, but
+then nobody knows which are of one lesion, and there are no labels. Files in a folder of masks, and
+those that end in `_segmentation`, are no images.
 
 Zhang et al. (MICCAI 2019) take 128-pixel patches; one patch of each image is kept, as far from its
 centre (where the lesion is) as possible, and without the dark vignette of the instrument.
@@ -20,7 +22,8 @@ from jaxtyping import UInt8
 
 from cxrtut.data.decode import ImageError, channels_first, decode_image
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
-from cxrtut.data.source_tables import SourceError, find_files, find_table, read_csv
+from cxrtut.data.source_files import by_stem, composed, find_files, one_file_each
+from cxrtut.data.source_tables import SourceError, read_csv
 from cxrtut.data.splits import patient_hash_split
 
 DIAGNOSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
@@ -70,7 +73,7 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, tuple[str, str]]:
     for line, row in read_csv(path, ("image_id", "lesion_id", "dx")):
         if row["dx"] and row["dx"] not in DIAGNOSES:
             raise SourceError(f"{path}, line {line}: expected dx of {DIAGNOSES}, got {row['dx']}")
-        metadata[row["image_id"]] = (row["lesion_id"], row["dx"])
+        metadata[composed(row["image_id"])] = (row["lesion_id"], row["dx"])
     return metadata
 
 
@@ -87,24 +90,22 @@ def prepare(
     known.
 
     Raises:
-        SourceError: no images, or a table that cannot be read.
+        SourceError: no images, two different files of one name, or a table that cannot be read.
     """
-    folders = [Path(folder) for folder in folders]
-    table = find_table(folders, *_TABLES)
+    found = find_files(folders)
+    table = found.table(*_TABLES)
     metadata = {} if table is None else read_metadata(table)
-    images = {
-        stem: path
-        for stem, path in find_files(folders, (".jpg", ".jpeg", ".png")).items()
-        if "mask" not in path.parent.name.lower() and not stem.endswith("_segmentation")
-    }
+    images = by_stem(path for path in found.images if not _is_mask(path))
     names = sorted(images)[:limit]
+    path_of, warnings = one_file_each(names, images)
+    absent = set(metadata) | set(by_stem(path for path in found.dangling if not _is_mask(path)))
     sources = []
     for name in names:
         lesion, dx = metadata.get(name, ("", ""))
         patient = lesion or name
         line = {"name": name, "patient": patient, "split": patient_hash_split(patient), "dx": dx}
         labels = [int(dx == diagnosis) for diagnosis in DIAGNOSES]
-        sources.append(ImageSource(_decoder(images[name], size), labels, line))
+        sources.append(ImageSource(_decoder(path_of[name], size), labels, line))
     return prepare_store(
         sources,
         StoreSpec(
@@ -113,15 +114,22 @@ def prepare(
             classes=DIAGNOSES,
             size=size,
             channels=3,
-            inputs=[*([] if table is None else [table]), *(images[name] for name in names)],
+            tables=[] if table is None else [table],
+            inputs=list(path_of.values()),
             settings={"limit": limit},
         ),
         out,
-        missing=None if limit else sorted(set(metadata) - set(images)),
-        warnings=_warnings(table, sum(name not in metadata for name in names)),
+        missing=None if limit else sorted(absent - set(images)),
+        left_out=found.left_out,
+        warnings=warnings + _warnings(table, sum(name not in metadata for name in names)),
         threads=threads,
         overwrite=overwrite,
     )
+
+
+def _is_mask(path: Path) -> bool:
+    folders = (path.parent.name, path.parent.resolve().name)  # of a link, what it leads to
+    return path.stem.endswith("_segmentation") or any("mask" in name.lower() for name in folders)
 
 
 def _warnings(table: Path | None, unknown: int) -> list[str]:

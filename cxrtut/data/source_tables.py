@@ -5,9 +5,14 @@ import gzip
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+from cxrtut.data.decode import Frame
 
 Corners = tuple[float, float, float, float]
 
@@ -129,52 +134,24 @@ def box_corners(
     return x, y, x + width, y + height
 
 
-def check_folders(folders: Iterable[str | os.PathLike[str]]) -> list[Path]:
-    """The folders as paths.
+def boxes_in_store(
+    boxes: Sequence[Corners], original: int, frame: Frame, path: str | os.PathLike[str]
+) -> Float[np.ndarray, "n 4"]:
+    """Boxes in pixels of a square original, as xyxy in pixels of the store.
+
+    Args:
+        boxes: of one image.
+        original: height and width of the original.
+        frame: where the file's picture lies in the store's square.
+        path: the file.
 
     Raises:
-        SourceError: one of them is none.
+        SourceError: there are boxes, and the file is not square: whether the original was cropped
+            or stretched to it cannot be told.
     """
-    paths = [Path(folder) for folder in folders]
-    for path in paths:
-        if not path.is_dir():
-            got = "a file" if path.exists() else "nothing"
-            raise SourceError(f"{path}: expected a folder, got {got}")
-    return paths
-
-
-def find_table(folders: Iterable[str | os.PathLike[str]], *names: str) -> Path | None:
-    """The first of `names` (or that name with .gz) that lies anywhere below `folders`; of several
-    files of that name the one in the first folder.
-
-    Raises:
-        SourceError: a folder is none.
-    """
-    wanted = [name + ending for name in names for ending in ("", ".gz")]
-    found: dict[str, Path] = {}
-    for folder in check_folders(folders):
-        for path in sorted(path for path in folder.rglob("*") if path.name in wanted):
-            if path.is_file():
-                found.setdefault(path.name, path)
-    return next((found[name] for name in wanted if name in found), None)
-
-
-def find_files(
-    folders: Iterable[str | os.PathLike[str]], suffixes: Iterable[str]
-) -> dict[str, Path]:
-    """Stem -> file below `folders`, for files with one of `suffixes`; an earlier suffix wins over a
-    later, and an earlier folder.
-
-    Raises:
-        SourceError: a folder is none.
-    """
-    rank = {suffix: i for i, suffix in enumerate(suffixes)}
-    found: dict[str, Path] = {}
-    for folder in check_folders(folders):
-        for path in sorted(folder.rglob("*")):
-            mine = rank.get(path.suffix.lower())
-            if mine is not None:
-                other = found.get(path.stem)
-                if other is None or mine < rank[other.suffix.lower()]:
-                    found[path.stem] = path
-    return found
+    if boxes and frame.height != frame.width:
+        raise SourceError(
+            f"{path}: its boxes are in pixels of {original} x {original}; expected a square file, "
+            f"got {frame.height} x {frame.width} pixels (cropped, or stretched?)"
+        )
+    return Frame(original, original, frame.size).boxes(boxes)

@@ -1,11 +1,15 @@
 """Writing an array store: all of it, or nothing."""
 
+import errno
 import os
 import shutil
+import threading
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import UInt8
@@ -19,12 +23,16 @@ from cxrtut.data.manifest import (
 from cxrtut.data.tables import BoxRow, boxes_text, check_boxes, check_table, table_text
 from cxrtut.files import flush_folder, flush_to_disk
 
+_SWAP = threading.Lock()  # one store at a time takes its place
+
 
 class StoreWriter:
     """Writes a store folder: all of it, or nothing.
 
-    Use it as a context manager. Files are written under `<path>.partial-<pid>`; on a clean exit
-    they are flushed, hashed and renamed to `path`; on an error or Ctrl-C they are removed.
+    Use it as a context manager. Files are written under `<path>.partial-<pid>-<number>`; on a clean
+    exit they are flushed, hashed and renamed to `path`; on an error or Ctrl-C they are removed.
+    Of several writers of one path the first to finish has it. The others replace its store, if they
+    may overwrite, or get a StoreError. A path that is a link is written where it leads to.
 
         with StoreWriter(path, source="x", classes=("Mass",), n=9, size=64, licence="CC0") as w:
             w.write(0, images, labels, table_rows, boxes_rows)
@@ -66,7 +74,8 @@ class StoreWriter:
         check_classes(classes, with_masks=with_masks)
         if min(n, channels, size) < 1:
             raise StoreError(f"expected n, channels, size >= 1, got {(n, channels, size)}")
-        self.path = Path(path)
+        # what is renamed and removed must be the folder, never a link to it
+        self.path = Path(path).resolve() if Path(path).is_symlink() else Path(path)
         self._overwrite = overwrite
         self.source, self.licence, self.notes = source, licence, dict(notes or {})
         self.classes, self.n, self.channels, self.size = tuple(classes), n, channels, size
@@ -75,22 +84,22 @@ class StoreWriter:
             self._shapes["healthy"] = (channels, size, size)
         if with_masks:
             self._shapes["masks"] = (size, size)
-        self._partial = self.path.with_name(f"{self.path.name}{PARTIAL}{os.getpid()}")
+        own = f"{os.getpid()}-{uuid.uuid4().hex[:8]}"  # of this writer among all
+        self._partial = self.path.with_name(f"{self.path.name}{PARTIAL}{own}")
+        self._former = self.path.with_name(f"{self.path.name}.former-{own}")
+        self._files: dict[str, BinaryIO] = {}
         self._check_place()
         self._table: list[Mapping[str, object] | None] = [None] * n
         self._boxes: list[BoxRow] = []
 
     def __enter__(self) -> "StoreWriter":
-        shutil.rmtree(self._partial, ignore_errors=True)
         try:
             self._partial.mkdir(parents=True)
-            self._files = {
-                name: open(self._partial / f"{name}.npy", "wb")  # noqa: SIM115 (closed in __exit__)
-                for name in self._shapes
-            }
+            for name in self._shapes:
+                self._files[name] = open(self._partial / f"{name}.npy", "wb")
             self._offsets = {name: self._write_header(name) for name in self._shapes}
         except BaseException:  # an interrupt before `with` has begun
-            shutil.rmtree(self._partial, ignore_errors=True)
+            self._discard()
             raise
         return self
 
@@ -173,16 +182,21 @@ class StoreWriter:
         trace: TracebackType | None,
     ) -> None:
         try:
-            for file in self._files.values():
-                file.flush()
-                flush_to_disk(file.fileno())
-                file.close()
             if kind is None:
+                for file in self._files.values():
+                    file.flush()
+                    flush_to_disk(file.fileno())
+                    file.close()
                 self._complete()
         finally:
-            for file in self._files.values():
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove what was begun, if it has not become the store."""
+        for file in self._files.values():
+            with suppress(OSError):  # closing writes the rest, which a full disk refuses again
                 file.close()
-            shutil.rmtree(self._partial, ignore_errors=True)
+        shutil.rmtree(self._partial, ignore_errors=True)
 
     def _complete(self) -> None:
         missing = [i for i, line in enumerate(self._table) if line is None]
@@ -210,18 +224,28 @@ class StoreWriter:
         self._swap_in()
 
     def _swap_in(self) -> None:
-        self._check_place()  # again: something may have come there in the meantime
-        former = self.path.with_name(f"{self.path.name}.former-{os.getpid()}")
-        if self.path.exists():
-            os.rename(self.path, former)
-        try:
-            os.rename(self._partial, self.path)
-        except OSError:
-            if former.exists():
-                os.rename(former, self.path)
-            raise
-        flush_folder(self.path.parent)
-        shutil.rmtree(former, ignore_errors=True)
+        """Put the new store in its place, and remove the former one.
+
+        Raises:
+            StoreError: another process was quicker.
+        """
+        with _SWAP:
+            try:
+                self._check_place()  # again: something may have come there in the meantime
+                if self.path.exists():
+                    os.rename(self.path, self._former)
+                os.rename(self._partial, self.path)
+                flush_folder(self.path.parent)
+            except OSError as error:
+                if error.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+                    raise StoreError(
+                        f"{self.path}: another process wrote a store there in the meantime"
+                    ) from error
+                raise
+            finally:
+                if self._former.exists() and not self.path.exists():
+                    os.rename(self._former, self.path)
+                shutil.rmtree(self._former, ignore_errors=True)
 
 
 def check_classes(classes: Sequence[str], *, with_masks: bool) -> None:

@@ -1,5 +1,8 @@
 """A folder of image files with a table, as a store."""
 
+import os
+import shutil
+import sys
 import warnings
 
 import numpy as np
@@ -150,6 +153,44 @@ def test_a_name_that_two_files_have_is_refused(films, tmp_path):
     table = write(tmp_path / "labels.csv", ["name,Mass", "a,0"])
     with pytest.raises(SourceError, match=r"a: expected one file .*a\.png.*a\.jpg"):
         ArrayStore.from_folder(films, table, size=10)
+
+
+def test_copies_of_a_film_are_warned_of_and_the_first_is_taken(films, table):
+    (films / "more" / "a.png").write_bytes((films / "a.png").read_bytes())
+    with pytest.warns(UserWarning, match="1 images are there more than once, as equal copies"):
+        store = ArrayStore.from_folder(films, table, size=10)
+    assert len(store) == 4
+
+
+def test_a_name_is_found_however_its_accents_are_stored(films, tmp_path):
+    stored, typed = ("Mu\u0308ller", "Zoe\u0308"), ("M\u00fcller.png", "Zo\u00eb")
+    for i, name in enumerate(stored):
+        Image.fromarray(np.full((8, 8), 9 + i, np.uint8)).save(films / f"{name}.png")
+    for names in (stored, typed):
+        table = write(tmp_path / "labels.csv", ["name,Mass", *(f"{name},1" for name in names)])
+        boxes = write(tmp_path / "boxes.csv", [
+            "name,label,x0,y0,x1,y1", f"{typed[0]},Mass,0,0,4,4",
+        ])  # fmt: skip
+        store = ArrayStore.from_folder(films, table, size=8, boxes=boxes)
+        assert store.images[:, 0, 4, 4].tolist() == [9, 10]
+        assert store.boxes.row.tolist() == [0]
+
+
+def test_films_behind_a_link_are_found_and_a_link_to_nothing_is_left_out(films, tmp_path):
+    (films / "more").rename(tmp_path / "disk")
+    (films / "linked").symlink_to(tmp_path / "disk")
+    (films / "e.png").symlink_to(tmp_path / "nowhere.png")
+    table = write(tmp_path / "labels.csv", ["name,Mass", "a,0", "d,1", "e,1"])
+    with pytest.warns(UserWarning, match=r"1 images are left out, first e: no such file"):
+        store = ArrayStore.from_folder(films, table, size=10)
+    assert store.table["name"].tolist() == ["a", "d"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_film_whose_name_is_not_utf_8_is_left_out_and_named(films, table):
+    shutil.copy(films / "a.png", os.fsencode(films) + b"/L\xe4sion.png")
+    with pytest.warns(UserWarning, match=r"1 images are left out, first .*L\\xe4sion\.png"):
+        assert len(ArrayStore.from_folder(films, table, size=10)) == 4
 
 
 def test_a_name_with_its_ending_tells_two_files_apart(films, tmp_path):

@@ -258,14 +258,92 @@ def test_garbage_in_the_rsna_tables_is_named(tmp_path, label, match, words):
         nih.read_rsna_boxes(labels, matches)
 
 
-def test_of_two_files_with_the_same_stem_the_png_is_taken(tmp_path):
-    for name in ("b/x.jpg", "a/x.png", "c/x.jpeg", "c/y.jpeg"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = nih.find_images([tmp_path])
-    assert found == {"x": tmp_path / "a" / "x.png", "y": tmp_path / "c" / "y.jpeg"}
-    with pytest.raises(SourceError, match="expected a folder"):
-        nih.find_images([tmp_path / "nowhere"])
+def test_a_mask_or_a_small_copy_is_never_taken_for_the_image(release, tmp_path):
+    for name in ("masks/00000001_000.png", "small/00000002_000.png"):
+        (release / name).parent.mkdir()
+        Image.fromarray(np.full((64, 64), 1, np.uint8)).save(release / name)
+        words = r"0_000: expected one file of that name, or copies of it, got .*, which differ"
+        with pytest.raises(SourceError, match=words.replace("0_000", name[-9:-4])):
+            nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+        (release / name).unlink()
+    assert not (tmp_path / "store").exists()
+
+
+def test_copies_of_an_image_are_counted_and_the_first_is_taken(release, tmp_path):
+    image = release / "images_001" / "images" / "00000001_000.png"
+    (release / "copy").mkdir()
+    (release / "copy" / "00000001_000.png").write_bytes(image.read_bytes())
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+    assert report.images == 3
+    assert report.warnings[0].startswith("1 images are there more than once, as equal copies")
+
+
+def test_a_picture_that_no_table_names_may_be_there_in_several_versions(release, tmp_path):
+    for i, name in enumerate(("a/preview.png", "b/preview.png")):
+        (release / name).parent.mkdir()
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(release / name)
+    assert nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16).warnings == ()
+
+
+def test_a_link_to_an_image_that_is_not_there_is_a_missing_image(release, tmp_path):
+    (release / "images_002" / "00000003_000.png").symlink_to(tmp_path / "unmounted.png")
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+    assert report.images == 3 and report.missing == ("00000003_000.png",) and report.whole
+
+
+def test_an_image_that_vanishes_after_the_search_is_broken(release, tmp_path):
+    files = nih.NihFiles.find([release])
+    (release / "images_001" / "images" / "00000001_000.png").unlink()
+    report = nih.prepare(files, tmp_path / "store", size=16)
+    assert report.images == 2
+    assert len(report.broken) == 1 and "00000001_000.png: no such file" in report.broken[0]
+
+
+def test_of_several_label_tables_the_newer_is_read_and_the_report_says_so(release, tmp_path):
+    older = ENTRIES[0].replace("Cardiomegaly", "Hernia")
+    (release / "Data_Entry_2017.csv").rename(release / "Data_Entry_2017_v2020.csv")
+    write(release / "Data_Entry_2017.csv", [ENTRY_HEADER, older, *ENTRIES[1:]])
+    write(release / "old" / "Data_Entry_2017_v2020.csv", [ENTRY_HEADER, older, *ENTRIES[1:]])
+    report = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+    assert not ArrayStore.open(tmp_path / "store").rows(label="Hernia").size
+    assert [path.name for path in report.tables] == [
+        "Data_Entry_2017_v2020.csv", "train_val_list.txt", "test_list.txt", "BBox_List_2017.csv"
+    ]  # fmt: skip
+    for table in report.tables:
+        assert table.parent == release and f"\n  table    {table}" in str(report)
+    again = nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=16)
+    assert again.already_prepared and again.tables == report.tables
+
+
+def test_an_image_with_boxes_must_be_square_and_one_without_is_framed_in_black(release, tmp_path):
+    image = release / "images_001" / "images" / "00000001_001.png"
+    Image.fromarray(np.full((224, 256), 20, np.uint8)).save(image)
+    with pytest.raises(SourceError, match=r"001\.png: .*expected a square file, got 224 x 256"):
+        nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    assert not (tmp_path / "store").exists()
+    (release / "BBox_List_2017.csv").unlink()
+    nih.prepare(nih.NihFiles.find([release]), tmp_path / "store", size=64)
+    shown = ArrayStore.open(tmp_path / "store").images[1, 0]
+    assert (shown[4:60] == 20).all() and not shown[:4].any() and not shown[60:].any()
+
+
+def test_a_box_lies_on_what_it_encloses_at_every_size_of_a_square_file(release, tmp_path):
+    """The object fills the box, so that its pixels are the store's pixels inside the box."""
+    whole = np.zeros((1024, 1024), np.uint8)
+    whole[512:768, 128:384] = 255
+    box = "00000001_001.png,Infiltrate,128,512,256,256,,,"
+    write(release / "BBox_List_2017.csv", [BOX_HEADER, box])
+    for size in (1024, 512, 256):
+        image = release / "images_001" / "images" / "00000001_001.png"
+        step = 1024 // size
+        Image.fromarray(np.ascontiguousarray(whole[::step, ::step])).save(image)
+        files = nih.NihFiles.find([release])
+        nih.prepare(files, tmp_path / "store", size=64, overwrite=True)
+        store = ArrayStore.open(tmp_path / "store")
+        x0, y0, x1, y1 = store.boxes.of(1)[0][0].astype(int)
+        expected = np.zeros((64, 64), np.uint8)
+        expected[y0:y1, x0:x1] = 255
+        assert np.array_equal(store.images[1, 0], expected)
 
 
 def test_the_official_tables_are_whole(real_data):

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cxrtut.data import prepare
 from cxrtut.data.decode import ImageError
 from cxrtut.data.prepare import DecodedImage, ImageSource, Preparation, StoreSpec, prepare_store
 from cxrtut.data.source_tables import SourceError
@@ -129,21 +130,21 @@ def test_a_store_made_otherwise_is_replaced_only_when_asked_and_the_error_says_w
     file = tmp_path / "input.png"
     file.write_bytes(b"12")
 
-    def prepare(overwrite=False, **changes):
+    def made(overwrite=False, **changes):
         spec = replace(SPEC, inputs=[file], settings={"limit": None, **changes})
         return prepare_store(sources(2, picture), spec, tmp_path / "s", overwrite=overwrite)
 
-    prepare()
+    made()
     before = (tmp_path / "s" / "store.json").read_bytes()
     with pytest.raises(StoreError, match=r"but limit was None, now is 2; pass --overwrite"):
-        prepare(limit=2)
+        made(limit=2)
     file.write_bytes(b"123")
     with pytest.raises(StoreError, match=r"dates of the input files differ; pass --overwrite"):
-        prepare()
+        made()
     with pytest.raises(StoreError, match=r"but size was 4, now is 8; pass --overwrite"):
         prepare_store(sources(2, picture), replace(SPEC, size=8), tmp_path / "s")
     assert (tmp_path / "s" / "store.json").read_bytes() == before
-    assert not prepare(overwrite=True, limit=2).already_prepared
+    assert not made(overwrite=True, limit=2).already_prepared
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -172,6 +173,65 @@ def test_what_is_no_store_of_this_source_is_never_replaced(tmp_path, change, wor
     with pytest.raises(StoreError, match=words):
         prepare_store(sources(2, picture), SPEC, tmp_path / "s", overwrite=overwrite)
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").iterdir()} == before
+
+
+def test_a_store_of_an_older_decoder_is_not_called_prepared_and_the_error_says_why(
+    tmp_path, monkeypatch
+):
+    prepare_store(sources(2, picture), SPEC, tmp_path / "s")
+    monkeypatch.setattr(prepare, "DECODER_VERSION", prepare.DECODER_VERSION + 1)
+    now, then = prepare.DECODER_VERSION, prepare.DECODER_VERSION - 1
+    words = f"the version of the decoder was {then}, now is {now}; pass --overwrite"
+    with pytest.raises(StoreError, match=words):
+        prepare_store(sources(2, picture), SPEC, tmp_path / "s")
+    again = prepare_store(sources(2, picture), SPEC, tmp_path / "s", overwrite=True)
+    assert not again.already_prepared
+    assert prepare_store(sources(2, picture), SPEC, tmp_path / "s").already_prepared
+
+
+def test_a_store_that_remembers_no_decoder_is_of_the_first(tmp_path):
+    prepare_store(sources(2, picture), SPEC, tmp_path / "s")
+    manifest = tmp_path / "s" / "store.json"
+    about = json.loads(manifest.read_text())
+    about["notes"] |= {"inputs": "0" * 64, "settings": json.dumps({"size": 4})}
+    manifest.write_text(json.dumps(about))
+    with pytest.raises(StoreError, match="the version of the decoder was 1, now is "):
+        prepare_store(sources(2, picture), SPEC, tmp_path / "s")
+
+
+def test_what_was_left_out_is_counted_and_named_also_when_prepared_before(tmp_path):
+    left_out = [r"L\xe4sion.jpg: expected a path in UTF-8"]
+    for before in (False, True):
+        report = prepare_store(sources(2, picture), SPEC, tmp_path / "s", left_out=left_out)
+        assert report.already_prepared is before and not report.whole
+        assert str(report).splitlines()[4] == f"  left out       1  {left_out[0]}"
+    with pytest.raises(SourceError, match="no image was found; left out L"):
+        prepare_store([], replace(SPEC, source="x"), tmp_path / "other", left_out=left_out)
+
+
+def test_two_preparations_of_one_store_at_once_leave_one_store(tmp_path):
+    barrier, ends = threading.Barrier(2, timeout=30), []
+
+    def together(i):
+        if i == 0:
+            barrier.wait()
+        return picture(i)
+
+    def prepare_one():
+        try:
+            ends.append(prepare_store(sources(3, together), SPEC, tmp_path / "s", threads=1))
+        except StoreError as error:
+            ends.append(error)
+
+    threads = [threading.Thread(target=prepare_one) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [refused] = [end for end in ends if isinstance(end, StoreError)]
+    assert len(ends) == 2 and "exists already" in str(refused)
+    assert len(ArrayStore.open(tmp_path / "s", verify="full")) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
 
 
 def test_labels_that_only_the_pixels_tell_come_with_the_picture(tmp_path):

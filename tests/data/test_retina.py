@@ -25,7 +25,7 @@ def save(array, path):
 
 @pytest.fixture
 def idrid(tmp_path):
-    """Two eyes in the official layout; the first has microaneurysms, the second nothing."""
+    """Two eyes in the official layout; the first has microaneurysms, the second no lesion."""
     folder = tmp_path / "A. Segmentation"
     originals, truths = folder / "1. Original Images", folder / "2. All Segmentation Groundtruths"
     save(eye(), originals / TRAIN / "IDRiD_01.png")
@@ -34,7 +34,8 @@ def idrid(tmp_path):
     mask[30, 80] = mask[60:70, 110:130] = 1
     save(mask, truths / TRAIN / "1. Microaneurysms" / "IDRiD_01_MA.tif")
     save(mask * 0, truths / TRAIN / "4. Soft Exudates" / "IDRiD_01_SE.tif")
-    save(mask, truths / TRAIN / "5. Optic Disc" / "IDRiD_01_OD.tif")
+    for part, name in ((TRAIN, "IDRiD_01_OD.tif"), (TEST, "IDRiD_55_OD.tif")):
+        save(mask, truths / part / "5. Optic Disc" / name)
     return folder
 
 
@@ -61,24 +62,27 @@ def test_idrid_becomes_a_store_of_images_and_masks(idrid, tmp_path):
 def test_of_several_sizes_the_largest_is_taken_with_its_masks(idrid, tmp_path):
     save(eye()[::2, ::2], idrid / "small" / "IDRiD_01.png")
     save(np.ones((50, 100), np.uint8), idrid / "small" / "MA" / "IDRiD_01.png")
-    image, masks = retina.find_idrid([idrid])["IDRiD_01"]
+    files = retina.IdridFiles.find([idrid])
+    image, masks = files.eyes["IDRiD_01"]
     assert "Original" in str(image) and set(masks) == {"MA", "SE"}
     assert "Microaneurysms" in str(masks["MA"])
+    assert files.warnings == ("1 images are there in several sizes; the largest is taken",)
 
 
 def test_masks_of_another_size_and_empty_folders_are_named(idrid, tmp_path):
     save(np.ones((50, 100), np.uint8), idrid / "HE" / "IDRiD_01.png")
     with pytest.raises(SourceError, match=r"expected a mask of \(200, 100\) pixels"):
-        retina.find_idrid([idrid])
+        retina.IdridFiles.find([idrid])
     (tmp_path / "empty").mkdir()
     with pytest.raises(SourceError, match="expected IDRiD_"):
-        retina.find_idrid([tmp_path / "empty"])
+        retina.IdridFiles.find([tmp_path / "empty"])
 
 
 def test_broken_images_and_masks_are_listed_and_the_others_prepared(idrid, tmp_path):
     truths = idrid / "2. All Segmentation Groundtruths" / TRAIN
     (truths / "1. Microaneurysms" / "IDRiD_01_MA.tif").write_bytes(b"torn")
     (idrid / "1. Original Images" / TRAIN / "IDRiD_02.jpg").touch()
+    save(np.ones((100, 200), np.uint8), truths / "2. Haemorrhages" / "IDRiD_02_HE.tif")
     save(eye(), idrid / "1. Original Images" / TRAIN / "IDRiD_03.png")
     save(np.ones((100, 200), np.uint8), truths / "2. Haemorrhages" / "IDRiD_03_HE.png")
     whole = (truths / "2. Haemorrhages" / "IDRiD_03_HE.png").read_bytes()
@@ -110,7 +114,97 @@ def test_what_is_prepared_already_is_not_decoded_again_and_each_mask_once(
     assert retina.prepare_idrid([idrid], tmp_path / "store", size=32).already_prepared
     assert len(decoded) == 2
     with pytest.raises(SourceError, match="expected a folder, got nothing"):
-        retina.find_idrid([tmp_path / "nowhere"])
+        retina.IdridFiles.find([tmp_path / "nowhere"])
+
+
+def test_an_image_without_any_mask_is_left_out_and_not_taken_for_a_healthy_eye(idrid, tmp_path):
+    grading = tmp_path / "B. Disease Grading" / "1. Original Images"
+    for i, (part, name) in enumerate(((TRAIN, "001"), (TEST, "001"), (TRAIN, "002"))):
+        save(eye() + np.uint8(i), grading / part / f"IDRiD_{name}.jpg")
+    report = retina.prepare_idrid([tmp_path], tmp_path / "store", size=32)
+    store = ArrayStore.open(tmp_path / "store")
+    assert store.table["name"].tolist() == ["IDRiD_01", "IDRiD_55"]
+    assert report.warnings == (
+        "2 images are left out, because they have no mask file (first IDRiD_001)",
+    )
+    with pytest.raises(SourceError, match=r"expected masks IDRiD_\*_MA\.tif, found none"):
+        retina.prepare_idrid([grading], tmp_path / "other", size=32)
+
+
+def test_two_different_photographs_of_one_name_are_refused_and_copies_are_counted(idrid):
+    image = idrid / "1. Original Images" / TRAIN / "IDRiD_01.png"
+    (idrid / "copy").mkdir()
+    (idrid / "copy" / "IDRiD_01.png").write_bytes(image.read_bytes())
+    files = retina.IdridFiles.find([idrid])
+    assert files.warnings[0].startswith("1 images are there more than once, as equal copies")
+    save(eye() + np.uint8(1), idrid / "copy" / "IDRiD_01.png")
+    with pytest.raises(SourceError, match=r"IDRiD_01: expected one file .*, which differ"):
+        retina.IdridFiles.find([idrid])
+
+
+def test_two_different_masks_of_one_lesion_are_refused(idrid):
+    save(np.ones((100, 200), np.uint8), idrid / "reader 2" / "IDRiD_01_MA.png")
+    with pytest.raises(SourceError, match=r"IDRiD_01_MA: expected one file .*, which differ"):
+        retina.IdridFiles.find([idrid])
+
+
+@pytest.mark.parametrize("name", ["{}_he.TIF", "HE/{}.png", "2. Haemorrhages/{}.tif"])
+def test_a_mask_is_known_by_its_name_or_its_folder(idrid, name):
+    path = idrid / "more" / name.format("idrid_01")
+    path.parent.mkdir(parents=True)
+    Image.fromarray(np.ones((100, 200), np.uint8)).save(path)
+    assert retina.IdridFiles.find([idrid]).eyes["IDRiD_01"][1]["HE"] == path
+
+
+def test_a_mask_has_the_size_of_its_image_when_that_is_upright(idrid):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    Image.fromarray(eye()).save(idrid / "IDRiD_03.jpg", exif=exif)
+    save(np.ones((200, 100), np.uint8), idrid / "IDRiD_03_MA.tif")
+    assert set(retina.IdridFiles.find([idrid]).eyes["IDRiD_03"][1]) == {"MA"}
+    save(np.ones((100, 200), np.uint8), idrid / "IDRiD_03_MA.tif")
+    with pytest.raises(SourceError, match=r"expected a mask of \(100, 200\) pixels"):
+        retina.IdridFiles.find([idrid])
+
+
+def test_a_mask_that_turns_out_to_be_of_another_size_is_broken(idrid, tmp_path, monkeypatch):
+    save(np.ones((50, 60), np.uint8), idrid / "IDRiD_55_HE.tif")
+    monkeypatch.setattr(retina, "_size_of", lambda path: (200, 100))
+    report = retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    [line] = report.broken
+    assert "IDRiD_55_HE.tif: expected a mask of 100 x 200 pixels" in line
+    assert line.endswith("got 50 x 60")
+
+
+def test_an_image_whose_size_is_not_known_beforehand_keeps_its_lesions(
+    idrid, tmp_path, monkeypatch
+):
+    size_of = retina._size_of
+    monkeypatch.setattr(
+        retina, "_size_of", lambda path: None if path.name == "IDRiD_01.png" else size_of(path)
+    )
+    retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    assert ArrayStore.open(tmp_path / "store").labels.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
+
+
+def test_what_is_a_link_to_nothing_is_a_missing_image_and_no_absent_lesion(idrid, tmp_path):
+    image = idrid / "1. Original Images" / TEST / "IDRiD_55.png"
+    image.unlink()
+    image.symlink_to(tmp_path / "nowhere.png")
+    save(eye(), idrid / "1. Original Images" / TRAIN / "IDRiD_03.png")
+    save(np.ones((100, 200), np.uint8), idrid / "IDRiD_03_OD.tif")
+    (idrid / "IDRiD_03_MA.tif").symlink_to(tmp_path / "nowhere.tif")
+    report = retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    assert ArrayStore.open(tmp_path / "store").table["name"].tolist() == ["IDRiD_01"]
+    assert report.missing == ("IDRiD_03", "IDRiD_55") and not report.broken
+
+
+def test_test_images_stay_test_images_behind_a_link_of_another_name(idrid, tmp_path):
+    originals = idrid / "1. Original Images"
+    (originals / TEST).rename(tmp_path / TEST)
+    (originals / "later").symlink_to(tmp_path / TEST)
+    retina.prepare_idrid([idrid], tmp_path / "store", size=32)
+    assert ArrayStore.open(tmp_path / "store").table["split"].tolist() == ["train", "test"]
 
 
 def test_kaggle_images_become_a_store_with_grades(tmp_path):

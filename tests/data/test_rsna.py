@@ -58,6 +58,33 @@ def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
     assert not any("both sides" in warning for warning in report.warnings)
 
 
+def test_an_image_with_boxes_must_be_square(release, tmp_path):
+    for name, size in (("aa", (40, 50)), ("bb", (64, 64))):
+        image = Image.fromarray(np.full(size, 10, np.uint8))
+        image.save(release / "stage_2_train_images" / f"{name}.png")
+    assert rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=64).images == 2
+    image = Image.fromarray(np.full((40, 50), 10, np.uint8))
+    image.save(release / "stage_2_train_images" / "bb.png")
+    with pytest.raises(SourceError, match=r"bb\.png: .*expected a square file, got 40 x 50"):
+        rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "other", size=64)
+
+
+def test_two_different_files_of_one_patient_are_refused_whatever_their_endings(release, tmp_path):
+    Image.fromarray(np.full((8, 8), 1, np.uint8)).save(release / "aa.bmp")
+    with pytest.raises(SourceError, match=r"aa: expected one file .*aa\.bmp and .*aa\.png"):
+        rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=64)
+
+
+def test_the_official_class_table_is_read_before_a_reconstructed_one(release, tmp_path):
+    rows = ["patientId,class", "aa,No Lung Opacity / Not Normal", "bb,Lung Opacity"]
+    write(release / "stage_2_detailed_class_info_reconstructed.csv", rows)
+    report = rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=64)
+    assert ArrayStore.open(tmp_path / "store").table["reading"][0] == "Normal"
+    assert [path.name for path in report.tables] == [
+        "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("lines", "words"),
     [

@@ -93,6 +93,41 @@ def test_without_metadata_nothing_is_claimed_about_lesions(tmp_path):
         skin.prepare([tmp_path], tmp_path / "store", size=64)
 
 
+def test_what_a_computer_hides_beside_images_is_no_image(tmp_path):
+    for name in (".", "__MACOSX", ".ipynb_checkpoints"):
+        (tmp_path / "in" / name).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / name / "._ISIC_1.png").write_bytes(b"Mac OS X")
+    for name in ("ISIC_1.png", ".ipynb_checkpoints/ISIC_2.png", "__MACOSX/ISIC_3.png"):
+        Image.fromarray(numbered(64, 64)).save(tmp_path / "in" / name)
+    report = skin.prepare([tmp_path / "in"], tmp_path / "store", size=64)
+    assert (report.images, report.broken, report.left_out) == (1, (), ())
+
+
+def test_without_metadata_a_link_to_nothing_is_still_a_missing_image(tmp_path):
+    (tmp_path / "in").mkdir()
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "in" / "ISIC_1.png")
+    (tmp_path / "in" / "ISIC_2.png").symlink_to(tmp_path / "nowhere.png")
+    report = skin.prepare([tmp_path / "in"], tmp_path / "store", size=64)
+    assert (report.images, report.missing, report.broken) == (1, ("ISIC_2",), ())
+
+
+def test_masks_behind_a_link_of_another_name_are_no_images(tmp_path):
+    for folder in ("in/images", "disk/lesion_masks"):
+        (tmp_path / folder).mkdir(parents=True)
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "in" / "images" / "ISIC_1.png")
+    Image.fromarray(numbered(64, 64)).save(tmp_path / "disk" / "lesion_masks" / "ISIC_2.png")
+    (tmp_path / "in" / "lesions").symlink_to(tmp_path / "disk" / "lesion_masks")
+    assert skin.prepare([tmp_path / "in"], tmp_path / "store", size=64).images == 1
+
+
+def test_two_different_images_of_one_name_are_refused(tmp_path):
+    for i, name in enumerate(("part_1", "thumbs")):
+        (tmp_path / name).mkdir()
+        Image.fromarray(numbered(64 + i, 64)).save(tmp_path / name / "ISIC_1.png")
+    with pytest.raises(SourceError, match=r"ISIC_1: expected one file .*part_1.*thumbs"):
+        skin.prepare([tmp_path], tmp_path / "store", size=64)
+
+
 def test_the_real_dermoscopy_images_become_a_store(real_data, tmp_path):
     report = skin.prepare([real_data / "ham10000_sample"], tmp_path / "store", size=128)
     assert report.images + len(report.broken) == 85

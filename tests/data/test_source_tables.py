@@ -2,11 +2,11 @@ import gzip
 
 import pytest
 
+from cxrtut.data.decode import Frame
 from cxrtut.data.source_tables import (
     SourceError,
     box_corners,
-    find_files,
-    find_table,
+    boxes_in_store,
     number,
     read_csv,
     read_names,
@@ -35,24 +35,6 @@ def test_missing_columns_short_rows_and_missing_files_are_named(tmp_path):
 def test_names_are_read_without_blank_lines(tmp_path):
     (tmp_path / "list.txt").write_text("a.png\r\n\n b.png \n")
     assert read_names(tmp_path / "list.txt") == {"a.png", "b.png"}
-
-
-def test_the_first_name_wins_and_the_plain_file_over_the_gzipped(tmp_path):
-    (tmp_path / "deep").mkdir()
-    for name in ("new.csv.gz", "old.csv", "old.csv.gz"):
-        (tmp_path / "deep" / name).touch()
-    assert find_table([tmp_path], "new.csv", "old.csv").name == "new.csv.gz"
-    assert find_table([tmp_path], "old.csv").name == "old.csv"
-    assert find_table([tmp_path], "other.csv") is None
-
-
-def test_an_earlier_suffix_wins_over_a_later(tmp_path):
-    for name in ("x.jpg", "x.PNG", "y.jpg", "z.txt"):
-        (tmp_path / name).touch()
-    found = find_files([tmp_path], (".png", ".jpg"))
-    assert found == {"x": tmp_path / "x.PNG", "y": tmp_path / "y.jpg"}
-    with pytest.raises(SourceError, match="expected a folder"):
-        find_files([tmp_path / "nowhere"], (".png",))
 
 
 def test_a_table_separated_by_tabs_is_read_whatever_its_name(tmp_path):
@@ -101,18 +83,15 @@ def test_a_box_may_hang_over_the_border_but_not_lie_beside_the_image():
         box_corners(row | {"width": "2"}, "a.png", 10, "t.csv", 3)
 
 
-def test_of_several_folders_the_first_wins(tmp_path):
-    for name in ("b/list.txt", "a/list.txt", "b/x.png", "a/x.png"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    folders = [tmp_path / "b", tmp_path / "a"]
-    assert find_table(folders, "list.txt") == tmp_path / "b" / "list.txt"
-    assert find_files(folders, [".png"]) == {"x": tmp_path / "b" / "x.png"}
+def test_boxes_of_a_square_original_fit_a_square_file_of_any_size():
+    for size in (1024, 300, 256):
+        boxes = boxes_in_store([(0, 256, 512, 1030)], 1024, Frame(size, size, 64), "a.png")
+        assert boxes.tolist() == [[0, 16, 32, 64]]
 
 
-def test_a_mistyped_folder_is_named(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(SourceError, match="nowhere: expected a folder, got nothing"):
-        find_table([tmp_path, tmp_path / "nowhere"], "list.txt")
-    with pytest.raises(SourceError, match="file: expected a folder, got a file"):
-        find_table([tmp_path / "file"], "list.txt")
+def test_boxes_on_a_file_that_is_not_square_are_refused_and_no_boxes_do():
+    frame = Frame(224, 256, 64)
+    assert boxes_in_store([], 1024, frame, "a.png").shape == (0, 4)
+    words = r"a\.png: .* of 1024 x 1024; expected a square file, got 224 x 256 pixels"
+    with pytest.raises(SourceError, match=words):
+        boxes_in_store([(0, 0, 9, 9)], 1024, frame, "a.png")

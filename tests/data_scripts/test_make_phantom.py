@@ -2,6 +2,7 @@
 simulated, twice the same, and never half of it.
 """
 
+import errno
 import importlib.util
 import os
 import signal
@@ -427,3 +428,23 @@ def test_the_official_size_is_the_default_of_the_official_layouts(tmp_path, monk
     for layout in ("nih", "rsna", "store"):
         assert module.main(["--layout", layout, "--out", str(tmp_path / "x"), "--n", "1"]) == 1
     assert sizes == {"nih": 1024, "rsna": 1024, "store": 256}
+
+
+def test_a_disk_that_is_full_at_the_last_file_leaves_no_part_of_it(tmp_path, monkeypatch):
+    def refuses(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cxrtut.files.flush_to_disk", refuses)
+    with pytest.raises(OSError, match="No space left"):
+        script("make_phantom")._write_readme(tmp_path, "words")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_a_link_is_written_where_it_leads_to(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "x").symlink_to(tmp_path / "disk" / "made")
+    for words in ("once", "twice"):
+        with script("make_phantom").whole_folder(tmp_path / "x") as folder:
+            (folder / "README.txt").write_text(f"Simulated chest radiographs, {words}")
+    assert (tmp_path / "x").is_symlink() and "twice" in (tmp_path / "x/README.txt").read_text()
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["made"]

@@ -2,6 +2,7 @@
 
 import gzip
 import importlib.util
+import io
 import os
 import signal
 import subprocess
@@ -103,6 +104,32 @@ def test_a_broken_image_is_named_and_the_exit_code_says_so(nih, tmp_path, capsys
     assert len(ArrayStore.open(tmp_path / "s")) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_an_image_whose_name_is_not_utf_8_is_named_and_the_exit_code_says_so(tmp_path, capsys):
+    folder = tmp_path / "skin"
+    folder.mkdir()
+    for name in (b"ISIC_1.png", b"L\xe4sion.png"):
+        Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(folder / "new.png")
+        os.rename(folder / "new.png", os.fsencode(folder) + b"/" + name)
+    arguments = ("--from", folder, "--out", tmp_path / "s", "--size", 16, "--accept-licence")
+    for _ in range(2):
+        assert run("prepare_skin", *arguments) == 3
+        told = [line.split(maxsplit=3) for line in capsys.readouterr().out.splitlines()]
+        [line] = [line for line in told if line[:2] == ["left", "out"]]
+        assert line[2] == "1" and line[3].endswith(r"L\xe4sion.png: expected a path in UTF-8")
+    assert ArrayStore.open(tmp_path / "s").table["name"].tolist() == ["ISIC_1"]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1"])
+def test_a_console_that_is_not_utf_8_gets_the_report_too(nih, tmp_path, monkeypatch, encoding):
+    console = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr("sys.stdout", console)
+    out = tmp_path / "\u0141ukasz"
+    assert run("prepare_nih", "--from", nih, "--out", out, "--size", 16, "--accept-licence") == 0
+    console.flush()
+    assert b"\\u0141ukasz" in console.buffer.getvalue()
+
+
 def test_another_size_is_made_only_with_overwrite(nih, tmp_path, capsys):
     arguments = ("--from", nih, "--out", tmp_path / "s", "--accept-licence", "--size")
     assert run("prepare_nih", *arguments, 16) == 0
@@ -120,7 +147,7 @@ def test_another_size_is_made_only_with_overwrite(nih, tmp_path, capsys):
 def test_every_script_overwrites_when_asked(source, tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
-    for name in ("p1.png", "IDRiD_01.jpg", "ISIC_1.jpg"):
+    for name in ("p1.png", "IDRiD_01.jpg", "IDRiD_01_MA.png", "ISIC_1.jpg"):
         Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(folder / name)
     (folder / "stage_2_train_labels.csv").write_text(
         "patientId,x,y,width,height,Target\np1,,,,,0\n"
@@ -145,7 +172,8 @@ def test_rsna_boxes_are_added_on_request(nih, tmp_path):
 
 
 def test_the_retina_script_has_the_size_of_the_library(tmp_path):
-    Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(tmp_path / "IDRiD_01.jpg")
+    for name in ("IDRiD_01.jpg", "IDRiD_01_OD.png"):
+        Image.fromarray(np.full((40, 50, 3), 99, np.uint8)).save(tmp_path / name)
     assert (
         run("prepare_retina", "--from", tmp_path, "--out", tmp_path / "s", "--accept-licence") == 0
     )
@@ -190,8 +218,9 @@ def test_rsna_retina_and_skin_are_prepared_from_files_at_hand(tmp_path):
     folder = tmp_path / "files"
     folder.mkdir()
     colour = np.full((40, 50, 3), 99, np.uint8)
-    for name in ("p1.png", "IDRiD_01.jpg", "7_left.jpeg", "ISIC_1.jpg"):
+    for name in ("p1.png", "IDRiD_01.jpg", "IDRiD_01_MA.png", "7_left.jpeg", "ISIC_1.jpg"):
         Image.fromarray(colour).save(folder / name)
+    Image.fromarray(colour[:, :40]).save(folder / "p1.png")
     (folder / "stage_2_train_labels.csv").write_text(
         "patientId,x,y,width,height,Target\np1,1,2,512,512,1\n"
     )

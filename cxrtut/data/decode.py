@@ -4,12 +4,13 @@ Formats: PNG, JPEG, TIFF, BMP (Pillow) and DICOM (pydicom, the extra `dicom`). A
 broken, truncated or empty raises `ImageError` with its name and the reason; nothing is half
 decoded.
 
-What damage can be noticed depends on the format. PNG and deflated TIFF have a checksum over the
+What damage can be noticed depends on the format. PNG and deflated TIFF have checksums over the
 pixels. A JPEG has none, but its code breaks off where data are lost: libjpeg notices that, and so
 does `decode_image` (also in a DICOM of baseline JPEG). It cannot be noticed when bytes were changed
-and the file is still as long and still a file: in BMP, in other TIFF (a JPEG inside one included),
-in other DICOM, and in a JPEG when the changed bits happen to be valid code. Only a checksum that
-was published with the data tells.
+and the file is still as long and still a file: in BMP, in any other TIFF (a JPEG inside one
+included), in any other DICOM, and in a JPEG when the changed bits happen to be valid code, which a
+single changed bit usually is, and sometimes a block of zeros in a progressive one. Only a checksum
+that was published with the data tells.
 
 An image with an EXIF orientation comes upright, as viewers show it, and so does its mask. Nothing
 of the process is changed, so that any number of threads may decode at once: what pydicom remarks on
@@ -25,9 +26,10 @@ from typing import Any, Literal
 
 import cv2
 import numpy as np
-import simplejpeg
 from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image, UnidentifiedImageError
+
+from cxrtut.data.damage import check_jpeg, check_png, check_tiff
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 _DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
@@ -35,7 +37,6 @@ _JPEG = ("JPEG", "MPO")
 _MASK_THRESHOLD = 127  # in a JPEG: compression blurs the two levels; other formats keep them
 _LUMA = np.array([0.299, 0.587, 0.114])  # Rec. 601
 _ORIENTATION = 0x0112
-_LOST_DATA = ("Corrupt JPEG data", "Premature end of JPEG file")  # what libjpeg calls it
 
 
 class ImageError(Exception):
@@ -272,26 +273,12 @@ def _number(dataset: Any, name: str, default: Any = None) -> Any:
 
 
 def _check_jpeg_frame(dataset: Any) -> None:
-    """`_check_jpeg` of a DICOM whose pixels are one JPEG of 8 bits."""
+    """`check_jpeg` of a DICOM whose pixels are one JPEG of 8 bits."""
     from pydicom.encaps import get_frame
     from pydicom.uid import JPEGBaseline8Bit
 
     if dataset.file_meta.get("TransferSyntaxUID") == JPEGBaseline8Bit:
-        _check_jpeg(get_frame(dataset.PixelData, 0, number_of_frames=1))
-
-
-def _check_jpeg(data: bytes) -> None:
-    """Raise ValueError where the code of a JPEG breaks off, which Pillow passes over in silence: it
-    fills the rest with grey, or with what comes next.
-    """
-    try:
-        _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-        simplejpeg.decode_jpeg(
-            data, "CMYK" if colours in ("CMYK", "YCCK") else "GRAY", min_factor=8
-        )
-    except ValueError as error:
-        if str(error).startswith(_LOST_DATA):
-            raise ValueError(f"the file is damaged ({error})") from error
+        check_jpeg(get_frame(dataset.PixelData, 0, number_of_frames=1))
 
 
 def scale_to_uint8(
@@ -381,7 +368,11 @@ def _open(path: Path) -> _Opened:
             stored = _stored_mode(image)
             image.load()
             if image.format in _JPEG:
-                _check_jpeg(data)
+                check_jpeg(data)
+            elif image.format == "PNG":
+                check_png(data)
+            elif image.format == "TIFF":
+                check_tiff(data, dict(getattr(image, "tag_v2", {})))
             return _Opened(image, _deep(data, image, stored), _orientation(image))
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from cxrtut import __version__
-from cxrtut.files import flush_to_disk, sha256_of_file
+from cxrtut.files import PARTIAL, flush_to_disk, sha256_of_file
 
 FORMAT, FORMAT_VERSION = "cxrtut array store", 1
-PARTIAL = ".partial-"
 ALWAYS_PRESENT = ("images.npy", "labels.npy", "table.csv", "boxes.csv")
 OPTIONAL = ("healthy.npy", "masks.npy")
 STORE_FILES = ("store.json", *ALWAYS_PRESENT, *OPTIONAL)

@@ -115,8 +115,9 @@ def augment(batch: Batch, transform: Transform) -> Batch:
     Images are resampled bilinearly (black enters from outside), masks by the nearest pixel, the
     healthy twins exactly as the images. Boxes become the upright box around their moved corners,
     clipped to the image; a box that keeps less than 25 % of its area becomes padding. Labels and
-    indices stay. An image whose transform is the identity comes back bit for bit. Nothing is read
-    back from the device.
+    indices stay. An image whose transform is the identity comes back bit for bit. Images of half
+    precision are resampled in float32 and are of half precision afterwards. Nothing is read back
+    from the device.
 
     A rotation acts in normalised coordinates; on an image that is not square it shears.
 
@@ -126,15 +127,21 @@ def augment(batch: Batch, transform: Transform) -> Batch:
     if len(transform) != len(batch):
         raise ValueError(f"expected {len(batch)} transforms, one per image, got {len(transform)}")
     height, width = batch.image.shape[-2:]
-    grid = _sampling_grid(transform.matrix, height, width)
-    unmoved = (transform.matrix == torch.eye(2, 3, device=grid.device)).flatten(1).all(dim=1)
-    image = _change_intensity(_resample(batch.image, grid, unmoved), transform.intensity)
-    healthy, mask = batch.healthy, batch.mask
+    precise = torch.promote_types(batch.image.dtype, torch.float32)
+    matrix, intensity = transform.matrix.to(precise), transform.intensity.to(precise)
+    grid = _sampling_grid(matrix, height, width)
+    unmoved = (matrix == torch.eye(2, 3, device=grid.device)).flatten(1).all(dim=1)
+
+    def picture(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        moved = _resample(image.to(precise), grid, unmoved)
+        return _change_intensity(moved, intensity).to(image.dtype)
+
+    image, healthy, mask = picture(batch.image), batch.healthy, batch.mask
     if healthy is not None:
-        healthy = _change_intensity(_resample(healthy, grid, unmoved), transform.intensity)
+        healthy = picture(healthy)
     if mask is not None:
         mask = _move_masks(mask, grid)
-    boxes, box_label = _move_boxes(batch, transform.matrix, unmoved)
+    boxes, box_label = _move_boxes(batch, matrix, unmoved)
     return replace(batch, image=image, healthy=healthy, mask=mask, boxes=boxes, box_label=box_label)
 
 

@@ -66,7 +66,10 @@ def read_film(film: Film, size: int, channels: int) -> FramedFilm:
 
 def _levels(film: np.ndarray | Tensor, channels: int) -> UInt8[np.ndarray, "H W *C"]:
     if isinstance(film, Tensor):
-        film = film.detach().cpu().numpy()
+        film = film.detach().cpu()
+        film = (
+            film.float() if film.dtype == torch.bfloat16 else film
+        ).numpy()  # no such numpy type
     if not isinstance(film, np.ndarray):
         raise TypeError(f"film: expected a path, an array or a tensor, got {type(film).__name__}")
     pixels = _channels_last(film)
@@ -136,7 +139,9 @@ def _enlarged(x: Float[Tensor, "1 C S S"], frame: Frame) -> Float[Tensor, "1 C H
     (height, width), (top, left) = frame.inner, frame.corner
     inside = x[:, :, top : top + height, left : left + width]
     size = (frame.height, frame.width)
-    return F.interpolate(inside, size=size, mode="bilinear", align_corners=False)
+    single = inside.to(torch.promote_types(x.dtype, torch.float32))
+    enlarged = F.interpolate(single, size=size, mode="bilinear", align_corners=False)
+    return enlarged.to(x.dtype)
 
 
 def _boxes_in(found: Detections, frame: Frame) -> Detections:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from cxrtut import __version__
-from cxrtut.files import flush_to_disk, sha256_of_file
+from cxrtut.files import PARTIAL, flush_to_disk, sha256_of_file
 
 FORMAT, FORMAT_VERSION = "cxrtut array store", 1
-PARTIAL = ".partial-"
 ALWAYS_PRESENT = ("images.npy", "labels.npy", "table.csv", "boxes.csv")
 OPTIONAL = ("healthy.npy", "masks.npy")
 STORE_FILES = ("store.json", *ALWAYS_PRESENT, *OPTIONAL)
@@ -164,11 +163,27 @@ def fingerprint_of(about: Mapping[str, Any]) -> str:
 
 
 def map_array(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """A read-only memory map of a uint8 .npy file whose shape must be `shape`."""
+    """A read-only memory map of a uint8 .npy file whose shape must be `shape`; where the file
+    system cannot map files, the array itself, in memory.
+
+    Raises:
+        StoreError: no such file, a broken one, or one of another type or shape.
+    """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = _mapped_or_read(path)
     except (ValueError, EOFError, OSError) as error:
         raise StoreError(f"{path}: not a readable .npy file ({error})") from error
     if array.dtype != np.uint8 or array.shape != shape:
         raise StoreError(f"{path}: expected uint8 {shape}, got {array.dtype} {array.shape}")
     return array
+
+
+def _mapped_or_read(path: Path) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except FileNotFoundError:
+        raise
+    except OSError:  # ENODEV, EINVAL, EACCES, ...: each file system has its own
+        array: np.ndarray = np.load(path, allow_pickle=False)
+        array.flags.writeable = False
+        return array

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cxrtut.files import atomic_write
+from cxrtut.files import PARTIAL, atomic_write, remove_partial_files
 
 FORMAT = 1
 KEPT = 2
@@ -32,21 +33,31 @@ def checkpoint_path(folder: Path, step: int) -> Path:
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the newest first."""
     found = [path for path in folder.glob("checkpoint-*.pt") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: int(path.stem.partition("-")[2]), reverse=True)
+    return sorted(found, key=_step_of, reverse=True)
 
 
 def save(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Writes a state, flushed to the disk before it gets its name; keeps the `KEPT` newest.
+    """Writes a state, flushed to the disk before it gets its name; keeps the `KEPT` newest that are
+    whole. Checkpoints of later steps belong to a past that did not last, and go.
 
     Args:
         folder: made if it is not there.
         state: tensors, numbers, strings, lists and mappings; has `step`.
+
+    Raises:
+        CheckpointError: it cannot be written; says which is the last good one.
     """
-    path = checkpoint_path(folder, state["step"])
-    with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
-    for old in checkpoints(folder)[KEPT:]:
-        old.unlink()
+    step = state["step"]
+    path = checkpoint_path(folder, step)
+    for left in folder.glob(f"checkpoint-*{PARTIAL}*"):
+        remove_partial_files(left.with_name(left.name.partition(PARTIAL)[0]))
+    _write(path, state)
+    kept = 0
+    for found in checkpoints(folder):
+        if _step_of(found) > step or kept == KEPT or _is_cut_off(found):
+            found.unlink(missing_ok=True)
+        else:
+            kept += 1
     return path
 
 
@@ -56,11 +67,64 @@ def save_best(folder: Path, state: Mapping[str, Any]) -> Path:
     Args:
         folder: of the checkpoints.
         state: `step`, `validation` (what was measured) and `networks`.
+
+    Raises:
+        CheckpointError: it cannot be written; says which is the last good checkpoint.
     """
     path = folder / "best.pt"
-    with atomic_write(path) as file:
-        torch.save({"format": FORMAT, **state}, file)
+    remove_partial_files(path)
+    _write(path, state)
     return path
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    try:
+        with atomic_write(path) as file:
+            torch.save({"format": FORMAT, **state}, file)
+    except (OSError, RuntimeError) as error:
+        # What failed in the file, torch.save reports as a RuntimeError of its own.
+        reason = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(reason, OSError):
+            raise
+        raise CheckpointError(
+            f"{path} cannot be written: {reason.strerror or reason}; {_last_good(path.parent)}"
+        ) from error
+
+
+def _last_good(folder: Path) -> str:
+    for path in checkpoints(folder):
+        if not _is_cut_off(path):
+            return (
+                f"the last good checkpoint is {path}, from which resume=True (or --resume) goes on"
+            )
+    return f"there is no good checkpoint in {folder}"
+
+
+def _step_of(path: Path) -> int:
+    return int(path.stem.partition("-")[2])
+
+
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file does not end as a checkpoint does."""
+    try:
+        with zipfile.ZipFile(path):
+            return False
+    except zipfile.BadZipFile:
+        return True
+
+
+def _read(path: Path) -> Any:
+    """The content of a checkpoint, on the CPU.
+
+    Raises:
+        Exception: of many kinds, if the file is broken, in the middle too: torch does not compare
+            the checksums that it writes.
+    """
+    with zipfile.ZipFile(path) as archive:
+        broken = archive.testzip()
+    if broken is not None:
+        raise zipfile.BadZipFile(f"the checksum of {broken} does not match")
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def load_best(folder: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any]:
@@ -73,7 +137,7 @@ def load_best(folder: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any]
     if not path.is_file():
         raise CheckpointError(f"expected {path}, found none: was there a validation with best_by?")
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = _read(path)
         for name, network in networks.items():
             network.load_state_dict(state["networks"][name])
     except Exception as error:  # a broken file fails in many ways
@@ -93,7 +157,7 @@ def load(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"expected a checkpoint-NNNNNNNN.pt in {folder}, found none")
     for path in found:
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _read(path)
         except Exception as error:  # a broken file fails in many ways
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             warnings.warn(

@@ -84,7 +84,8 @@ def train(
         ValueError: arguments or a task that cannot work.
         WeightsError: a file of `begin_from` that does not fit.
         CheckpointError: the configuration differs from that of the checkpoint; or `checkpoint_dir`
-            holds a run that is not to be resumed; or the ranks do not find the same step.
+            holds a run that is not to be resumed; or the ranks do not find the same step; or no
+            checkpoint can be written (a full disk), and which is the last good one.
         NonFiniteLoss: a loss was NaN or infinite; no checkpoint has such weights.
         Interrupted: Ctrl-C or SIGTERM; a checkpoint was written, the message says how to go on.
     """
@@ -240,9 +241,10 @@ class _Run:
         numbers = self.ranks.gather(numbers)[0]
         self.measured.append((step, numbers))
         is_best = self.validation.best_step(self.measured) == step
-        if is_best and folder is not None and self.ranks.first:
-            state = {k: n.state_dict() for k, n in self.task.networks.items()}
-            checkpoint.save_best(folder, {"step": step, "validation": numbers, "networks": state})
+        if is_best and folder is not None:
+            best = {k: n.state_dict() for k, n in self.task.networks.items()}
+            state = {"step": step, "validation": numbers, "networks": best}
+            self._write(checkpoint.save_best, folder, state)
         return numbers
 
     def save(self, folder: Path, step: int) -> None:
@@ -251,19 +253,31 @@ class _Run:
         if self.ranks.size > 1:  # one process has them in its networks
             for name, network in self.task.networks.items():
                 buffers[name] = self.ranks.gather(own_buffers(network))
+        state = {
+            "step": step,
+            "configuration": self.settings,
+            "networks": {k: n.state_dict() for k, n in self.task.networks.items()},
+            "optimizers": {k: o.state_dict() for k, o in self.task.optimizers.items()},
+            "scalers": {k: s.state_dict() for k, s in self.phase_step.scalers.items()},
+            "generators": generators,
+            "buffers": buffers,
+            "validation": [[s, dict(numbers)] for s, numbers in self.measured],
+        }
+        self._write(checkpoint.save, folder, state)
+
+    def _write(
+        self, write: Callable[[Path, Mapping[str, Any]], Path], folder: Path, state: dict[str, Any]
+    ) -> None:
+        """Writes on rank 0. What goes wrong there (a full disk) ends all ranks, and none waits."""
+        problem = ""
         if self.ranks.first:
-            state = {
-                "step": step,
-                "configuration": self.settings,
-                "networks": {k: n.state_dict() for k, n in self.task.networks.items()},
-                "optimizers": {k: o.state_dict() for k, o in self.task.optimizers.items()},
-                "scalers": {k: s.state_dict() for k, s in self.phase_step.scalers.items()},
-                "generators": generators,
-                "buffers": buffers,
-                "validation": [[s, dict(numbers)] for s, numbers in self.measured],
-            }
-            checkpoint.save(folder, state)
-        self.ranks.wait()
+            try:
+                write(folder, state)
+            except checkpoint.CheckpointError as error:
+                problem = str(error)
+        problem = self.ranks.gather(problem)[0]
+        if problem:
+            raise checkpoint.CheckpointError(problem)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         for kind, targets in (

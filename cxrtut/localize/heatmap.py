@@ -22,14 +22,17 @@ def resize_heatmap(
     """Bilinear resampling to `size` = (H, W), edge on edge.
 
     Each value sits at the centre of its pixel (`align_corners=False`), the frame in which boxes are
-    counted. Meant for enlarging the map of a feature layer; shrinking a map this way skips pixels.
+    counted. Half precision is resampled in float32. Meant for enlarging the map of a feature layer;
+    shrinking a map this way skips pixels.
 
     Raises:
         ValueError: a size that is not positive.
     """
     if min(size) <= 0:
         raise ValueError(f"size: expected a positive (height, width), got {size}")
-    return F.interpolate(heatmap[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+    precise = heatmap.to(torch.promote_types(heatmap.dtype, torch.float32))
+    large = F.interpolate(precise[:, None], size=size, mode="bilinear", align_corners=False)
+    return large[:, 0].to(heatmap.dtype)
 
 
 def smooth_heatmap(heatmap: Float[Tensor, "B H W"], size: int = 5) -> Float[Tensor, "B H W"]:
@@ -40,10 +43,11 @@ def smooth_heatmap(heatmap: Float[Tensor, "B H W"], size: int = 5) -> Float[Tens
     """
     if size < 1 or size % 2 == 0:
         raise ValueError(f"size: expected an odd number of pixels, got {size}")
+    precise = heatmap.to(torch.promote_types(heatmap.dtype, torch.float32))
     window = F.avg_pool2d(
-        heatmap[:, None], size, stride=1, padding=size // 2, count_include_pad=False
+        precise[:, None], size, stride=1, padding=size // 2, count_include_pad=False
     )
-    return window[:, 0]
+    return window[:, 0].to(heatmap.dtype)
 
 
 def heatmap_from_maps(
@@ -56,8 +60,8 @@ def heatmap_from_maps(
     lowest place is 0 and only what lies above it counts; that is kept here. The range is not: what
     one image has more than another is still there.
     """
-    flat = maps.flatten(0, 1)
+    flat = maps.flatten(0, 1).to(torch.promote_types(maps.dtype, torch.float32))
     spread = flat.amax((1, 2), keepdim=True) - flat.amin((1, 2), keepdim=True)
     # Twice, so that rounding in a map without contrast is not taken for contrast
     unit = normalise(resize_heatmap(normalise(flat), size))
-    return (unit * spread).unflatten(0, maps.shape[:2])
+    return (unit * spread).unflatten(0, maps.shape[:2]).to(maps.dtype)

@@ -6,11 +6,19 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cxrtut.metrics.inputs import check_scores, check_truth
+
 
 def auroc(score: Float[Tensor, " N"], positive: Bool[Tensor, " N"]) -> float:
     """Area under the ROC curve by ranks (Mann and Whitney), ties averaged; NaN when one side is
     empty.
+
+    Raises:
+        TypeError: the scores are not floats, or the truths not bools.
+        ValueError: not one truth per score, or a score that is NaN.
     """
+    check_scores("score", score, "N")
+    check_truth("positive", positive, score.shape)
     n1, n0 = int(positive.sum()), int((~positive).sum())
     if n1 == 0 or n0 == 0:
         return float("nan")
@@ -27,15 +35,11 @@ def auroc_by_class(
     none is. Leave these out of a mean, and say so.
 
     Raises:
+        TypeError: the scores are not floats, or the truths not bools.
         ValueError: not one truth per score, or a score that is NaN.
     """
-    if positive.shape != score.shape:
-        raise ValueError(
-            f"positive: expected shape {tuple(score.shape)}, as the scores, "
-            f"got {tuple(positive.shape)}"
-        )
-    if score.isnan().any():  # a sort puts NaN last, as if it were the highest
-        raise ValueError(f"score: expected numbers, got NaN in {int(score.isnan().sum())} of them")
+    check_scores("score", score, "N K")
+    check_truth("positive", positive, score.shape)
     areas = [auroc(column, truth) for column, truth in zip(score.T, positive.T, strict=True)]
     return torch.tensor(areas, dtype=torch.float64, device=score.device)
 
@@ -43,7 +47,14 @@ def auroc_by_class(
 def hanley_standard_error(area: float, n1: int, n0: int) -> float:
     """Standard error of an AUROC from n1 positives and n0 negatives (Hanley and McNeil, Radiology
     1982); NaN when one side is empty.
+
+    Raises:
+        ValueError: an area outside [0, 1], or fewer than no images.
     """
+    if min(n1, n0) < 0:
+        raise ValueError(f"n1, n0: expected numbers of images, got {n1} and {n0}")
+    if not (math.isnan(area) or 0 <= area <= 1):
+        raise ValueError(f"area: expected a number in [0, 1], got {area}")
     if n1 == 0 or n0 == 0:
         return math.nan
     q1, q2 = area / (2 - area), 2 * area * area / (1 + area)

@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cxrtut.metrics.inputs import check_finite, check_truth
+
 # Of a grey level: what the rounding of float32 images in [-1, 1] may add to a difference.
 _ROUNDING = 1e-3
 
@@ -26,7 +28,7 @@ def residual_lesion_ratio(
     inside m).
 
     Raises:
-        TypeError: the mask is not of bools.
+        TypeError: the mask is not of bools, or an image not of floats.
         ValueError: shapes that do not agree, or values that are not finite.
     """
     _check(mask, image=image, healthy=healthy, output=output)
@@ -46,7 +48,7 @@ def background_change(
     With an empty m (a normal image) all of the image is outside. NaN where nothing is outside.
 
     Raises:
-        TypeError: the mask is not of bools.
+        TypeError: the mask is not of bools, or an image not of floats.
         ValueError: shapes that do not agree, or values that are not finite.
     """
     _check(mask, image=image, output=output)
@@ -62,6 +64,7 @@ def image_change_rate(
     rounding of float32.
 
     Raises:
+        TypeError: an image that is not of floats.
         ValueError: shapes that do not agree, or values that are not finite.
     """
     _check(None, image=image, output=output)
@@ -78,17 +81,11 @@ def _mean_inside(
     return total / (mask.sum(dim=(1, 2)) * difference.shape[1])
 
 
-def _check(mask: Tensor | None, *, image: Tensor, **others: Tensor) -> None:
-    for name, tensor in {"image": image, **others}.items():
-        if tensor.shape != image.shape:
-            expected = tuple(image.shape)
-            raise ValueError(f"{name}: expected shape {expected}, got {tuple(tensor.shape)}")
-        if not tensor.isfinite().all():
-            raise ValueError(f"{name}: expected finite values, got NaN or infinity")
-    if mask is None:
-        return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask: expected torch.bool, got {mask.dtype}")
-    expected = (image.shape[0], *image.shape[2:])
-    if tuple(mask.shape) != expected:
-        raise ValueError(f"mask: expected shape {expected}, got {tuple(mask.shape)}")
+def _check(mask: object, *, image: object, **others: object) -> None:
+    shape = check_finite("image", image, "B C H W").shape
+    for name, other in others.items():
+        found = check_finite(name, other, "B C H W").shape
+        if found != shape:
+            raise ValueError(f"{name}: expected shape {tuple(shape)}, got {tuple(found)}")
+    if mask is not None:
+        check_truth("mask", mask, (shape[0], *shape[2:]), "images")

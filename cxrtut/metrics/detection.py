@@ -26,6 +26,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torchvision.ops import box_area, box_iou
 
+from cxrtut.metrics.inputs import check_finite, check_floats, check_positions
+
 BoxesOfPairs = Sequence[Float[Tensor, "_ 4"]]
 """The boxes (n, 4) of each pair; n may be 0."""
 
@@ -36,9 +38,12 @@ def iou_matrix(a: Float[Tensor, "N 4"], b: Float[Tensor, "M 4"]) -> Float[Tensor
     A box without area (or turned inside out) has IoU 0 with every box, itself included.
 
     Raises:
-        ValueError: a corner that is NaN or infinite.
+        TypeError: boxes that are not of floats.
+        ValueError: boxes that are not (n, 4), or a corner that is NaN or infinite.
     """
-    _check_finite(a, b)
+    for name, boxes in (("a", a), ("b", b)):
+        _check_boxes(name, boxes)
+        check_finite(name, boxes, "n 4")
     return _without_area_is_zero(box_iou(a.double(), b.double()))
 
 
@@ -51,8 +56,9 @@ def best_iou(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> Float[Tensor, "P"]
     lower it, so report `average_false_positives` beside it.
 
     Raises:
-        ValueError: not as many pairs in both, a pair without a true box, or a corner that is NaN or
-            infinite.
+        TypeError: boxes that are not of floats.
+        ValueError: not as many pairs in both, boxes that are not (n, 4), a pair without a true box,
+            or a corner that is NaN or infinite.
     """
     _check_pairs(predicted, truth)
     for pair, boxes in enumerate(truth):
@@ -75,6 +81,7 @@ def localisation_accuracy(iou: Float[Tensor, "P"], threshold: float) -> float:
         threshold: T in [0, 1); papers take 0.3, 0.5 and 0.7.
 
     Raises:
+        TypeError: IoUs that are not floats.
         ValueError: a threshold or an IoU out of range.
     """
     return float(_hits(iou, threshold).double().mean())
@@ -92,12 +99,11 @@ def accuracy_by_class(
         threshold: T in [0, 1).
 
     Raises:
+        TypeError: IoUs that are not floats, or classes that are not integers.
         ValueError: not one class per pair, or a class, a threshold or an IoU out of range.
     """
-    if class_index.shape != iou.shape:
-        raise ValueError(
-            f"class_index: expected one for each of {len(iou)} pairs, got {len(class_index)}"
-        )
+    check_floats("iou", iou, "P")
+    check_positions("class_index", class_index, iou.shape)
     strange = class_index[(class_index < 0) | (class_index >= n_classes)]
     if len(strange):
         raise ValueError(f"class_index: expected 0 to {n_classes - 1}, got {int(strange[0])}")
@@ -106,7 +112,13 @@ def accuracy_by_class(
 
 
 def macro_mean(values: Float[Tensor, "K"]) -> float:
-    """The plain mean over the classes, NaN left out; NaN where nothing is left."""
+    """The plain mean over the classes, NaN left out; NaN where nothing is left.
+
+    Raises:
+        TypeError: the values are not floats.
+        ValueError: values that are not one for each class.
+    """
+    check_floats("values", values, "K")
     return float(values.double().nanmean())
 
 
@@ -128,8 +140,9 @@ def average_false_positives(
         n_images: that the pairs were taken from, counting those where nothing was predicted.
 
     Raises:
-        ValueError: not as many pairs in both, a threshold out of range, no images, or a corner that
-            is NaN or infinite.
+        TypeError: boxes that are not of floats.
+        ValueError: not as many pairs in both, boxes that are not (n, 4), a threshold out of range,
+            no images, or a corner that is NaN or infinite.
     """
     _check_pairs(predicted, truth)
     _check_threshold(threshold)
@@ -160,8 +173,10 @@ def oracle_cut(
         the accuracy there, float64, NaN for such a class.
 
     Raises:
+        TypeError: IoUs that are not floats, or classes that are not integers.
         ValueError: no cuts, not one class per pair, or a class, a threshold or an IoU out of range.
     """
+    check_positions("class_index", class_index, check_floats("iou", iou, "C P").shape[1:])
     if len(iou) == 0:
         raise ValueError(f"iou: expected at least one cut, got shape {tuple(iou.shape)}")
     at_cut = [accuracy_by_class(row, class_index, n_classes, threshold) for row in iou]
@@ -179,7 +194,8 @@ def _best_of_each_predicted(
     pair with thousands of boxes costs what it costs alone.
     """
     boxes, true = torch.cat(list(predicted)), torch.cat(list(truth))
-    _check_finite(boxes, true)
+    check_finite("predicted", boxes, "N 4")
+    check_finite("truth", true, "M 4")
     n, m = (
         torch.tensor([len(of_pair) for of_pair in pairs], device=boxes.device)
         for pairs in (predicted, truth)
@@ -212,17 +228,19 @@ def _without_area_is_zero(iou: Tensor) -> Tensor:
     return iou.nan_to_num_(nan=0.0).abs_()
 
 
-def _check_finite(a: Tensor, b: Tensor) -> None:
-    if not (a.isfinite().all() and b.isfinite().all()):
-        raise ValueError("expected boxes with finite corners, got NaN or infinity")
+def _check_boxes(name: str, boxes: object) -> None:
+    shape = check_floats(name, boxes, "n 4").shape
+    if shape[1] != 4:
+        raise ValueError(f"{name}: expected boxes (n, 4), got shape {tuple(shape)}")
 
 
-def _hits(iou: Tensor, threshold: float) -> Tensor:
+def _hits(iou: object, threshold: float) -> Tensor:
     _check_threshold(threshold)
-    strange = iou[~((iou >= 0) & (iou <= 1))]
+    values = check_floats("iou", iou, "P")
+    strange = values[~((values >= 0) & (values <= 1))]
     if len(strange):
         raise ValueError(f"iou: expected numbers in [0, 1], got {float(strange[0])}")
-    return iou > threshold
+    return values > threshold
 
 
 def _check_threshold(threshold: float) -> None:
@@ -230,9 +248,12 @@ def _check_threshold(threshold: float) -> None:
         raise ValueError(f"threshold: expected a number in [0, 1), got {threshold}")
 
 
-def _check_pairs(predicted: BoxesOfPairs, truth: BoxesOfPairs) -> None:
+def _check_pairs(predicted: Sequence[object], truth: Sequence[object]) -> None:
     if len(predicted) != len(truth):
         raise ValueError(
             "expected predicted and true boxes of the same pairs, got "
             f"{len(predicted)} and {len(truth)}"
         )
+    for name, pairs in (("predicted", predicted), ("truth", truth)):
+        for pair, boxes in enumerate(pairs):
+            _check_boxes(f"{name}[{pair}]", boxes)

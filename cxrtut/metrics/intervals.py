@@ -11,6 +11,8 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
+from cxrtut.metrics.inputs import check_floats
+
 _DRAWN_AT_ONCE = 1 << 17  # numbers of images: they and their values stay in a processor's cache
 
 
@@ -52,8 +54,11 @@ def bootstrap_interval(
         n_resamples: how often the images are drawn anew.
 
     Raises:
-        ValueError: a confidence outside (0, 1), fewer than one resample, or an infinite value.
+        TypeError: the values are not floats.
+        ValueError: a confidence outside (0, 1), fewer than one resample, an infinite value, or
+            values that are not one for each image.
     """
+    check_floats("values", values, "B")
     _check_confidence(confidence)
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, got {n_resamples}")
@@ -81,11 +86,14 @@ def mean_and_margin(values: Sequence[float], *, confidence: float = 0.95) -> tup
     A single value says nothing of its spread, and its margin is infinite.
 
     Raises:
-        ValueError: no values, or a confidence outside (0, 1).
+        ValueError: no values, a confidence outside (0, 1), or a value that is NaN or infinite.
     """
     _check_confidence(confidence)
     if not values:
         raise ValueError("expected at least one value, got none")
+    strange = [value for value in values if not math.isfinite(value)]
+    if strange:
+        raise ValueError(f"values: expected finite values, got {strange[0]}")
     n, mean = len(values), sum(values) / len(values)
     if n < 2:
         return mean, math.inf

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cxrtut.metrics.inputs import check_bools, check_scores, check_truth
+
 
 @dataclass(frozen=True, eq=False)
 class PrecisionRecall:
@@ -42,10 +44,11 @@ def precision_recall_curve(
     """The curve of N scores, by one sort; counted in integers, divided in float64.
 
     Raises:
-        TypeError: `positive` is not of bools.
+        TypeError: the scores are not floats, or `positive` is not of bools.
         ValueError: no positive, a score that is NaN, or not one truth per score.
     """
-    _check(score, positive)
+    check_scores("score", score, "N")
+    check_truth("positive", positive, score.shape)
     ordered, order = score.sort(descending=True)
     hits = positive[order].cumsum(dim=0)
     if len(hits) == 0 or hits[-1] == 0:
@@ -92,10 +95,11 @@ def average_precision(score: Float[Tensor, "N"], positive: Bool[Tensor, "N"]) ->
     """Step-wise average precision, the same for every order of the N; NaN without positives.
 
     Raises:
-        TypeError: `positive` is not of bools.
+        TypeError: the scores are not floats, or `positive` is not of bools.
         ValueError: a score that is NaN, or not one truth per score.
     """
-    _check(score, positive)
+    check_scores("score", score, "N")
+    check_truth("positive", positive, score.shape)
     if not positive.any():
         return math.nan
     return step_area(precision_recall_curve(score, positive))
@@ -106,10 +110,11 @@ def pixel_average_precision(heatmap: Float[Tensor, "B H W"], mask: Bool[Tensor, 
     is no such image.
 
     Raises:
-        TypeError: the mask is not of bools.
+        TypeError: the heat is not of floats, or the mask not of bools.
         ValueError: heat that is NaN, or a mask of another shape.
     """
-    _check(heatmap, mask)
+    check_scores("heatmap", heatmap, "B H W")
+    check_truth("mask", mask, heatmap.shape, "heat maps")
     counted = mask.flatten(1).any(dim=1)
     return average_precision(heatmap[counted].flatten(), mask[counted].flatten())
 
@@ -120,10 +125,11 @@ def image_average_precision(
     """Average precision of each image by itself, float64; NaN for an image without positives.
 
     Raises:
-        TypeError: the mask is not of bools.
+        TypeError: the heat is not of floats, or the mask not of bools.
         ValueError: heat that is NaN, or a mask of another shape.
     """
-    _check(heatmap, mask)
+    check_scores("heatmap", heatmap, "B H W")
+    check_truth("mask", mask, heatmap.shape, "heat maps")
     areas = [
         average_precision(score, positive)
         for score, positive in zip(heatmap.flatten(1), mask.flatten(1), strict=True)
@@ -134,7 +140,12 @@ def image_average_precision(
 def pixel_prevalence(mask: Bool[Tensor, "B H W"]) -> float:
     """The level of chance of `pixel_average_precision`: the share of positive pixels among those of
     all images with a positive pixel; NaN when there is no such image.
+
+    Raises:
+        TypeError: the mask is not of bools.
+        ValueError: a mask that is not (B, H, W).
     """
+    check_bools("mask", mask, "B H W")
     counted = mask[mask.flatten(1).any(dim=1)]
     return float(counted.double().mean()) if len(counted) else math.nan
 
@@ -150,23 +161,12 @@ def pointing_game(
     a constant map scores the mask's share of the image.
 
     Raises:
-        TypeError: the mask is not of bools.
+        TypeError: the heat is not of floats, or the mask not of bools.
         ValueError: heat that is NaN, or a mask of another shape.
     """
-    _check(heatmap, mask)
+    check_scores("heatmap", heatmap, "B H W")
+    check_truth("mask", mask, heatmap.shape, "heat maps")
     heat, inside = heatmap.flatten(1), mask.flatten(1)
     hottest = heat == heat.amax(dim=1, keepdim=True)
     share = (hottest & inside).sum(dim=1).double() / hottest.sum(dim=1)
     return torch.where(inside.any(dim=1), share, torch.nan)
-
-
-def _check(score: Tensor, positive: Tensor) -> None:
-    if positive.dtype != torch.bool:
-        raise TypeError(f"expected a mask of torch.bool, got {positive.dtype}")
-    if positive.shape != score.shape:
-        raise ValueError(
-            f"expected a mask of shape {tuple(score.shape)}, as the scores, "
-            f"got {tuple(positive.shape)}"
-        )
-    if score.isnan().any():  # a sort puts NaN first, as if it were the hottest
-        raise ValueError(f"expected numbers, got NaN in {int(score.isnan().sum())} scores")

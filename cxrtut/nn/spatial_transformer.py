@@ -124,8 +124,11 @@ def warp(
 ) -> Float[Tensor, "B C H W"]:
     """The image resampled bilinearly; the gradient reaches the matrix.
 
+    Places and weights are in float32 or finer, whatever the image is: half precision cannot tell
+    the pixels of a row of 256 apart.
+
     Args:
-        image: of any range.
+        image: of any range and precision, which the result has too.
         matrix: where each output point is found in the input.
         outside: the value beyond the image; -1 is black.
 
@@ -134,10 +137,11 @@ def warp(
     """
     if len(matrix) != len(image):
         raise ValueError(f"expected {len(image)} matrices, one per image, got {len(matrix)}")
-    grid = sampling_grid(matrix, image.shape[-2], image.shape[-1]).to(image.dtype)
+    precise = torch.promote_types(image.dtype, torch.float32)
+    grid = sampling_grid(matrix, image.shape[-2], image.shape[-1]).to(precise)
     # grid_sample fills with 0, so the image is moved until what lies outside is 0
-    moved = F.grid_sample(image - outside, grid, mode="bilinear", align_corners=False)
-    return moved + outside
+    moved = F.grid_sample(image.to(precise) - outside, grid, mode="bilinear", align_corners=False)
+    return (moved + outside).to(image.dtype)
 
 
 @torch.no_grad()

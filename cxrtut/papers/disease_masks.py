@@ -218,8 +218,10 @@ def smooth(image: Float[Tensor, "B C H W"], grid_size: int) -> Float[Tensor, "B 
     "A kernel size of 16 and stride of 16" at 512 px leaves a grid of 32 x 32.
     """
     height, width = image.shape[-2:]
-    pooled = F.avg_pool2d(image, (height // grid_size, width // grid_size))
-    return F.interpolate(pooled, (height, width), mode="bilinear", align_corners=False)
+    precise = image.to(torch.promote_types(image.dtype, torch.float32))
+    pooled = F.avg_pool2d(precise, (height // grid_size, width // grid_size))
+    blurred = F.interpolate(pooled, (height, width), mode="bilinear", align_corners=False)
+    return blurred.to(image.dtype)
 
 
 def anchor_image(normal: Float[Tensor, "N C H W"]) -> Float[Tensor, "1 C H W"]:

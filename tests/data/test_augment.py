@@ -40,7 +40,8 @@ def test_the_identity_is_exact():
     batch = rectangles()
     batch = replace(batch, uniforms=torch.rand(len(batch), 4))
     same = augment(batch, Augmentation().draw(len(batch), seed=3, step=5))
-    for name in Batch.__dataclass_fields__:
+    assert same.target_vector is batch.target_vector is None
+    for name in set(Batch.__dataclass_fields__) - {"target_vector"}:
         assert torch.equal(getattr(same, name), getattr(batch, name)), name
 
 
@@ -280,3 +281,24 @@ def test_gradients_reach_the_image_as_through_the_slow_reference():
         )
     )
     assert torch.equal(found, expected) and found.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_half_precision_are_augmented_in_float32_and_stay_half(dtype):
+    batch, transform = many_masks(3, torch.float32)
+    half = replace(batch, image=batch.image.to(dtype), healthy=batch.healthy.to(dtype))
+    single = replace(half, image=half.image.float(), healthy=half.healthy.float())
+    moved, expected = augment(half, transform), augment(single, transform)
+    for name in ("image", "healthy"):
+        assert getattr(moved, name).dtype == dtype
+        assert torch.equal(getattr(moved, name), getattr(expected, name).to(dtype)), name
+    assert torch.equal(moved.image[3], half.image[3])  # not changed at all
+    assert torch.equal(moved.mask, expected.mask)
+
+
+def test_a_transform_of_half_precision_moves_as_the_same_numbers_in_float32():
+    batch, transform = many_masks(3, torch.float32)
+    half = Transform(transform.matrix.half(), transform.intensity.half())
+    single = Transform(half.matrix.float(), half.intensity.float())
+    moved, expected = augment(batch, half), augment(batch, single)
+    assert torch.equal(moved.image, expected.image) and torch.equal(moved.mask, expected.mask)

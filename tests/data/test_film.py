@@ -92,6 +92,27 @@ def test_a_film_that_a_resampling_left_slightly_out_of_its_range_keeps_its_range
     assert (signed - plain).abs().max() < 0.01
 
 
+def test_a_photograph_with_an_orientation_is_framed_and_mapped_back_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored on its side
+    stored = np.zeros((40, 60), np.uint8)
+    stored[:, 45:] = 200
+    Image.fromarray(stored).save(tmp_path / "film.png", exif=exif)
+    framed = read_film(tmp_path / "film.png", 30, 1)
+    assert framed.frame == Frame(60, 40, 30)
+    (answer,) = in_film(Prediction(image=framed.image), [framed.frame])
+    assert answer.image.shape == (1, 1, 60, 40)
+    assert (to_uint8(answer.image)[0, 0, 47:] == 200).all()
+    assert not to_uint8(answer.image)[0, 0, :43].any()
+
+
+def test_a_tensor_of_half_precision_is_a_film():
+    film = torch.linspace(0, 1, 1600).view(40, 40)
+    for dtype in (torch.float16, torch.bfloat16):
+        off = read_film(film.to(dtype), 40, 1).image - read_film(film, 40, 1).image
+        assert off.abs().max() <= 0.016  # a step of 2 levels
+
+
 # What is refused
 
 
@@ -207,3 +228,14 @@ def test_each_film_gets_its_own_answer_in_its_own_pixels():
 def test_what_was_not_answered_stays_unanswered():
     [back] = in_film(Prediction(), [Frame(9, 9, 8)])
     assert back.scores is back.heatmap is back.image is back.boxes is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_answers_of_half_precision_are_enlarged_in_float32(dtype):
+    generator = torch.Generator().manual_seed(0)
+    heat = torch.rand(1, 1, 30, 30, generator=generator).to(dtype)
+    (half,), (single,) = (
+        in_film(Prediction(heatmap=x), [Frame(700, 500, 30)]) for x in (heat, heat.float())
+    )
+    assert half.heatmap.dtype == dtype
+    assert torch.equal(half.heatmap, single.heatmap.to(dtype))

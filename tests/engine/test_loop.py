@@ -1,5 +1,7 @@
 """The training loop: phases, resuming, refusing."""
 
+import errno
+import os
 import warnings
 from dataclasses import replace
 
@@ -224,6 +226,28 @@ def test_a_folder_that_holds_a_run_is_not_begun_in_again(tmp_path):
         run(ToyGAN(), 1, checkpoint_dir=tmp_path)
     (kept,) = checkpoint.checkpoints(tmp_path)
     assert kept.read_bytes() == before
+
+
+def test_a_disk_that_fills_up_during_a_run_ends_it_with_the_last_good_checkpoint(
+    tmp_path, monkeypatch
+):
+    real, written = os.fsync, []
+
+    def fills_up(descriptor):
+        written.append(descriptor)
+        if len(written) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr("os.fsync", fills_up)
+    with pytest.raises(CheckpointError, match=r"00004\.pt cannot be written: No space .*00002\.pt"):
+        run(ToyGAN(), 6, checkpoint_dir=tmp_path, checkpoint_every=2)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-00000002.pt"]
+    resumed, whole = ToyGAN(), ToyGAN()
+    run(resumed, 6, checkpoint_dir=tmp_path, checkpoint_every=2, resume=True)
+    run(whole, 6)
+    assert_same(weights(whole), weights(resumed))
 
 
 def test_a_finished_run_resumed_does_nothing(tmp_path):

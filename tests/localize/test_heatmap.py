@@ -132,3 +132,16 @@ def test_the_ranks_of_a_map_are_those_of_its_heat_at_the_same_size():
     maps = heat(2, 3, 6, 6)
     made = heatmap_from_maps(maps, (6, 6))
     assert torch.equal(maps.flatten(2).argsort(2), made.flatten(2).argsort(2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_of_half_precision_are_resampled_in_float32_and_stay_half(dtype):
+    maps = heat(3, 9, 9).to(dtype)
+    for resample in (
+        lambda x: resize_heatmap(x, (700, 500)),
+        lambda x: smooth_heatmap(x, 5),
+        lambda x: heatmap_from_maps(x[None], (300, 300)),
+    ):
+        found = resample(maps)
+        assert found.dtype == dtype
+        assert torch.equal(found, resample(maps.float()).to(dtype))

@@ -59,7 +59,7 @@ def test_a_class_with_one_label_value_has_no_auroc_and_leaves_the_others_alone()
 def test_scores_of_classes_that_do_not_fit_are_an_error():
     with pytest.raises(ValueError, match=r"positive: expected shape \(3, 2\).* got \(3, 1\)"):
         inspect.unwrap(auroc_by_class)(torch.zeros(3, 2), torch.zeros(3, 1).bool())
-    with pytest.raises(ValueError, match="score: expected numbers, got NaN in 1 of them"):
+    with pytest.raises(ValueError, match="score: expected numbers, got NaN in 1 of 2"):
         auroc_by_class(torch.tensor([[0.0], [math.nan]]), torch.tensor([[True], [False]]))
 
 

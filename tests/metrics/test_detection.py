@@ -92,9 +92,9 @@ def test_no_boxes_give_an_empty_matrix():
 
 @pytest.mark.parametrize("corner", [math.nan, math.inf])
 def test_a_corner_that_is_no_number_is_an_error(corner):
-    with pytest.raises(ValueError, match="finite corners"):
+    with pytest.raises(ValueError, match="a: expected finite values"):
         iou_matrix(boxes((0, 0, corner, 1)), boxes((0, 0, 1, 1)))
-    with pytest.raises(ValueError, match="finite corners"):
+    with pytest.raises(ValueError, match="truth: expected finite values"):
         best_iou([boxes((0, 0, 1, 1))], [boxes((0, 0, corner, 1))])
 
 
@@ -331,5 +331,5 @@ def test_a_class_out_of_range_is_an_error(strange):
 
 
 def test_a_class_for_another_number_of_pairs_is_an_error():
-    with pytest.raises(ValueError, match="expected one for each of 3 pairs, got 2"):
+    with pytest.raises(ValueError, match=r"class_index: expected shape \(3,\), got \(2,\)"):
         inspect.unwrap(accuracy_by_class)(torch.ones(3), torch.tensor([0, 1]), 2, 0.5)

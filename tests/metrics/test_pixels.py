@@ -204,7 +204,7 @@ MEASURES = (pixel_average_precision, image_average_precision, pointing_game)
 def test_heat_that_is_nan_is_refused_and_not_ranked_first(measure):
     heatmap, mask = maps()
     heatmap[2, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match="got NaN in 1 scores"):
+    with pytest.raises(ValueError, match="heatmap: expected numbers, got NaN in 1 of 120"):
         measure(heatmap, mask)
 
 
@@ -223,7 +223,7 @@ def test_truths_of_another_shape_or_type_are_named(measure):
         inspect.unwrap(measure)(torch.rand(3), torch.ones(4).bool())
     with pytest.raises(TypeError, match=r"torch.bool, got torch.float32"):
         inspect.unwrap(measure)(torch.rand(3), torch.ones(3))
-    with pytest.raises(ValueError, match="got NaN in 2 scores"):
+    with pytest.raises(ValueError, match="score: expected numbers, got NaN in 2 of 3"):
         measure(torch.tensor([1.0, torch.nan, torch.nan]), torch.ones(3).bool())
 
 

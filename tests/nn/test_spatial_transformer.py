@@ -151,3 +151,37 @@ def test_wrong_input_is_named():
         small(4)
     with pytest.raises(ValueError, match="expected 2 matrices, one per image, got 5"):
         warp(torch.zeros(2, 1, 8, 8), some_matrices())
+
+
+HALF = [torch.float16, torch.bfloat16]
+
+
+def fine_detail(size: int = 512) -> torch.Tensor:
+    return torch.rand(5, 1, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_an_image_of_half_precision_is_warped_in_float32_and_stays_half(dtype):
+    image = fine_detail().to(dtype)
+    identity = torch.eye(2, 3).expand(5, 2, 3)
+    assert torch.equal(warp(image, identity), image)
+    moved = warp(image, some_matrices())
+    assert moved.dtype == dtype
+    assert torch.equal(moved, warp(image.float(), some_matrices()).to(dtype))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_a_matrix_of_half_precision_gives_places_in_float32(dtype):
+    matrix = some_matrices().to(dtype)
+    grid = sampling_grid(matrix, 300, 400)
+    assert torch.equal(grid, sampling_grid(matrix.float(), 300, 400))
+    image = fine_detail(64)
+    assert torch.equal(warp(image, matrix), warp(image, matrix.float()))
+
+
+@pytest.mark.parametrize("dtype", HALF)
+def test_the_gradient_of_a_half_precision_image_reaches_the_matrix(dtype):
+    matrix = some_matrices().requires_grad_()
+    image = fine_detail(32).to(dtype).requires_grad_()
+    warp(image, matrix).float().square().mean().backward()
+    assert matrix.grad.abs().sum() > 0 and image.grad.dtype == dtype

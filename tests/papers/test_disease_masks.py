@@ -96,6 +96,12 @@ def test_the_kernel_of_the_pooling_is_sixteen_at_512_pixels():
     assert torch.equal(smooth(image, PAPER.grid_size), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_smoothing_of_half_precision_is_done_in_float32(dtype):
+    image = torch.randn(2, 1, 64, 64, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(smooth(image, 8), smooth(image.float(), 8).to(dtype))
+
+
 def test_smoothing_keeps_what_is_smooth():
     flat = torch.full((2, 1, 32, 32), 0.3)
     assert torch.allclose(smooth(flat, 8), flat)

@@ -1,6 +1,7 @@
 import hashlib
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -59,9 +60,10 @@ def server():
             if behaviour.break_after:
                 end = min(total, start + behaviour.break_after.pop(0))
             middle = max(start, end // 2)
-            self.wfile.write(behaviour.content[start:middle])
-            behaviour.wait.wait(10)
-            self.wfile.write(behaviour.content[middle:end])
+            with suppress(ConnectionError):  # who does not want it goes away
+                self.wfile.write(behaviour.content[start:middle])
+                behaviour.wait.wait(10)
+                self.wfile.write(behaviour.content[middle:end])
             self.close_connection = True
 
         def log_message(self, *_):

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from cxrtut.console import run_program
 from cxrtut.data import nih
 from cxrtut.data.commandline import require_acceptance, run_script, script_parser
 from cxrtut.data.download import DownloadError, check_free_space, download
@@ -146,4 +147,4 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -22,7 +22,7 @@ ALLOWED = {
     **{name: {*FLOOR, *GROUND} for name in METHODS},
     **{name: {*METHODS, *FLOOR, *GROUND} for name in ("experiments", "foundations")},
 }
-PROGRAMS = {"__main__", "bench"}
+PROGRAMS = {"__main__", "usage", "bench"}
 
 
 def module_name(path: Path) -> str:

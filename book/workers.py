@@ -170,10 +170,11 @@ def kernel_options(folder: Path) -> dict[str, Any]:
             process = getattr(self.provisioner, "process", None)
             if process is None or process.poll() is not None:
                 return
-            if hasattr(os, "killpg"):  # it leads a group of its own, with what it has started
-                os.killpg(process.pid, signal.SIGKILL)
-            else:
-                process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                if hasattr(os, "killpg"):  # it leads a group of its own, with what it has started
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
 
     options: dict[str, Any] = {"kernel_manager_class": OwnKernel}
     if os.name == "posix":

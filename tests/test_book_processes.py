@@ -171,6 +171,3 @@ def test_a_page_gets_the_same_threads_alone_and_beside_others(tmp_path: Path) ->
         assert f"threads: {shown[-1]}\\n" in (executed / "one.ipynb").read_text()
         (executed / "one.json").unlink()
     assert shown[0] == shown[1]
-    assert "unchanged" not in build(book, "run", "--pages", "two", "--jobs", "1", env={
-        **environment, "OMP_NUM_THREADS": "7"
-    }).stdout  # fmt: skip

@@ -28,20 +28,20 @@ import sys
 import tempfile
 import time
 import traceback
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from fingerprint import digest, files_under, version_of
+from fingerprint import digest, files_under, store_identity, version_of
 from library_pages import OVERVIEW, library_pages, listing
 from links import broken_links
 from offline import VENDORED, WIDGET_SETUP, external_loads, vendor
-from outputs import pictures_without_words, printed
+from outputs import last_cell_begun, pictures_without_words, printed
+from workers import Outcome, Stopped, kernel_options, run_each, stop_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, BUILD, EXECUTED = ROOT / "book", ROOT / "build", ROOT / "build" / "executed"
 GOLDENS = BOOK / "goldens"
+SEED = 0  # of the goldens
 # What can change the outputs of a page, besides the page and the library.
 VERSIONS = ("torch", "torchvision", "numpy", "opencv-python", "matplotlib", "ipywidgets")
 # What can change the HTML, besides the pages, the library and the extensions.
@@ -100,11 +100,11 @@ def accepted_parameters(notebook: Any, wanted: dict[str, Any]) -> dict[str, Any]
 # Running pages
 
 
-def cache_key(page: str, parameters: dict[str, Any]) -> str:
+def cache_key(page: str, parameters: dict[str, Any], threads: str) -> str:
     """Changes whenever the page's outputs could: source, claims, library, versions, parameters,
-    records, and the content of the store that `data_root` names.
+    records, the number of threads, and the content of the store that `data_root` names.
     """
-    versions = [platform.python_version(), *map(version_of, VERSIONS)]
+    versions = [f"{threads} threads", platform.python_version(), *map(version_of, VERSIONS)]
     stores = [store_identity(Path(parameters["data_root"]))] if "data_root" in parameters else []
     inputs = files_under(ROOT / "cxrtut", BOOK / "weights")
     told = json.dumps(parameters, sort_keys=True)
@@ -112,22 +112,18 @@ def cache_key(page: str, parameters: dict[str, Any]) -> str:
     return digest(ROOT, [told, *stores, *versions, *own, *inputs])
 
 
-def store_identity(folder: Path) -> str:
-    """The fingerprint that an array store states of itself; `absent` if this is no array store."""
-    try:
-        about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
-        return f"store {about['fingerprint']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "absent"
-
-
 def record_of(page: str) -> dict[str, Any]:
-    """What is known of the page's last run (key, parameters, seconds); empty if it has none."""
-    path = EXECUTED / f"{page}.json"
-    if not path.is_file() or not (EXECUTED / f"{page}.ipynb").is_file():
+    """What is known of the page's last run (key, parameters, threads, seconds); empty if it has
+    none, or if the file that tells of it is broken.
+    """
+    if not (EXECUTED / f"{page}.ipynb").is_file():
         return {}
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return record
+    try:
+        record = json.loads((EXECUTED / f"{page}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(record, dict) and {"key", "parameters", "threads"} <= record.keys()
+    return record if known and isinstance(record["parameters"], dict) else {}
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -144,21 +140,32 @@ def write_whole(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def explain(page: str, error: BaseException) -> str:
-    """Page, cell, source and traceback of a failure, as plain text."""
-    source = getattr(error, "source", None)
+def explain(page: str, error: Exception, output: Path) -> str:
+    """Page, cell, source and traceback of a failure, as plain text; of a kernel that is gone, the
+    cell alone.
+    """
+    from nbclient.exceptions import DeadKernelError
+
+    source, trace = getattr(error, "source", None), getattr(error, "traceback", [])
+    begun = last_cell_begun(output)
+    if isinstance(error, DeadKernelError) and begun is not None:
+        source, trace = begun, ["The kernel was gone (for want of memory?) while this cell ran."]
+    if source is None and isinstance(error, RuntimeError) and begun is None:
+        return f"{page}: expected a kernel of {sys.executable}, got none: {error}"
     if source is None:
         return f"{page}: {''.join(traceback.format_exception(error))}"
     code = [cell.source for cell in read_notebook(page).cells if cell.cell_type == "code"]
     number = f"code cell {code.index(source) + 1}" if source in code else "the injected parameters"
     text = (BOOK / f"{page}.md").read_text(encoding="utf-8")
     line = text.partition(source)[0].count("\n") + 1
-    trace = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(getattr(error, "traceback", [])))
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(trace))
     bar = "-" * 76
-    return f"book/{page}.md, line {line}, {number}:\n{bar}\n{source}\n{bar}\n{trace}"
+    return f"book/{page}.md, line {line}, {number}:\n{bar}\n{source}\n{bar}\n{plain}"
 
 
-def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float, str | None]:
+def execute(
+    page: str, parameters: dict[str, Any], key: str, threads: str, scratch: Path
+) -> Outcome:
     """Run one page in the folder of its source; returns page, seconds and the failure, if any."""
     import nbformat
     import papermill
@@ -167,38 +174,25 @@ def execute(page: str, parameters: dict[str, Any], key: str) -> tuple[str, float
     target, record = EXECUTED / f"{page}.ipynb", EXECUTED / f"{page}.json"
     record.unlink(missing_ok=True)
     target.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        transport = sockets(Path(folder))
-        source, output = Path(folder, "in.ipynb"), Path(folder, "out.ipynb")
-        nbformat.write(read_notebook(page), source)
-        try:
-            papermill.execute_notebook(
-                source,
-                output,
-                parameters,
-                cwd=(BOOK / page).parent,
-                progress_bar=False,
-                start_timeout=300,  # seconds; a busy machine starts a kernel slowly
-                config=transport,
-            )
-        except Exception as error:
-            return page, time.perf_counter() - started, explain(page, error)
-        seconds = time.perf_counter() - started
-        write_whole(target, output.read_text(encoding="utf-8"))
-    run = {"key": key, "parameters": parameters, "seconds": round(seconds, 1)}
+    source, output = scratch / "in.ipynb", scratch / "out.ipynb"
+    nbformat.write(read_notebook(page), source)
+    try:
+        papermill.execute_notebook(
+            source,
+            output,
+            parameters,
+            cwd=(BOOK / page).parent,
+            progress_bar=False,
+            start_timeout=300,  # seconds; a busy machine starts a kernel slowly
+            **kernel_options(scratch),
+        )
+    except Exception as error:
+        return page, time.perf_counter() - started, explain(page, error, output)
+    seconds = time.perf_counter() - started
+    write_whole(target, output.read_text(encoding="utf-8"))
+    run = {"key": key, "parameters": parameters, "threads": threads, "seconds": round(seconds, 1)}
     write_whole(record, json.dumps(run, indent=1))
     return page, seconds, None
-
-
-def sockets(folder: Path) -> Any:
-    """Where a kernel and its client meet: in files of a folder of their own, which are closed to
-    other users of the machine (ports are not) and to the kernels of other pages.
-    """
-    from traitlets.config import Config
-
-    if os.name != "posix":
-        return Config()
-    return Config(KernelManager={"transport": "ipc", "ip": str(folder / "kernel")})
 
 
 def run(names: list[str] | None, wanted: dict[str, Any], jobs: int) -> None:
@@ -209,36 +203,32 @@ def run(names: list[str] | None, wanted: dict[str, Any], jobs: int) -> None:
     if "data_root" in wanted and store_identity(Path(wanted["data_root"])) == "absent":
         raise BookError(f"--data-root: expected an array store, got {wanted['data_root']}")
     EXECUTED.mkdir(parents=True, exist_ok=True)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jobs = jobs or min(cpus, len(all_pages()))
+    # Whatever else has to be run now: what a page prints may depend on it.
+    threads = os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // jobs)))
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     pages, waiting = chosen_pages(names), []
     for page in pages:
         parameters = accepted_parameters(read_notebook(page), wanted)
-        key = cache_key(page, parameters)
+        key = cache_key(page, parameters, threads)
         if record_of(page).get("key") == key:
             print(f"run    {page}: unchanged since its last run", flush=True)
         else:
-            waiting.append((page, parameters, key))
+            waiting.append((page, parameters, key, threads))
     if not waiting:
         return
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    jobs = min(jobs or cpus, len(waiting))
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cpus // jobs)))
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    jobs = min(jobs, len(waiting))
     print(
         f"run    {len(waiting)} of {len(pages)} pages, {jobs} at a time: {wanted['preset']}",
         flush=True,
     )
     failures = []
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
-        running = [pool.submit(execute, *arguments) for arguments in waiting]
-        try:
-            for done, future in enumerate(as_completed(running), start=1):
-                page, seconds, failure = future.result()
-                state = f"{'FAILED' if failure else 'done'} in {seconds:.1f} s"
-                print(f"run    {page}: {state} ({done}/{len(waiting)})", flush=True)
-                failures += [failure] if failure else []
-        except KeyboardInterrupt:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with contextlib.closing(run_each(execute, waiting, jobs)) as outcomes:
+        for done, (page, seconds, failure) in enumerate(outcomes, start=1):
+            state = f"{'FAILED' if failure else 'done'} in {seconds:.1f} s"
+            print(f"run    {page}: {state} ({done}/{len(waiting)})", flush=True)
+            failures += [failure] if failure else []
     if failures:
         raise BookError("\n\n".join([*failures, f"{len(failures)} page(s) failed."]))
 
@@ -248,7 +238,7 @@ def fresh_notebook(page: str) -> Path:
     record = record_of(page)
     if not record:
         raise BookError(f"{page} has not been run: python book/build.py run --pages {page}")
-    if record["key"] != cache_key(page, record["parameters"]):
+    if record["key"] != cache_key(page, record["parameters"], record["threads"]):
         raise BookError(f"{page} changed since it was run: python book/build.py run --pages {page}")
     return EXECUTED / f"{page}.ipynb"
 
@@ -271,6 +261,9 @@ def check(names: list[str] | None, update: bool) -> None:
         if preset != "smoke":
             print(f"check  {page}: not compared, goldens hold at preset smoke, not {preset}")
             continue
+        if (seed := parameters.get("seed", SEED)) != SEED:
+            print(f"check  {page}: not compared, goldens hold at seed {SEED}, not {seed}")
+            continue
         ours = json.dumps(printed(notebook), indent=1, ensure_ascii=False) + "\n"
         theirs = golden.read_text(encoding="utf-8") if golden.is_file() else "[]\n"
         if update:
@@ -288,10 +281,12 @@ def check(names: list[str] | None, update: bool) -> None:
 def rerun(names: list[str] | None) -> None:
     """Run the executed notebooks once more with nbval: a page must print the same twice."""
     notebooks = [fresh_notebook(page).as_posix() for page in chosen_pages(names)]
-    options = ["--nbval-lax", "-p", "no:cacheprovider", "-W", "default"]
+    options = ["--nbval-lax", "--nbval-current-env", "-p", "no:cacheprovider", "-W", "default"]
     # A throw-away configuration file keeps the settings of the library's own tests out of this.
-    with tempfile.NamedTemporaryFile(suffix=".ini") as settings:
-        command = [sys.executable, "-m", "pytest", "-c", settings.name, *options, *notebooks]
+    with tempfile.TemporaryDirectory() as folder:
+        settings = Path(folder, "pytest.ini")
+        settings.touch()
+        command = [sys.executable, "-m", "pytest", "-c", str(settings), *options, *notebooks]
         if subprocess.run(command, cwd=ROOT).returncode:
             raise BookError("A page does not print the same when it is run twice; see above.")
 
@@ -334,8 +329,9 @@ def html_key(source: Path, offline: bool) -> str:
     """Changes whenever the HTML of these sources could."""
     vendored = json.dumps(VENDORED) + WIDGET_SETUP
     inputs = files_under(source, ROOT / "cxrtut", BOOK / "_extensions")
+    builder = sorted(BOOK.glob("*.py"))
     tools = map(version_of, TOOLS)
-    return digest(ROOT, [str(offline), vendored, *tools, ROOT / "_config.yml", *inputs])
+    return digest(ROOT, [str(offline), vendored, *tools, ROOT / "_config.yml", *builder, *inputs])
 
 
 def build_html() -> None:
@@ -343,7 +339,10 @@ def build_html() -> None:
     fails, with its text shown.
     """
     source = assemble(all_pages())
-    offline = vendor(BUILD / "vendor" / "offline")
+    try:
+        offline = vendor(BUILD / "vendor" / "offline")
+    except ValueError as error:  # not what was published under this name and version
+        raise BookError(str(error)) from error
     target, stamp = BUILD / "html", BUILD / "html.key"
     key = html_key(source, offline)
     if (target / "index.html").is_file() and stamp.is_file() and stamp.read_text() == key:
@@ -356,7 +355,9 @@ def build_html() -> None:
     # Always from scratch: Sphinx would not repeat the warnings of a page that it has already read.
     shutil.rmtree(BUILD / "sphinx", ignore_errors=True)
     print("html   building", flush=True)
-    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True)
+    result = subprocess.run(
+        list(map(str, command)), cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace"
+    )
     if result.returncode:
         raise BookError(f"{result.stderr}\nThe book did not build without warnings; see above.")
     replace_folder(BUILD / "sphinx" / "_build" / "html", target)
@@ -379,7 +380,8 @@ def write_notebooks(folder: Path) -> None:
         print(f"notebooks  {folder / page}.ipynb")
 
 
-def main() -> None:
+def main() -> int:
+    """The command line; returns its exit code: 0 done, 1 an error, 128 and a signal's number."""
     parser = argparse.ArgumentParser(description="Run, check and build the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "check"):
@@ -392,7 +394,10 @@ def main() -> None:
                 "--data-root", metavar="STORE", help="an array store, for pages that take one"
             )
             command.add_argument(
-                "--jobs", type=int, default=0, help="pages at a time; 0: one per core"
+                "--jobs",
+                type=int,
+                default=0,
+                help="pages at a time, which share the cores; 0: one per core",
             )
         if name == "check":
             command.add_argument("--update", action="store_true", help="rewrite the goldens")
@@ -403,27 +408,38 @@ def main() -> None:
     # Pages import the library of this tree, whichever copy is installed.
     path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    with contextlib.suppress(KeyboardInterrupt):
-        match asked.command:
-            case "run":
-                wanted = {"preset": asked.preset, "seed": asked.seed}
-                if asked.data_root is not None:  # pages run in folders of their own
-                    wanted["data_root"] = str(Path(asked.data_root).expanduser().resolve())
-                run(asked.pages, wanted, asked.jobs)
-            case "check" if asked.rerun:
-                rerun(asked.pages)
-            case "check":
-                check(asked.pages, asked.update)
-            case "html":
-                build_html()
-            case "notebooks":
-                write_notebooks(asked.out)
-        return
-    sys.exit("Interrupted; nothing half-written was left behind.")
+    stop_on_signals()
+    try:
+        obey(asked)
+    except BookError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except Stopped as stopped:
+        print("Interrupted; nothing half-written was left behind.", file=sys.stderr)
+        return 128 + stopped.number
+    return 0
+
+
+def obey(asked: argparse.Namespace) -> None:
+    """Do what the command line asks for."""
+    match asked.command:
+        case "run":
+            wanted = {"preset": asked.preset, "seed": asked.seed}
+            if asked.data_root is not None:  # pages run in folders of their own
+                wanted["data_root"] = str(Path(asked.data_root).expanduser().resolve())
+            run(asked.pages, wanted, asked.jobs)
+        case "check" if asked.rerun:
+            rerun(asked.pages)
+        case "check":
+            check(asked.pages, asked.update)
+        case "html":
+            build_html()
+        case "notebooks":
+            write_notebooks(asked.out)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except BookError as error:
-        sys.exit(str(error))
+    sys.path.insert(0, str(ROOT))
+    from cxrtut.console import run_program
+
+    sys.exit(run_program(main))

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.metadata
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -32,3 +33,12 @@ def version_of(package: str) -> str:
         return f"{package} {importlib.metadata.version(package)}"
     except importlib.metadata.PackageNotFoundError:
         return f"{package} absent"
+
+
+def store_identity(folder: Path) -> str:
+    """The fingerprint that an array store states of itself; `absent` if this is no array store."""
+    try:
+        about = json.loads((folder / "store.json").read_text(encoding="utf-8"))
+        return f"store {about['fingerprint']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "absent"

@@ -6,13 +6,13 @@ checksum. With them in place a built page needs no network.
 
 import base64
 import hashlib
-import html
 import json
 import re
 import shutil
 import subprocess
 import tarfile
 import tempfile
+from html.parser import HTMLParser
 from pathlib import Path
 
 # Per package: version, integrity as published by npm, files kept (group 1: their name here).
@@ -53,7 +53,12 @@ document.addEventListener("DOMContentLoaded", () => {
 
 
 def vendor(target: Path) -> bool:
-    """Fetch the packages into a folder, once; without npm or network say so and return False."""
+    """Fetch the packages into a folder, once; without npm or network say so and return False. A
+    folder with other versions is then removed: the pages would load what is there.
+
+    Raises:
+        ValueError: a package is not the one that was published.
+    """
     stamp, wanted = target / "versions.txt", f"{json.dumps(VENDORED, indent=1)}\n{WIDGET_SETUP}"
     if stamp.is_file() and stamp.read_text() == wanted:
         return True
@@ -68,7 +73,10 @@ def vendor(target: Path) -> bool:
                 unpack(archive, integrity, kept, fresh / name.rpartition("/")[2])
                 archive.unlink()
         except (OSError, subprocess.SubprocessError) as error:
-            print(f"html   MathJax and widgets will come from a CDN, npm brought none: {error}")
+            removed = "; the files of other versions are removed" if target.exists() else ""
+            shutil.rmtree(target, ignore_errors=True)
+            told = "MathJax and widgets will come from a CDN, npm brought none"
+            print(f"html   {told}: {error}{removed}")
             return False
         (fresh / "widget_setup.js").write_text(WIDGET_SETUP)
         (fresh / "versions.txt").write_text(wanted)
@@ -92,10 +100,61 @@ def unpack(archive: Path, integrity: str, kept: str, folder: Path) -> None:
                 path.write_bytes(content.read())
 
 
+# Attributes that name what a browser fetches when it meets the tag.
+LOADING = {
+    **dict.fromkeys(("script", "iframe", "frame", "embed", "audio", "track", "input"), ("src",)),
+    **dict.fromkeys(("img", "source"), ("src", "srcset")),
+    "video": ("src", "poster"),
+    "object": ("data",),
+    "link": ("href", "imagesrcset"),
+    "base": ("href",),
+    **dict.fromkeys(("image", "use", "feimage"), ("href", "xlink:href")),
+}
+POINTING = {"canonical", "next", "prev", "search", "author", "license", "help", "alternate"}
+OUTSIDE = r"(?:https?:)?//[^\"'`)\s]+"
+
+
 def external_loads(page: str) -> list[str]:
     """Addresses outside the book that a browser fetches when it opens this HTML text."""
-    tags = re.findall(r"<(?:script|img|iframe|source|audio|video|embed|link)\b[^>]*>", page)
-    tags = [tag for tag in tags if not re.search(r'rel="(?:canonical|next|prev|search)"', tag)]
-    loads = [re.search(r'(?:src|href)="((?:https?:)?//[^"]+)"', tag) for tag in tags]
-    styles = re.findall(r"(?:@import\s+|url\()[\"']?((?:https?:)?//[^\"')\s]+)", page)
-    return [html.unescape(match[1]) for match in loads if match] + styles
+    reader = _Loads()
+    reader.feed(page)
+    reader.close()
+    return reader.found
+
+
+class _Loads(HTMLParser):
+    """Reads a page as a browser does: quotes or none, comments and displayed text left alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self._inside = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        kind = given.get("type", "").lower()
+        is_code = tag != "script" or kind in ("", "module") or "javascript" in kind
+        self._inside = tag if tag in ("script", "style") and is_code else ""
+        self._styles(given.get("style", ""))
+        if tag == "link" and set(given.get("rel", "").lower().split()) & POINTING:
+            return
+        for name in LOADING.get(tag, ()):
+            several = "srcset" in name
+            for part in given.get(name, "").split(",") if several else [given.get(name, "")]:
+                address = part.strip().partition(" ")[0] if several else part.strip()
+                if re.match(r"(?i)(https?:)?//", address):
+                    self.found.append(address)
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "style":
+            self._styles(data)
+        if self._inside == "script":
+            called = r"\b(?:import|importScripts|fetch|Worker)\s*\(\s*"
+            imported = r"\bimport\b[^;\"'`()]*"
+            self.found += re.findall(rf"(?:{called}|{imported})[\"'`]({OUTSIDE})", data)
+
+    def _styles(self, text: str) -> None:
+        self.found += re.findall(rf"(?:@import\s+|url\(\s*)[\"']?({OUTSIDE})", text)

@@ -1,4 +1,6 @@
-"""What the executed notebook of a page shows: the text that is compared, pictures without words."""
+"""What the executed notebook of a page shows: the text that is compared, pictures without words,
+and how far it came.
+"""
 
 from pathlib import Path
 
@@ -33,3 +35,20 @@ def pictures_without_words(path: Path) -> list[str]:
         if kinds & {"image/png", "image/jpeg", "image/svg+xml"} and not alt:
             cells.append(cell.source.partition("\n")[0])
     return cells
+
+
+def last_cell_begun(path: Path) -> str | None:
+    """Source of the code cell that was run last, in the notebook that papermill writes meanwhile;
+    None if none was.
+    """
+    import nbformat
+
+    if not path.is_file():
+        return None
+    cells = nbformat.read(path, as_version=4).cells
+    begun = [
+        cell.source
+        for cell in cells
+        if cell.cell_type == "code" and cell.metadata.get("papermill", {}).get("start_time")
+    ]
+    return begun[-1] if begun else None

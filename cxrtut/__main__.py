@@ -16,17 +16,26 @@ import os
 import re
 import shlex
 import sys
-import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from cxrtut import __version__
-
-
-class CannotBeDone(Exception):
-    """What was asked for cannot be done on this machine; says what was expected and what came."""
+from cxrtut.console import run_program
+from cxrtut.usage import (
+    CannotBeDone,
+    check_device,
+    check_folder,
+    check_realism,
+    check_settings,
+    check_simulation,
+    check_writable,
+    device_of,
+    is_expected,
+    pairs,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,19 +51,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if command is None:
         parser.print_help(sys.stderr)
         return 2
+    began = time.time()
     try:
         command(options)
     except KeyboardInterrupt as stopped:
-        told = str(stopped) or "interrupted; nothing was written"
+        told = _told_of(stopped, options, began)
         print(f"\ncxrtut {options.command}: {told}", file=sys.stderr)
         return 130
+    except BrokenPipeError:  # nobody reads on: see `console`
+        raise
     except Exception as error:
-        if not _is_expected(error):
+        if not is_expected(error):
             raise
         told = " ".join(str(error).split())
         print(f"cxrtut {options.command}: error: {told}", file=sys.stderr)
         return 1
     return 0
+
+
+def _told_of(stopped: KeyboardInterrupt, options: argparse.Namespace, began: float) -> str:
+    """What to say of an interruption: where it was, and what the command has left on the disk."""
+    told = [str(stopped) or "interrupted"]
+    if options.command == "train":
+        if not str(stopped):  # else it says itself how to go on
+            kept = any((options.out / "checkpoints").glob("*/checkpoint-*.pt"))
+            go_on = f"--resume goes on from the checkpoints in {options.out}"
+            told.append(go_on if kept else "there is no checkpoint to go on from")
+    elif options.command == "predict":
+        done = _written_since(began, options.out, "*.json")
+        told.append(f"answers for {done} of {len(options.films)} films are in {options.out}")
+    elif options.command == "reproduce" and options.weights is not None:
+        done = _written_since(began, options.weights, "*.safetensors")
+        told.append(f"no record was written, but the weights of {done} arms in {options.weights}")
+    else:
+        told.append("no record was written")
+    return "; ".join(told)
+
+
+def _written_since(began: float, folder: Path, pattern: str) -> int:
+    """How many files are younger than the command."""
+    return sum(path.stat().st_mtime >= began for path in folder.glob(pattern))
 
 
 def _is_store(options: argparse.Namespace, word: str) -> bool:
@@ -205,8 +241,10 @@ def run_train(options: argparse.Namespace) -> None:
     from cxrtut.experiments.registered import comparison
 
     chosen = comparison(options.paper)
+    how = _how(options, chosen)
+    check_folder("--out", options.out)
     record = train(
-        chosen, _how(options), arm=options.arm or chosen.own, seed=options.seed,
+        chosen, how, arm=options.arm or chosen.own, seed=options.seed,
         folder=options.out, resume=options.resume,
     )  # fmt: skip
     if record is None:  # another process tells
@@ -227,10 +265,13 @@ def run_reproduce(options: argparse.Namespace) -> None:
     from cxrtut.records.tables import measures_table
     from cxrtut.viz.tables import Table
 
-    _check_writable("--out", options.out)
+    chosen = comparison(options.paper)
+    how = _how(options, chosen)
+    check_writable("--out", options.out)
+    if options.weights is not None:
+        check_folder("--weights", options.weights)
     record = reproduce(
-        comparison(options.paper), _how(options), seeds=options.seeds, arms=options.arms,
-        weights_folder=options.weights,
+        chosen, how, seeds=options.seeds, arms=options.arms, weights_folder=options.weights
     )  # fmt: skip
     write_record(options.out, record)
     for side in ("train", "test"):
@@ -245,8 +286,9 @@ def run_predict(options: argparse.Namespace) -> None:
     from cxrtut.experiments.answers import write_answer
     from cxrtut.experiments.pretrained import NOT_A_DEVICE, load
 
-    system = load(options.system, device=_device(options.device))
-    options.out.mkdir(parents=True, exist_ok=True)
+    device = device_of(options.device)
+    check_folder("--out", options.out)
+    system = load(options.system, device=device)
     stems = [film.stem for film in options.films]
     for film, stem in zip(options.films, stems, strict=True):
         if stems.count(stem) > 1:
@@ -259,33 +301,32 @@ def run_predict(options: argparse.Namespace) -> None:
     print(f"written: {options.out}")
 
 
-def _how(options: argparse.Namespace) -> Any:
+def _how(options: argparse.Namespace, chosen: Any) -> Any:
+    """How a comparison shall run, after a look at everything that can be wrong with it.
+
+    Raises:
+        CannotBeDone: what no run could have.
+        ConfigurationError, StoreError: see `experiments`.
+    """
     from cxrtut.experiments.comparison import How
     from cxrtut.experiments.source import Source
 
     source = Source(
         data=options.data, root=options.data_root, disease=options.disease,
-        where=_pairs("--where", options.where), phantom_preset=options.phantom_preset,
+        where=pairs("--where", options.where), phantom_preset=options.phantom_preset,
         images=options.images,
     )  # fmt: skip
-    files = {k: Path(v) for k, v in _pairs("--begin-from", options.begin_from).items()}
+    files = {k: Path(v) for k, v in pairs("--begin-from", options.begin_from).items()}
+    device = device_of(options.device)
+    config = chosen.configuration(options.preset, options.settings)
+    check_settings(config)
+    check_device(options, device)
+    check_simulation(source, config.size)
     return How(
         preset=options.preset, settings=options.settings, source=source,
-        device=_device(options.device), precision=options.precision,
+        device=device, precision=options.precision,
         cuda_graphs=options.cuda_graphs, begin_from=files, command=options.words,
     )  # fmt: skip
-
-
-def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
-    """NAME=VALUE words as a mapping.
-
-    Raises:
-        CannotBeDone: a word without "=".
-    """
-    for word in words:
-        if "=" not in word:
-            raise CannotBeDone(f"{option}: expected NAME=VALUE, got {word!r}")
-    return dict(word.split("=", 1) for word in words)
 
 
 def run_bench(options: argparse.Namespace) -> None:
@@ -293,9 +334,9 @@ def run_bench(options: argparse.Namespace) -> None:
     from cxrtut.bench import FULL, QUICK, bench, table
     from cxrtut.records.run_record import write_json
 
-    device = _device(options.device)
+    device = device_of(options.device)
     if options.json is not None:
-        _check_writable("--json", options.json)
+        check_writable("--json", options.json)
     record = bench(QUICK if options.quick else FULL, device=device, progress=_tell)
     print(table(record))
     if options.json is not None:
@@ -309,8 +350,9 @@ def run_realism(options: argparse.Namespace) -> None:
     from cxrtut.records.run_record import write_record
     from cxrtut.viz.tables import Table
 
-    device = _device(options.device)
-    _check_writable("--out", options.out)  # not after an hour in vain
+    device = device_of(options.device)
+    check_realism(options)
+    check_writable("--out", options.out)  # not after an hour in vain
     record = radiograph.measure_realism(
         str(options.real),
         size=options.size,
@@ -335,66 +377,6 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)",
     )
-
-
-def _device(wanted: str) -> str:
-    """`auto` is CUDA where there is a GPU; Apple's `mps` has to be asked for.
-
-    Raises:
-        CannotBeDone: this machine has no such GPU.
-    """
-    import torch
-
-    if wanted == "mps":
-        if not torch.backends.mps.is_available():
-            raise CannotBeDone("--device: got mps, but there is no Apple GPU here")
-        return wanted
-    available = torch.cuda.is_available()
-    if wanted == "auto":
-        return "cuda" if available else "cpu"
-    if wanted != "cpu" and not available:
-        raise CannotBeDone(f"--device: got {wanted}, but there is no GPU here")
-    number = int(wanted.partition(":")[2] or 0)
-    if wanted != "cpu" and number >= torch.cuda.device_count():
-        raise CannotBeDone(
-            f"--device: got {wanted}, but there are {torch.cuda.device_count()} GPUs here"
-        )
-    return wanted
-
-
-def _check_writable(option: str, path: Path) -> None:
-    """Makes the folder of a file that is to be written later, and tries to write there.
-
-    Raises:
-        CannotBeDone: the file is a folder, or its folder cannot be made or written in.
-    """
-    if path.is_dir():
-        raise CannotBeDone(f"{option}: expected a file, got the folder {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise CannotBeDone(f"{option}: cannot write in {path.parent}: {error.strerror}") from error
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether an error speaks of what the user gave, rather than of a mistake in the program."""
-    from cxrtut.data.decode import ImageError
-    from cxrtut.data.manifest import StoreError
-    from cxrtut.engine.checkpoint import CheckpointError
-    from cxrtut.engine.initial_weights import WeightsError
-    from cxrtut.engine.phase_step import NonFiniteLoss
-    from cxrtut.experiments.comparison import ConfigurationError
-    from cxrtut.records.run_record import RecordError
-
-    told = (
-        CannotBeDone, StoreError, CheckpointError, ConfigurationError, NonFiniteLoss, ImageError,
-        WeightsError, RecordError,
-    )  # fmt: skip
-    places = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-    network = (ConnectionError,)
-    return isinstance(error, (*told, *places, *network))
 
 
 def _tell(line: str) -> None:
@@ -424,4 +406,4 @@ def _preset(text: str) -> str:
 
 if __name__ == "__main__":
     warnings.formatwarning = lambda message, *where, **line: f"warning: {message}\n"
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -26,6 +26,7 @@ import cv2
 import numpy as np
 import torch
 
+from cxrtut.console import run_program
 from cxrtut.data import nih, rsna
 from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, PhantomSample
 from cxrtut.data.phantom.storage import sample_blocks, table_rows, write_store
@@ -71,6 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.size = DEFAULT_SIZE[options.layout]
     try:
         make(options)
+    except BrokenPipeError:  # nobody reads on: see `console`
+        raise
     except (StoreError, ValueError, OSError, ModuleNotFoundError) as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -395,4 +398,4 @@ def _flush(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from cxrtut.console import run_program
 from cxrtut.data import nih
 from cxrtut.data.commandline import require_acceptance, run_script, script_parser
 from cxrtut.data.download import DownloadError, check_free_space, download
@@ -41,6 +42,7 @@ ARCHIVES = {
     12: BOX + "ioqwiy20ihqwyr8pf4c24eazhh281pbu.gz",
 }
 ARCHIVE_BYTES = 4_000_000_000  # the largest, packed or unpacked: PNG does not shrink further
+GZIP = b"\x1f\x8b"
 TERMS = f"""ChestX-ray14: {nih.LICENCE}.
 The download is about 42 GB for all twelve archives (3.5 GB each)."""
 
@@ -111,7 +113,8 @@ def download_release(tables: Path | None, downloads: Path, wanted: Sequence[int]
     absent = [number for number in wanted if not folders[number].is_dir()]
     check_free_space(downloads, (len(absent) + bool(absent)) * ARCHIVE_BYTES)
     for number in absent:
-        archive = download(ARCHIVES[number], downloads / f"images_{number:03d}.tar.gz")
+        name = downloads / f"images_{number:03d}.tar.gz"
+        archive = download(ARCHIVES[number], name, begins_with=GZIP)
         unpack(archive, folders[number])
         archive.unlink()
     return [tables, *folders.values()]
@@ -144,4 +147,4 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -8,6 +8,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cxrtut.console import run_program
 from cxrtut.data import retina
 from cxrtut.data.commandline import NotAccepted, require_acceptance, run_script, script_parser
 from cxrtut.data.prepare import Preparation
@@ -53,4 +54,4 @@ def prepare(options: argparse.Namespace) -> Preparation:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

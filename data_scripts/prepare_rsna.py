@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from cxrtut.console import run_program
 from cxrtut.data import rsna
 from cxrtut.data.commandline import NotAccepted, require_acceptance, run_script, script_parser
 from cxrtut.data.prepare import Preparation
@@ -48,4 +49,4 @@ def prepare(options: argparse.Namespace) -> Preparation:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_program(main))

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,20 +16,10 @@ import jupytext
 import nbformat
 import pytest
 import yaml
+from small_book import FRONT, build, make_book
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
-FRONT = """---
-jupytext:
-  text_representation:
-    extension: .md
-    format_name: myst
-kernelspec:
-  name: python3
-  display_name: Python 3
-  language: python
----
-"""
 GOOD = (
     FRONT
     + """# A page
@@ -197,34 +186,6 @@ def test_built_pages_load_nothing_from_the_network() -> None:
     assert {name: urls for name, urls in loads.items() if urls} == {}
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('<script async src="https://cdn.org/a.js"></script>', ["https://cdn.org/a.js"]),
-        ('<link href="//fonts.org/a.css" rel="stylesheet">', ["//fonts.org/a.css"]),
-        ('<img alt="x" src="http://a.org/b.png">', ["http://a.org/b.png"]),
-        ('<style>@import "https://a.org/c.css";</style>', ["https://a.org/c.css"]),
-        ("<p style=\"background: url('https://a.org/d.png')\">", ["https://a.org/d.png"]),
-        ('<a href="https://a.org">a link is no load</a>', []),
-        ('<link rel="canonical" href="https://a.org/page.html">', []),
-        ('<script src="_static/../offline/requirejs/require.js"></script>', []),
-    ],
-)
-def test_loads_are_told_from_links(text: str, expected: list[str]) -> None:
-    assert BUILDER.external_loads(text) == expected
-
-
-def test_a_package_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
-    archive = tmp_path / "requirejs.tgz"
-    archive.write_bytes(b"something else")
-    unpack = BUILDER.vendor.__globals__["unpack"]
-    with pytest.raises(
-        ValueError, match=r"requirejs\.tgz: expected sha512-AAAA, npm brought sha512-"
-    ):
-        unpack(archive, "sha512-AAAA", ".*", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
 # The builder, on a book of its own
 
 
@@ -232,19 +193,7 @@ def test_a_package_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
 def small_book(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The root of a book: a page that works, one that fails, and a library of one constant."""
     root = tmp_path_factory.mktemp("small")
-    (root / "book" / "part").mkdir(parents=True)
-    for path in BOOK.glob("*.py"):
-        shutil.copy(path, root / "book" / path.name)
-    (root / "cxrtut").mkdir()
-    (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
-    (root / "book" / "part" / "good.md").write_text(GOOD)
-    (root / "book" / "bad.md").write_text(BAD)
-    return root
-
-
-def build(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(root / "book" / "build.py"), *arguments]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True)
+    return make_book(root, {"part/good": GOOD, "bad": BAD})
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +252,39 @@ def test_goldens_are_compared_and_rewritten(
     assert "41" in differs.stderr and "42" in differs.stderr and "make goldens" in differs.stderr
 
 
+def test_goldens_are_not_written_from_another_seed_than_the_standard_one(
+    small_book: Path,
+) -> None:
+    (small_book / "book" / "seeded.md").write_text(GOOD)
+    pages, golden = ("--pages", "seeded"), small_book / "book" / "goldens" / "seeded.json"
+    try:
+        assert build(small_book, "run", "--seed", "1", *pages).returncode == 0
+        for words in (("check",), ("check", "--update")):
+            done = build(small_book, *words, *pages)
+            assert done.returncode == 0 and not golden.exists()
+            assert "seeded: not compared, goldens hold at seed 0, not 1" in done.stdout
+    finally:
+        (small_book / "book" / "seeded.md").unlink()
+        for path in (small_book / "build" / "executed").glob("seeded.*"):
+            path.unlink()
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"key": "a", "parameters": 3, "threads": "1"}'])
+def test_a_page_whose_record_is_broken_counts_as_not_run(
+    first_run: subprocess.CompletedProcess[str], small_book: Path, text: str
+) -> None:
+    record = small_book / "build" / "executed" / "part" / "good.json"
+    before = record.read_text()
+    record.write_text(text)
+    try:
+        done = build(small_book, "check", "--pages", "part/good")
+    finally:
+        record.write_text(before)
+    assert (done.returncode, done.stderr) == (
+        1, "part/good has not been run: python book/build.py run --pages part/good\n"
+    )  # fmt: skip
+
+
 def test_a_picture_needs_an_alternative_text(tmp_path: Path) -> None:
     picture = nbformat.v4.new_output("display_data", {"image/png": "", "text/plain": "<Figure>"})
     silent = nbformat.v4.new_code_cell("show_image(x)\n", outputs=[picture])
@@ -331,7 +313,11 @@ def test_the_key_follows_source_library_records_weights_claims_and_parameters(
     small_book: Path,
 ) -> None:
     builder = load_builder(small_book / "book")
-    keys = [builder.cache_key("bad", {"preset": "smoke"}), builder.cache_key("bad", {})]
+
+    def key(parameters: dict[str, str], page: str = "bad", threads: str = "1") -> str:
+        return builder.cache_key(page, parameters, threads)
+
+    keys = [key({"preset": "smoke"}), key({}), key({}, threads="2")]
     added = [
         small_book / name
         for name in (
@@ -341,15 +327,15 @@ def test_the_key_follows_source_library_records_weights_claims_and_parameters(
     for path in added:
         path.parent.mkdir(exist_ok=True)
         path.write_text("1")
-        keys.append(builder.cache_key("bad", {}))
+        keys.append(key({}))
     for path in added:
         path.unlink()
-    assert len(set(keys)) == 6
-    assert builder.cache_key("bad", {}) == keys[1]
-    assert builder.cache_key("part/good", {}) != keys[1]
+    assert len(set(keys)) == 7
+    assert key({}) == keys[1]
+    assert key({}, "part/good") != keys[1]
     (small_book / "cxrtut" / "__pycache__").mkdir(exist_ok=True)
     (small_book / "cxrtut" / "__pycache__" / "new.pyc").write_text("1")
-    assert builder.cache_key("bad", {}) == keys[1]
+    assert key({}) == keys[1]
 
 
 def test_a_store_is_handed_to_the_pages_that_take_one(tmp_path: Path, small_book: Path) -> None:

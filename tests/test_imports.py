@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cxrtut"
-GROUND = ("randomness", "files", "evaluation_mode")
+GROUND = ("randomness", "files", "evaluation_mode", "console")
 FLOOR = ("data", "nn", "losses", "localize", "metrics", "viz", "engine")
 METHODS = ("papers", "baselines", "evaluation", "records")
 # A package may import itself and what is named here. What is not named is a program on top.
@@ -22,7 +22,7 @@ ALLOWED = {
     **{name: {*FLOOR, *GROUND} for name in METHODS},
     **{name: {*METHODS, *FLOOR, *GROUND} for name in ("experiments", "foundations")},
 }
-PROGRAMS = {"__main__", "bench"}
+PROGRAMS = {"__main__", "usage", "bench"}
 
 
 def module_name(path: Path) -> str:

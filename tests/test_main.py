@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cxrtut import __main__ as program
-from cxrtut import __version__
+from cxrtut import __version__, usage
 from cxrtut import bench as bench_module
 from cxrtut.bench import FULL, QUICK
 from cxrtut.data.phantom import CLASSES, PRESETS
@@ -276,7 +276,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_measurement(
     def forbidden(dir):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(program.tempfile, "TemporaryFile", forbidden)
+    monkeypatch.setattr(usage.tempfile, "TemporaryFile", forbidden)
     assert f"cannot write in {tmp_path}: Permission denied" in refused(tmp_path / "new.json")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 

@@ -88,6 +88,8 @@ def run_script(
     except NotAccepted as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # nobody reads on: see `console`
+        raise
     except (SourceError, StoreError, ImageError, DownloadError, OSError) as error:
         print(f"{parser.prog}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

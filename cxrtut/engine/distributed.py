@@ -8,6 +8,7 @@ gradient).
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells each of its processes."""
+
+
+class BatchSizeError(ValueError):
+    """A size of a batch that the processes or the images do not allow; says which they would."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +42,10 @@ class Ranks:
         """This rank's rows of a batch.
 
         Raises:
-            ValueError: the batch cannot be cut into equal shares.
+            BatchSizeError: the batch cannot be cut into equal shares.
         """
         if batch_size % self.size:
-            raise ValueError(
+            raise BatchSizeError(
                 f"batch_size: expected a multiple of {self.size} processes, got {batch_size}"
             )
         n = batch_size // self.size
@@ -129,15 +137,29 @@ def _statistics(network: nn.Module) -> list[Tensor]:
     return [b for m in norms for b in (m.running_mean, m.running_var) if b is not None]
 
 
+def _started_by_torchrun() -> bool:
+    """Whether this is one of several processes; warns if it seems so and something is missing."""
+    several = os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+    missing = [name for name in TORCHRUN if not os.environ.get(name)]
+    if several and missing:
+        warnings.warn(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(missing)} not set: this "
+            "process trains alone; torchrun starts several that train together",
+            stacklevel=4,
+        )
+    return several and not missing
+
+
 @contextmanager
 def init_distributed(device: torch.device | str) -> Iterator[tuple[Ranks, torch.device]]:
     """This process among those of `torchrun`, and its device; alone where there is no `torchrun`.
 
-    On CUDA each process takes the GPU of its local rank and NCCL, on a CPU gloo.
+    A cluster sets some of torchrun's variables for programs that know nothing of each other; only
+    all of them together count. On CUDA each process takes the GPU of its local rank and NCCL, on a
+    CPU gloo.
     """
     device = torch.device(device)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
+    if not _started_by_torchrun():
         yield Ranks(), device
         return
     if device.type == "cuda":

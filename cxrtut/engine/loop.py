@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from cxrtut.engine import checkpoint
-from cxrtut.engine.distributed import Ranks, own_buffers
+from cxrtut.engine.distributed import BatchSizeError, Ranks, own_buffers
 from cxrtut.engine.initial_weights import begin_from as load_initial
 from cxrtut.engine.performance import performance_settings, set_fused
 from cxrtut.engine.phase_step import (
@@ -328,7 +328,10 @@ def _check(
             raise ValueError(f"{name}: expected at least 1, got {value}")
     ranks.share(batch_size)
     if data.steps_per_epoch(batch_size) < 1:
-        raise ValueError(f"batch_size: {batch_size} is more than the images of an epoch")
+        there = data.steps_per_epoch(1)
+        raise BatchSizeError(
+            f"batch_size: expected at most the {there} images of an epoch, got {batch_size}"
+        )
     if cuda_graphs and (device.type != "cuda" or ranks.size > 1):
         raise ValueError(
             f"cuda_graphs: expected one process on a CUDA device, got {ranks.size} on {device.type}"

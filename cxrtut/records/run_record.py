@@ -27,7 +27,7 @@ from cxrtut.files import atomic_write
 VERSION = 2
 PACKAGE = Path(__file__).resolve().parents[1]
 # What shows or reports numbers does not make them.
-_NOT_OF_THE_METHOD = ("viz", "records", "__main__", "bench", "__init__")
+_NOT_OF_THE_METHOD = ("viz", "records", "__main__", "bench", "__init__", "console", "usage")
 
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 Numbers = Mapping[str, float | None]

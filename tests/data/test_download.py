@@ -1,9 +1,12 @@
 import hashlib
 import threading
+import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from cxrtut.data import download as module
 from cxrtut.data.download import DownloadError, check_free_space, download
 
 CONTENT = bytes(range(256)) * 4000  # about a megabyte
@@ -19,6 +22,9 @@ class Behaviour:
         self.break_after: list[int] = []  # bytes after which each connection is cut, one by one
         self.status: list[int] = []  # answers before the content
         self.ranges: list[str | None] = []
+        self.kind = "application/octet-stream"
+        self.wait = threading.Event()  # before the second half of the content
+        self.wait.set()
 
 
 @pytest.fixture
@@ -47,12 +53,17 @@ def server():
                 self.send_header("Content-Range", f"bytes {start}-{total - 1}/{total}")
             else:
                 self.send_response(200)
+            self.send_header("Content-Type", behaviour.kind)
             self.send_header("Content-Length", str(total - start))
             self.end_headers()
             end = total
             if behaviour.break_after:
                 end = min(total, start + behaviour.break_after.pop(0))
-            self.wfile.write(behaviour.content[start:end])
+            middle = max(start, end // 2)
+            with suppress(ConnectionError):  # who does not want it goes away
+                self.wfile.write(behaviour.content[start:middle])
+                behaviour.wait.wait(10)
+                self.wfile.write(behaviour.content[middle:end])
             self.close_connection = True
 
         def log_message(self, *_):
@@ -187,3 +198,98 @@ def test_the_progress_of_a_resumed_transfer_counts_what_was_there(server, tmp_pa
     fetch(server, tmp_path / "file.bin", quiet=False)
     told = capsys.readouterr().err
     assert "file.bin:  50%" in told and "file.bin: 100%" in told
+
+
+def test_of_two_calls_for_one_file_one_fetches_it_and_the_other_waits(server, tmp_path):
+    server.wait.clear()
+    path, results = tmp_path / "file.bin", []
+    both = [threading.Thread(target=lambda: results.append(fetch(server, path))) for _ in range(2)]
+    for thread in both:
+        thread.start()
+        while not server.ranges:  # until the first one is in the middle of it
+            time.sleep(0.01)
+    time.sleep(0.2)
+    server.wait.set()
+    for thread in both:
+        thread.join()
+    assert results == [path, path] and path.read_bytes() == CONTENT
+    assert server.ranges == [None]
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin"]
+
+
+def test_who_waited_fetches_the_rest_where_the_first_one_failed(server, tmp_path):
+    server.wait.clear()
+    server.break_after = [400_000]
+    path, results = tmp_path / "file.bin", []
+
+    def first():
+        try:
+            fetch(server, path, attempts=1)
+        except DownloadError as error:
+            results.append(str(error))
+
+    both = [threading.Thread(target=target) for target in (first, lambda: fetch(server, path))]
+    for thread in both:
+        thread.start()
+        while not server.ranges:
+            time.sleep(0.01)
+    server.wait.set()
+    for thread in both:
+        thread.join()
+    assert "run again to resume at 400 kB" in results[0]
+    assert path.read_bytes() == CONTENT and server.ranges == [None, "bytes=400000-"]
+
+
+def test_a_file_is_complete_by_its_size_and_not_by_what_was_counted(server, tmp_path, monkeypatch):
+    path, copy = tmp_path / "file.bin", module._copy
+
+    def disturbed(response, file, *rest):
+        copy(response, file, *rest)
+        if len(server.ranges) == 1:
+            with open(f"{path}.part", "ab") as other:
+                other.write(b"of a program that knows no locks")
+
+    monkeypatch.setattr(module, "_copy", disturbed)
+    assert fetch(server, path).read_bytes() == CONTENT
+    assert len(server.ranges) == 3  # too much; nothing beyond the end; from the start
+
+
+def test_a_page_in_the_place_of_a_file_is_refused_and_what_was_there_is_kept(server, tmp_path):
+    server.break_after = [300_000, 0]
+    with pytest.raises(DownloadError, match="run again"):
+        fetch(server, tmp_path / "file.bin", attempts=1)
+    good, server.content = server.content, b"<html>please log in to the network</html>"
+    server.kind, server.knows_range, server.break_after = "text/html; charset=utf-8", False, []
+    with pytest.raises(DownloadError, match="expected a file, got a page of the kind text/html"):
+        fetch(server, tmp_path / "file.bin")
+    assert [p.name for p in tmp_path.iterdir()] == ["file.bin.part"]
+    server.content, server.kind, server.knows_range = good, "application/octet-stream", True
+    assert fetch(server, tmp_path / "file.bin").read_bytes() == CONTENT
+    assert server.ranges[-1] == "bytes=300000-"
+
+
+def test_a_file_that_begins_otherwise_gets_no_name_and_is_fetched_again(server, tmp_path):
+    path, start = tmp_path / "file.bin", CONTENT[:4]
+    server.content = b"<html>please log in to the network</html>"
+    with pytest.raises(DownloadError, match=r"begins with b'.*', got b'<html>please log in"):
+        fetch(server, path, begins_with=start)
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(server.content)  # as a former version has left it
+    server.content = CONTENT
+    assert fetch(server, path, begins_with=start).read_bytes() == CONTENT
+    fetch(server, path, begins_with=start)
+    assert len(server.ranges) == 2
+
+
+def test_a_refusal_leaves_no_empty_file(server, tmp_path):
+    server.status = [404]
+    with pytest.raises(DownloadError, match="404"):
+        fetch(server, tmp_path / "file.bin")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_told(server, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DownloadError, match=r"file\.bin\.part: cannot be written: File exists"):
+        fetch(server, tmp_path / "file" / "file.bin")
+    assert server.ranges == []

@@ -257,7 +257,7 @@ def test_a_release_is_downloaded_unpacked_and_prepared_and_kept(nih, tmp_path, m
         path.unlink()
     fetched = []
 
-    def fake_download(url, path):
+    def fake_download(url, path, begins_with):
         fetched.append(url)
         path.parent.mkdir(parents=True, exist_ok=True)
         archive(path, ["a.png"] if len(fetched) == 1 else ["c.png"])

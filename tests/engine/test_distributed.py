@@ -11,7 +11,7 @@ from engine.toy import ToyGAN, assert_same, run, toy_loader, weights
 from engine.two_ranks import clipped
 
 from cxrtut.engine.checkpoint import load
-from cxrtut.engine.distributed import Ranks, init_distributed
+from cxrtut.engine.distributed import TORCHRUN, BatchSizeError, Ranks, init_distributed
 from cxrtut.engine.loop import train
 from cxrtut.randomness import uniforms
 
@@ -167,7 +167,39 @@ def test_one_process_is_rank_0_of_1():
     assert ranks.sum(values) is values
 
 
+@pytest.fixture
+def of_torchrun(monkeypatch):
+    """All that torchrun sets, for the first of two processes; nothing is started."""
+    words = ("0", "2", "0", "127.0.0.1", "29500")
+    for name, value in zip(TORCHRUN, words, strict=True):
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.mark.parametrize("name", [n for n in TORCHRUN if n != "WORLD_SIZE"])
+def test_without_one_of_torchruns_variables_a_process_is_alone_and_says_so(of_torchrun, name):
+    of_torchrun.delenv(name)
+    with (
+        pytest.warns(UserWarning, match=f"WORLD_SIZE is 2, but {name} not set: .* trains alone"),
+        init_distributed("cpu") as (ranks, _),
+    ):
+        assert ranks == Ranks(0, 1)
+
+
+@pytest.mark.parametrize("size", [None, "", "0", "1"])
+def test_what_a_cluster_sets_for_one_process_leaves_it_alone(of_torchrun, size):
+    for name, value in (("SLURM_NTASKS", "4"), ("SLURM_PROCID", "3"), ("RANK", "3")):
+        of_torchrun.setenv(name, value)
+    of_torchrun.delenv("MASTER_ADDR")
+    if size is None:
+        of_torchrun.delenv("WORLD_SIZE")
+    else:
+        of_torchrun.setenv("WORLD_SIZE", size)
+    with init_distributed("cpu") as (ranks, _):
+        assert ranks == Ranks(0, 1)
+
+
 def test_a_batch_is_cut_into_equal_shares_or_refused():
     assert [Ranks(r, 4).share(8) for r in range(4)] == [slice(2 * r, 2 * r + 2) for r in range(4)]
-    with pytest.raises(ValueError, match="expected a multiple of 3 processes, got 8"):
+    with pytest.raises(BatchSizeError, match="expected a multiple of 3 processes, got 8"):
         Ranks(0, 3).share(8)

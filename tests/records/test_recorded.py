@@ -1,5 +1,7 @@
 """Records, claims and networks that travel with the library, or are fetched once."""
 
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pooch
@@ -75,4 +77,57 @@ def test_what_cannot_be_fetched_is_told(tmp_path, weights, monkeypatch, error, e
 
     monkeypatch.setattr(pooch, "retrieve", retrieve)
     with pytest.raises(expected, match=told):
+        recorded.weights_file(weights, tmp_path / "absent")
+
+
+@pytest.fixture
+def answers(tmp_path, monkeypatch):
+    """What a server at the published address answers, one after the other; the cache is empty."""
+    waiting = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if not waiting:
+                self.send_error(404)
+                return
+            content = waiting.pop(0)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_):
+            pass
+
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path / "cache")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        monkeypatch.setattr(recorded, "PUBLISHED", f"http://127.0.0.1:{server.server_port}/")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield waiting
+        server.shutdown()
+        thread.join()
+
+
+def test_a_login_page_is_no_weights_and_the_next_try_fetches_them(tmp_path, weights, answers):
+    answers += [b"<html>please log in to the network</html>", b"numbers"]
+    with pytest.raises(RecordError, match=r"a\.safetensors: .*SHA256"):
+        recorded.weights_file(weights, tmp_path / "absent")
+    assert list((tmp_path / "cache").iterdir()) == []
+    assert recorded.weights_file(weights, tmp_path / "absent").read_bytes() == b"numbers"
+    assert recorded.weights_file(weights, tmp_path / "absent").read_bytes() == b"numbers"
+    assert answers == []
+
+
+def test_a_bad_file_in_the_cache_is_fetched_again(tmp_path, weights, answers):
+    answers += [b"numbers"]
+    (tmp_path / "cache").mkdir()
+    kept = tmp_path / "cache" / f"{weights.sha256[:12]}-a.safetensors"
+    kept.write_bytes(b"num")
+    assert recorded.weights_file(weights, tmp_path / "absent") == kept
+    assert kept.read_bytes() == b"numbers" and answers == []
+
+
+def test_an_address_that_knows_no_weights_is_told(tmp_path, weights, answers):
+    with pytest.raises(FileNotFoundError, match="is neither here nor online"):
         recorded.weights_file(weights, tmp_path / "absent")

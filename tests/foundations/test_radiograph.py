@@ -185,9 +185,9 @@ def test_simulated_boxes_have_the_sizes_and_places_of_the_nih_boxes():
                 if row[1].replace("Infiltrate", "Infiltration") == name
             ]
         )
-        labels = torch.zeros(48, len(CLASSES))
+        labels = torch.zeros(120, len(CLASSES))
         labels[:, k] = 1
-        sample = phantom.sample(torch.arange(48) + 100 * k, labels=labels)
+        sample = phantom.sample(torch.arange(120) + 200 * k, labels=labels)
         box = sample.boxes[sample.box_label == k].numpy() / 128
         width, height = box[:, 2] - box[:, 0], box[:, 3] - box[:, 1]
         for ours, theirs in ((width, nih[:, 2]), (height, nih[:, 3])):

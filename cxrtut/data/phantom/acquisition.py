@@ -51,9 +51,12 @@ ACQUISITION: dict[str, Law] = {
     "border_grey": Chance(0.1),
     # devices
     "line": Chance(0.2),  # central venous catheter
-    "line_path": Normal(0.0, 1.0, (7,)),
+    "line_from": Uniform(0.0, 1.0),  # the vein: right jugular, right subclavian, or of the left
+    "line_path": Normal(0.0, 1.0, (5,)),
+    "line_malposed": Chance(0.03),
     "tube": Chance(0.10),  # tracheal or gastric tube, when AP
-    "tube_end": Uniform(-6.0, 12.0),
+    "tube_gastric": Chance(0.5),
+    "tube_end": Uniform(0.0, 1.0),
     "leads": Chance(0.35),  # electrodes and their wires, when AP
     "lead_place": Normal(0.0, 1.0, (3, 4)),
     "port": Chance(0.05),  # pacemaker or port with its lead
@@ -105,8 +108,9 @@ def sample_acquisitions(
 
 def detector_noise(acquisition: Draws, size: int) -> Float[Tensor, "B H W"]:
     """Standard normal noise of each exposure's detector: the difference of two windows of the
-    bank, a pair that hardly recurs.
+    bank, a pair that hardly recurs. The second is transposed: where the windows overlap, the noise
+    would hold a copy of itself otherwise.
     """
     key = acquisition.key
     first, second = noise(key, "detector", size, size), noise(key, "detector again", size, size)
-    return (first - second) * 0.5**0.5
+    return (first - second.transpose(1, 2)) * 0.5**0.5

@@ -31,18 +31,12 @@ def lay_wires(a: Draws) -> Draws:
         ys.append(y)
         weights.append(weight.expand_as(x))
 
-    q = a.line_path[..., None]
-    x = 6 * q[:, 0] + 10 * q[:, 1] * t + 3 * q[:, 2] * torch.sin(t * (4 + q[:, 3]))
-    y = (
-        -17
-        + 26 * t * torch.sigmoid(q[:, 4].double() + 1).float()
-        + 2 * q[:, 5] * torch.sin(5 * t + 3 * q[:, 6])
-    )
-    wire(x, y, 0.018 * a.line[:, None])
+    wire(*_central_line(a, t), 0.018 * a.line[:, None])
 
-    end, tube = a.tube_end[:, None], a.tube[:, None]
+    # a tracheal tube ends above the carina, a gastric one below the dome
+    end, tube = _tube_end(a)[:, None], a.tube[:, None]
     y = -20 + (end + 20) * t
-    bend = 0.06 * (y - 2).clamp_min(0) ** 2  # a gastric tube turns left below the dome
+    bend = 0.10 * (y - 7).clamp_min(0) ** 2  # a gastric tube turns left through the diaphragm
     for offset in (-0.35, 0.35):
         wire(0.4 * torch.sin(0.25 * y) + offset + bend, y, 0.016 * tube)
 
@@ -64,6 +58,33 @@ def lay_wires(a: Draws) -> Draws:
     wire(x, py[:, None] + (5 - py[:, None]) * t * t + 2.0 * t, 0.030 * a.port[:, None])
     x, y, weight = torch.cat(xs, 1), torch.cat(ys, 1), torch.cat(weights, 1)
     return Draws({"x": x, "y": y, "weight": weight})
+
+
+def _tube_end(a: Draws) -> Tensor:
+    """Height of a tube's end: 3 to 5 cm above the carina, or in the stomach; (B,)."""
+    return torch.where(a.tube_gastric > 0, 12.0 + 3.5 * a.tube_end, -10.0 + 2.0 * a.tube_end)
+
+
+def _central_line(a: Draws, t: Tensor) -> tuple[Tensor, Tensor]:
+    """A central venous catheter from the right jugular vein, the right subclavian or the left
+    brachiocephalic vein to its tip where the superior vena cava meets the atrium; rarely it is
+    malpositioned and turns into the vein of the other side. Both (B, N).
+    """
+    q, vein = a.line_path, a.line_from
+    jugular, left = vein < 0.5, vein > 0.75
+    start_x = torch.where(jugular, -4.2 + 0.5 * q[:, 0], -11.0 + 0.9 * q[:, 0])
+    start_x = torch.where(left, 9.5 + 0.9 * q[:, 0], start_x)
+    start_y = torch.where(jugular, torch.full_like(vein, -20.0), -12.0 + 0.6 * q[:, 1])
+    bend_x = torch.where(left, -1.5 + 0.4 * q[:, 2], -3.3 + 0.3 * q[:, 2])
+    bend_y = -9.5 + 0.4 * q[:, 2]
+    astray = a.line_malposed > 0
+    tip_x = torch.where(astray, torch.where(left, -7.0, 6.5) + 0.6 * q[:, 3], -2.5 + 0.45 * q[:, 3])
+    tip_y = torch.where(astray, -10.0 + 0.5 * q[:, 4], -1.0 + 0.9 * q[:, 4])
+    path = []
+    for first, middle, last in ((start_x, bend_x, tip_x), (start_y, bend_y, tip_y)):
+        first, middle, last = (v[:, None] for v in (first, middle, last))
+        path.append((1 - t) ** 2 * first + 2 * t * (1 - t) * middle + t**2 * last)
+    return path[0], path[1]
 
 
 def _port(a: Draws) -> tuple[Tensor, Tensor]:

@@ -82,11 +82,11 @@ FINDINGS: dict[str, dict[str, Law]] = {
     "Effusion": {
         "left": Chance(0.5),
         "volume": Uniform(0, 1),
-        "meniscus": Uniform(1.6, 3.8),  # cm that the fluid climbs at the wall
+        "meniscus": Uniform(1.6, 5.0),  # cm that the fluid climbs at the wall
         "meniscus_width": Uniform(1.3, 2.6),
-        "slope": Uniform(0, 0.5),
+        "slope": Uniform(0.2, 1.4),
         "fade": Uniform(2.5, 5.0),
-        "reader": Uniform(0.10, 0.45),  # share of the greatest change that a reader still boxes
+        "reader": Uniform(0.30, 0.80),  # share of the greatest change that a reader still boxes
     },
     "Infiltration": _FIELDS | {"both": Chance(0.45)},
     "Mass": _SPOT,
@@ -101,6 +101,13 @@ FINDINGS: dict[str, dict[str, Law]] = {
     },
 }
 CLASSES = tuple(FINDINGS)
+
+
+def cap(total: Plane, lung: Plane) -> Plane:
+    """The change of optical depth of all findings of an image, no denser than if water took the
+    place of all air that is there.
+    """
+    return total.minimum(FLUID_FOR_AIR * lung)
 
 
 def draw_finding(name: str, key: Int[Tensor, " B"]) -> Draws:
@@ -219,8 +226,8 @@ def _nodule(c: Anatomy, d: Draws, q: Draws) -> Change:
 
 
 def _mass(c: Anatomy, d: Draws, q: Draws) -> Change:
-    """A lobulated body of 1.75-4.4 cm radius with a thin halo; small ones are more frequent."""
-    radius = 1.75 + 2.65 * d.radius.square()
+    """A lobulated body of 1.2-6.5 cm radius with a thin halo; small ones are more frequent."""
+    radius = 1.2 * (1.69 * d.radius.double() ** 1.6).exp().float()
     return _round_lesion(c, d, q, radius, density=(0.75, 0.45), amount=0.20, rough=0.05)
 
 
@@ -313,7 +320,7 @@ def _effusion(c: Anatomy, d: Draws, q: Draws, extent: Tensor) -> Change:
     costophrenic angle.
     """
     same, half_width = _side(c, q.left), c.patient.cage_half_width[:, None, None]
-    level = c.dome + 3.0 - (1.0 + 14.5 * q.volume) * extent
+    level = c.dome + 3.0 - (1.0 + 24.0 * q.volume) * extent
     climb = q.meniscus * torch.exp(-(c.lateral - c.side_x).clamp_min(0) / q.meniscus_width)
     surface = level - climb * extent + 0.25 * c.coarse[:, 0] + q.slope * (half_width - c.side_x) / 8
     below = c.frame.y - surface

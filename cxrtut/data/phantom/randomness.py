@@ -26,6 +26,7 @@ _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64 / golden ratio, as a signed integer
 _MIX_1 = 0xBF58476D1CE4E5B9 - 2**64
 _MIX_2 = 0x94D049BB133111EB - 2**64
 _BANK_SIZE = 2**21
+_LARGE_BANK_SIZE = 2**24  # for windows of more than a quarter of the other one
 
 
 def _shift_right(x: Tensor, bits: int) -> Tensor:
@@ -56,7 +57,10 @@ def _uniform(key: Int[Tensor, "*S"]) -> Float[Tensor, "*S"]:
 
 @dataclass(frozen=True)
 class Normal:
-    """Normal law cut at `cut` standard deviations, so that no patient is impossible."""
+    """Normal law cut at `cut` standard deviations and at `low`, so that no patient is impossible.
+    What is cut is redrawn, not piled up at the border: the inverse of the distribution function
+    between both borders.
+    """
 
     mean: float
     sd: float
@@ -65,8 +69,10 @@ class Normal:
     low: float = -math.inf
 
     def quantity(self, u: Tensor, v: Tensor) -> Tensor:
-        z = torch.sqrt(-2 * torch.log(u)) * torch.cos(2 * math.pi * v)  # Box and Muller (1958)
-        return (self.mean + self.sd * z.clamp(-self.cut, self.cut)).clamp_min(self.low)
+        least = max(-self.cut, (self.low - self.mean) / self.sd) if self.sd else -self.cut
+        below, above = (0.5 * (1 + math.erf(z / math.sqrt(2))) for z in (least, self.cut))
+        z = torch.special.ndtri(below + (above - below) * u).clamp(least, self.cut)
+        return self.mean + self.sd * z
 
 
 @dataclass(frozen=True)
@@ -173,9 +179,9 @@ def draw(laws: Mapping[str, Law], key: Int[Tensor, " B"]) -> Draws:
 
 
 @cache
-def _bank(device: torch.device) -> Tensor:
+def _bank(device: torch.device, size: int) -> Tensor:
     generator = np.random.Generator(np.random.Philox(20190713))
-    return torch.from_numpy(generator.standard_normal(_BANK_SIZE, dtype=np.float32)).to(device)
+    return torch.from_numpy(generator.standard_normal(size, dtype=np.float32)).to(device)
 
 
 def noise(key: Int[Tensor, " B"], name: str, *shape: int) -> Float[Tensor, "B ..."]:
@@ -183,9 +189,10 @@ def noise(key: Int[Tensor, " B"], name: str, *shape: int) -> Float[Tensor, "B ..
     name.
     """
     size = math.prod(shape)
-    if size > _BANK_SIZE // 2:
-        raise ValueError(f"noise of {size} numbers an image; at most {_BANK_SIZE // 2}")
-    places = _BANK_SIZE - size
+    if size > _LARGE_BANK_SIZE // 16:
+        raise ValueError(f"noise of {size} numbers an image; at most {_LARGE_BANK_SIZE // 16}")
+    whole = _BANK_SIZE if 4 * size <= _BANK_SIZE else _LARGE_BANK_SIZE
+    places = whole - size
     salted = _mix(key ^ zlib.crc32(name.encode()))
     start = _shift_right(salted, 1) % places
-    return _bank(key.device).unfold(0, size, 1)[start].reshape(len(key), *shape)
+    return _bank(key.device, whole).unfold(0, size, 1)[start].reshape(len(key), *shape)

@@ -194,7 +194,7 @@ def enlarge(images: Float[Tensor, "*S h w"], size: int) -> Float[Tensor, "*S H W
 def smooth_coarse(image: Plane, cells: int, width: float) -> Plane:
     """A very wide blur: average to cells x cells, blur there by `width` cells, interpolate back."""
     size = image.shape[-1]
-    coarse = F.avg_pool2d(image[:, None], max(1, size // cells))[:, 0]
+    coarse = F.adaptive_avg_pool2d(image[:, None], min(cells, size))[:, 0]
     coarse = blur(coarse, coarse.new_full((len(coarse), 1, 1), width), width)
     return enlarge(coarse, size)
 

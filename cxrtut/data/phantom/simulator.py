@@ -20,7 +20,7 @@ from cxrtut.data.phantom.anatomy import Plan, build_anatomy
 from cxrtut.data.phantom.annotation import boxes_by_side, landmarks, pack_boxes
 from cxrtut.data.phantom.detector import Exposure
 from cxrtut.data.phantom.devices import devices
-from cxrtut.data.phantom.findings import CLASSES, change, draw_finding
+from cxrtut.data.phantom.findings import CLASSES, cap, change, draw_finding
 from cxrtut.data.phantom.fusion import Fuse, as_written, compile_here, fused, fused_if_equal, pays
 from cxrtut.data.phantom.patient import sample_patients
 from cxrtut.data.phantom.presets import PRESETS, Confounder, Preset, check_severity
@@ -36,11 +36,13 @@ MASK_THRESHOLD = 0.02  # change of optical depth (2 % of intensity) that counts 
 VISITS = (0, 0, 1, 0, 1, 2, 0, 1, 2, 3)
 _PATIENT_OF = (0, 1, 1, 2, 2, 2, 3, 3, 3, 3)
 MAX_FINDINGS = 3
+LASTS = 0.7  # of two visits of a patient, how often the second finds what the first did
 MAX_SIZE = 1024  # pixels
 PLANNED = 64  # images planned at once
 WIDER = 4  # times a chunk, the largest on a CPU
 
 _CASE: dict[str, Law] = {
+    "lasts": Uniform(0, 1),
     "abnormal": Uniform(0, 1),
     "number": Uniform(0, 1),
     "order": Uniform(0, 1, (len(CLASSES),)),
@@ -64,6 +66,7 @@ class PhantomSample:
         pose: (B, 2, 3), (X, Y, 1) in [-1, 1] -> patient coordinates (see
         `frame.pose_matrix`).
         landmarks: (B, 9, 2) float32 pixels, named by `annotation.LANDMARKS`.
+        landmark_visible: (B, 9) bool, whether they lie in the picture.
         lung, heart: (B, H, W) bool silhouettes of the healthy chest.
         ctr: (B,) cardiothoracic ratio of the image's heart, without magnification.
         ap: (B,) 1 for portable exposures. tag: (B,) 1 where the confounding marker is shown.
@@ -79,6 +82,7 @@ class PhantomSample:
     box_label: Int[Tensor, "B M"]
     pose: Float[Tensor, "B 2 3"]
     landmarks: Float[Tensor, "B 9 2"]
+    landmark_visible: Bool[Tensor, "B 9"]
     lung: Bool[Tensor, "B H W"]
     heart: Bool[Tensor, "B H W"]
     ctr: Float[Tensor, " B"]
@@ -92,12 +96,12 @@ class PhantomSample:
         return len(self.image)
 
     def batch(self) -> Batch:
-        """The sample as the library's batch; its mask is the region, which is what boxes and
-        readers outline.
+        """The sample as the library's batch; its mask is what the findings change, pixel by pixel.
+        Boxes are those of readers, who outline less of it; see `region`.
         """
         return Batch(
             image=self.image, label_vector=self.label_vector, boxes=self.boxes,
-            box_label=self.box_label, index=self.index, mask=self.region, healthy=self.healthy,
+            box_label=self.box_label, index=self.index, mask=self.mask, healthy=self.healthy,
         )  # fmt: skip
 
 
@@ -173,6 +177,8 @@ class ChestPhantom:
                 raise ValueError(f"classes must be among {CLASSES}, got {name!r}")
         if not classes or len(set(classes)) != len(classes):
             raise ValueError(f"classes must be one or more different names, got {tuple(classes)}")
+        if not 0 <= seed < 2**62:
+            raise ValueError(f"seed must lie in [0, 2^62), got {seed}")
         if not 0 <= prevalence <= 1:
             raise ValueError(f"prevalence must lie in [0, 1], got {prevalence}")
         self.preset = PRESETS[preset] if isinstance(preset, str) else preset
@@ -201,9 +207,21 @@ class ChestPhantom:
         patient = index // 10 * 4 + torch.tensor(_PATIENT_OF, device=index.device)[place]
         return patient, torch.tensor(VISITS, device=index.device)[place]
 
+    def begun(self, index: Int[Tensor, " B"]) -> Int[Tensor, " B"]:
+        """At which visit the patient's state of each image began: what a patient has, or has not,
+        lasts from one visit to the next in `LASTS` of all pairs, with the same findings in the same
+        places.
+        """
+        patient, visit = self.identities(index.cpu())
+        began = visit.clone()
+        for _ in range(max(VISITS)):
+            case = draw(_CASE, keys(self.seed, patient, began + 1000))
+            began = began - ((case.lasts < LASTS) & (began > 0)).long()
+        return began
+
     def labels(self, index: Int[Tensor, " B"]) -> Float[Tensor, "B 8"]:
         """The label vector that image i has unless told otherwise."""
-        case = self._case(index)
+        case = self._case(index, self.begun(index))
         columns = [CLASSES.index(name) for name in self.present]
         rank = case.order[:, columns].argsort(1).argsort(1)
         number = 1 + (case.number > 0.70).long() + (case.number > 0.92).long()
@@ -307,8 +325,10 @@ class ChestPhantom:
         joined = self._map(lambda name: torch.cat([getattr(part, name) for part in parts]), names)
         return PhantomSample(*joined)
 
-    def _case(self, index: Tensor) -> Draws:
-        patient, visit = self.identities(index.cpu())
+    def _case(self, index: Tensor, visit: Tensor | None = None) -> Draws:
+        """What is drawn of a visit, by default that of each image."""
+        patient, own = self.identities(index.cpu())
+        visit = own if visit is None else visit
         return draw(_CASE, keys(self.seed, patient, visit + 1000))
 
     def _tag(self, index: Tensor, labels: Tensor) -> Tensor:
@@ -329,11 +349,12 @@ class ChestPhantom:
             self.seed, patient, visit, strength=self.preset.pose, dose_gain=self.preset.dose
         )
         patients = sample_patients(self.seed, patient)
+        begun = keys(self.seed, patient, self.begun(index).to(self.device) + 1)
         plan, places = Plan.of(patients, visits, self.size), landmarks(patients, visits)
         has = (labels > 0) & (severity > 0)[:, None]
         rows_of = {name: has[:, k].nonzero()[:, 0] for k, name in enumerate(CLASSES)}
         findings = {
-            name: draw_finding(name, visits.key[rows.to(self.device)])
+            name: draw_finding(name, begun[rows.to(self.device)])
             for name, rows in rows_of.items()
             if len(rows)
         }
@@ -385,13 +406,15 @@ class ChestPhantom:
                 if name == "Cardiomegaly":
                     ctr[rows] += (draws.ctr - ctr[rows]) * strength.clamp(0, 1)
             rows = abnormal.nonzero()[:, 0].to(self.device)
-            image[rows] = exposure.take(rows).picture((tau + total)[rows])
+            total = cap(total[rows], anatomy.lung[rows])
+            image[rows] = exposure.take(rows).picture(tau[rows] + total)
         boxes, box_label = pack_boxes(boxes, there)
+        places = torch.stack(anatomy.frame.to_pixels(*chunk.landmarks.unbind(-1)), -1)
         return PhantomSample(
             image=image[:, None] * 2 - 1, healthy=healthy[:, None] * 2 - 1,
             label_vector=labels.to(self.device), mask=mask, region=region, boxes=boxes,
             box_label=box_label, pose=anatomy.frame.pose,
-            landmarks=torch.stack(anatomy.frame.to_pixels(*chunk.landmarks.unbind(-1)), -1),
+            landmarks=places, landmark_visible=((places >= 0) & (places <= size)).all(-1),
             lung=anatomy.lung_field > 0.5, heart=anatomy.heart > 0.5,
             ctr=ctr, ap=anatomy.acquisition.ap, tag=tag.to(self.device), patient=patient,
             visit=visit, index=index.to(self.device),

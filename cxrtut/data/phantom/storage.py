@@ -1,5 +1,5 @@
 """Simulated radiographs as an array store, in memory or in a folder: images with their healthy
-twins, regions and boxes.
+twins, masks and boxes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cxrtut.data.sample import PADDING, to_uint8
 from cxrtut.data.store import ArrayStore, BoxRow, StoreWriter, pack_masks
 
 SOURCE = "cxrtut simulated chest radiographs"
-VERSION = 1  # raised whenever the same settings give other images
+VERSION = 2  # raised whenever the same settings give other images
 LICENCE = "simulated by cxrtut: no patients, and no result on these images is clinical evidence"
 ORIGIN = "phantom"
 _BLOCK_ROWS = 512  # images rendered at once: what is drawn at random takes memory too
@@ -38,8 +38,9 @@ def write_store(
 ) -> ArrayStore:
     """Renders images start ... start + n - 1 into the store folder `path`: all of them, or nothing.
 
-    Memory does not grow with n. The same phantom gives the same bytes on the same device type.
-    Row r is image start + r. The masks are the regions that the boxes enclose. table.csv has
+    Memory does not grow with n. The same phantom gives the same bytes on one kind of processor; on
+    another a few pixels differ by one grey level, so that images are named by `identity`, not by a
+    fingerprint. Row r is image start + r. The masks are what the findings change. table.csv has
     name, patient, split, visit, view, age, sex, ctr, severity (0 without finding), tag (the
     confounder's marker) and index, with which `phantom.sample` renders the image again.
 
@@ -85,7 +86,7 @@ def write_store(
 
 
 def in_memory(phantom: ChestPhantom, n: int, *, start: int = 0) -> ArrayStore:
-    """Renders images start ... start + n - 1 into a store in memory, equal to that of
+    """Renders images start ... start + n - 1 into a store in memory, with the arrays of
     `write_store`.
 
     Raises:
@@ -201,7 +202,7 @@ def _columns(phantom: ChestPhantom, sample: PhantomSample, row: int) -> dict[str
         "images": to_uint8(sample.image).cpu().numpy(),
         "labels": sample.label_vector.to(torch.uint8).cpu().numpy(),
         "healthy": to_uint8(sample.healthy).cpu().numpy(),
-        "masks": pack_masks(sample.region.cpu().numpy()),
+        "masks": pack_masks(sample.mask.cpu().numpy()),
         "table_rows": table_rows(phantom, sample),
         "boxes_rows": boxes_rows,
     }

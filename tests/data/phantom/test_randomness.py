@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest, truncnorm
 
 from cxrtut.data.phantom.randomness import Chance, Normal, Uniform, _mix, draw, keys, noise
 
@@ -24,13 +25,23 @@ def test_the_mixing_function_is_splitmix64():
 
 def test_draws_follow_their_laws():
     d = draw(LAWS, keys(0, torch.arange(20000)))
-    assert (
-        abs(float(d.a.mean()) - 2) < 0.02 and abs(float(d.a.std()) - 0.48) < 0.02
-    )  # cut at 2.2 sd
+    cut = truncnorm(-2.2, 2.2, loc=2, scale=0.5)
+    assert abs(float(d.a.mean()) - cut.mean()) < 0.02 and abs(float(d.a.std()) - cut.std()) < 0.02
     assert float((d.a - 2).abs().max()) <= 2.2 * 0.5 + 1e-6
     assert d.b.shape == (20000, 2) and float(d.b.min()) >= -1 and float(d.b.max()) <= 3
     assert abs(float(d.b.mean()) - 1) < 0.03 and abs(float(d.c.mean()) - 0.25) < 0.01
     assert abs(np.corrcoef(d.b[:, 0], d.b[:, 1])[0, 1]) < 0.02
+
+
+def test_what_is_cut_off_a_normal_law_does_not_pile_up_at_its_border():
+    laws = {"both": Normal(2.0, 0.5), "low": Normal(2.0, 0.5, low=1.7)}
+    d = draw(laws, keys(0, torch.arange(20000)))
+    for name, below in (("both", -2.2), ("low", -0.6)):
+        values = getattr(d, name).double().numpy()
+        expected = truncnorm(below, 2.2, loc=2, scale=0.5)
+        assert kstest(values, expected.cdf).pvalue > 0.01
+        assert len(np.unique(values)) > 19000
+    assert float(d.low.min()) >= 1.7 - 1e-6
 
 
 def test_a_quantity_depends_on_its_key_and_name_only():

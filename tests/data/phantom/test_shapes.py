@@ -1,5 +1,6 @@
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -12,6 +13,7 @@ from cxrtut.data.phantom.shapes import (
     positive,
     profile,
     root,
+    smooth_coarse,
     splat,
     sqrt_,
 )
@@ -84,3 +86,20 @@ def test_enlarging_is_bilinear_interpolation_between_pixel_centres():
     images = torch.rand(2, 3, 8, 8)
     expected = F.interpolate(images, size=(20, 20), mode="bilinear", align_corners=False)
     assert torch.allclose(enlarge(images, 20), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [32, 48, 64, 112, 944, 1008, 1024])
+def test_a_very_wide_blur_keeps_a_slope_in_its_place_at_every_size(size):
+    """Where it was cut to whole cells, the picture was stretched, or blurred less than told."""
+    line = (torch.arange(size) + 0.5) / size
+    slope = line.expand(1, size, size).contiguous()
+    blurred = smooth_coarse(slope, 32, 3.0)
+    middle = slice(size // 3, 2 * size // 3)
+    assert (blurred - slope)[:, :, middle].abs().max() < 0.004
+    point = torch.zeros(1, size, size)
+    point[0, size // 2 - size // 16 : size // 2 + size // 16] = 1.0
+    spread = smooth_coarse(point, 32, 3.0)[0, :, size // 2]
+    weight = spread / spread.sum()
+    centre = (weight * line).sum()
+    width = (weight * (line - centre) ** 2).sum().sqrt()
+    assert abs(float(centre) - 0.5) < 0.02 and 0.090 < float(width) < 0.112

@@ -8,8 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Confounder, Preset
-from cxrtut.data.phantom.annotation import cardiothoracic_ratio
+from cxrtut.data.phantom import CLASSES, PRESETS, ChestPhantom, Confounder, Preset, simulator
+from cxrtut.data.phantom.anatomy import FLUID_FOR_AIR
+from cxrtut.data.phantom.annotation import LANDMARKS, cardiothoracic_ratio
+from cxrtut.data.phantom.findings import cap
+from cxrtut.data.phantom.simulator import LASTS
+from cxrtut.data.phantom.storage import in_memory
 from cxrtut.data.sample import check_batch
 
 
@@ -293,18 +297,81 @@ def test_wrong_labels_indices_and_severities_are_named(phantom):
 
 @pytest.mark.parametrize("name", ["right costophrenic angle", "left costophrenic angle"])
 def test_the_costophrenic_angle_lies_at_the_corner_of_the_lung(name):
-    """Within a few millimetres of the lowest lateral lung pixel of its side (256 px)."""
-    from cxrtut.data.phantom.annotation import LANDMARKS
-
-    sample = ChestPhantom(256, "easy").sample(torch.arange(16), labels=torch.zeros(16, 8))
-    angle = sample.landmarks[:, LANDMARKS.index(name)]
-    for i in range(16):
+    """Within a few millimetres of the lowest lateral lung pixel of its side (256 px), and within a
+    centimetre where the recess is a narrow cleft.
+    """
+    sample = ChestPhantom(256, "easy").sample(torch.arange(32), labels=torch.zeros(32, 8))
+    angle, distances = sample.landmarks[:, LANDMARKS.index(name)], []
+    for i in sample.landmark_visible[:, LANDMARKS.index(name)].nonzero()[:, 0].tolist():
         y, x = sample.lung[i].nonzero().float().T
-        distance = torch.hypot(x - angle[i, 0], y - angle[i, 1]).min()
-        assert distance < 5, f"image {i}: {distance:.1f} pixels from the lung"
+        distances.append(float(torch.hypot(x - angle[i, 0], y - angle[i, 1]).min()))
         lateral = x < angle[i, 0] if "right" in name else x > angle[i, 0]
         below = y > angle[i, 1] + 4
         assert (lateral & below).sum() < 40
+    assert len(distances) > 25 and max(distances) < 7.5
+    assert sorted(distances)[int(0.85 * len(distances))] < 4.5
+
+
+def test_landmarks_beside_the_picture_are_said_not_to_be_visible():
+    sample = ChestPhantom(64, "default").sample(torch.arange(64))
+    inside = ((sample.landmarks >= 0) & (sample.landmarks <= 64)).all(-1)
+    assert torch.equal(sample.landmark_visible, inside)
+    assert 0.8 < inside.float().mean() < 1.0
+
+
+def test_the_mask_of_a_batch_is_what_a_finding_changes_and_boxes_are_those_of_readers():
+    sample = ChestPhantom(128, "easy", prevalence=1.0).sample(torch.arange(24))
+    batch = sample.batch()
+    assert torch.equal(batch.mask, sample.mask) and torch.equal(batch.boxes, sample.boxes)
+    outside = F.max_pool2d(sample.mask.any(1, keepdim=True).float(), 15, 1, 7) == 0
+    assert ((sample.image - sample.healthy).abs() * outside).max() < 0.02
+    store = in_memory(ChestPhantom(128, "easy", prevalence=1.0), 24)
+    assert torch.equal(store.batch(torch.arange(24)).mask, sample.mask)
+
+
+def test_a_disease_lasts_in_the_same_place_over_most_pairs_of_visits():
+    phantom = ChestPhantom(64, Preset(severity=2.0, pose=0.0, dose=4.0), prevalence=0.6)
+    index = torch.arange(4000)
+    patient, visit = phantom.identities(index)
+    begun, labels = phantom.begun(index), phantom.labels(index)
+    later = (visit > 0).nonzero()[:, 0]
+    same = begun[later] == begun[later - 1]
+    assert torch.equal(patient[later], patient[later - 1])
+    assert abs(float(same.float().mean()) - LASTS) < 0.03
+    equal = (labels[later] == labels[later - 1]).all(1)
+    assert equal[same].all() and equal[~same].float().mean() < 0.4
+    assert abs(float(labels.any(1).float().mean()) - 0.6) < 0.03
+    ill = later[same & labels[later, CLASSES.index("Mass")].bool()][:12]
+    now, before = phantom.sample(ill), phantom.sample(ill - 1)
+    k = CLASSES.index("Mass")
+    both = (now.region[:, k] & before.region[:, k]).sum((1, 2)).float()
+    either = (now.region[:, k] | before.region[:, k]).sum((1, 2)).clamp_min(1)
+    assert len(ill) == 12 and (both / either).median() > 0.6
+    assert not torch.equal(now.healthy, before.healthy)
+
+
+def test_findings_are_no_denser_than_water_in_place_of_all_air(monkeypatch):
+    seen = []
+
+    def watched(total, lung):
+        seen.append((total, lung, cap(total, lung)))
+        return seen[-1][2]
+
+    monkeypatch.setattr(simulator, "cap", watched)
+    labels = torch.zeros(8, 8)
+    labels[:, [CLASSES.index(name) for name in ("Pneumonia", "Mass", "Infiltration")]] = 1
+    ChestPhantom(64, "easy", compiled=False).sample(torch.arange(8), labels=labels)
+    total, lung, capped = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    assert (total > FLUID_FOR_AIR * lung + 1e-3).float().mean() > 0.01
+    assert (capped <= FLUID_FOR_AIR * lung).all()
+    free = total < FLUID_FOR_AIR * lung
+    assert torch.equal(capped[free], total[free])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**62])
+def test_seeds_that_would_share_their_population_with_others_are_refused(seed):
+    with pytest.raises(ValueError, match=r"seed must lie in \[0, 2\^62\)"):
+        ChestPhantom(64, seed=seed)
 
 
 def test_pose_confounder_and_size_are_checked():

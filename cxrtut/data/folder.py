@@ -69,13 +69,15 @@ def read_folder(
     Raises:
         SourceError: a table that cannot be read, a name that two different files have, an image
             that is named twice, a split of another name, a patient in two splits, or no image at
-            all. Images that are missing or cannot be read are warned of, and left out.
+            all; a box of no such image, or beside it. Images that are missing or cannot be read are
+            warned of, and left out.
     """
     below = find_files([folder])
     files = {**by_stem(below.images), **by_name(below.images)}
     rows = [row for _, row in read_csv(labels, ("name",))]
     if not rows:
         raise SourceError(f"{labels}: expected a line for each image, got none")
+    named = {composed(row["name"]) for row in rows}
     classes = tuple(column for column in rows[0] if column not in NOT_CLASSES)
     if not classes:
         raise SourceError(f"{labels}: expected a column of 0 and 1 for each class, got none")
@@ -115,9 +117,18 @@ def read_folder(
                 )
             corners = [[number(row, column, boxes, line) for column in BOX_COLUMNS[2:]]]
             path = _file_of(row["name"], files)
+            if composed(row["name"]) not in named and path not in frames:
+                raise SourceError(
+                    f"{boxes}, line {line}: expected an image of {labels}, got {row['name']!r}"
+                )
             if path in frames:
                 place, frame = frames[path]
                 x0, y0, x1, y1 = frame.boxes(corners)[0].tolist()
+                if not (x1 > x0 and y1 > y0):
+                    raise SourceError(
+                        f"{boxes}, line {line}: expected a box inside the "
+                        f"{frame.width} x {frame.height} pixels of {row['name']}, got {corners[0]}"
+                    )
                 found.append((place, classes.index(row["label"]), x0, y0, x1, y1, "folder"))
     table = [_line(row, labels) for row in kept]
     check_patients(

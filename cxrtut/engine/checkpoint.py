@@ -58,11 +58,14 @@ def save(folder: Path, state: Mapping[str, Any]) -> Path:
             found.unlink(missing_ok=True)
         else:
             kept += 1
+    for worse in _bests(folder)[1:]:  # no checkpoint speaks of it any more
+        worse.unlink(missing_ok=True)
     return path
 
 
 def save_best(folder: Path, state: Mapping[str, Any]) -> Path:
-    """Writes the networks of the best step so far beside the checkpoints, `best.pt`.
+    """Writes the networks of the best step so far beside the checkpoints, `best-00000040.pt`. That
+    of a step before stays until the next checkpoint is there: a run may be resumed in between.
 
     Args:
         folder: of the checkpoints.
@@ -71,10 +74,23 @@ def save_best(folder: Path, state: Mapping[str, Any]) -> Path:
     Raises:
         CheckpointError: it cannot be written; says which is the last good checkpoint.
     """
-    path = folder / "best.pt"
-    remove_partial_files(path)
+    path = folder / f"best-{state['step']:08d}.pt"
+    for left in folder.glob(f"best-*{PARTIAL}*"):
+        remove_partial_files(left.with_name(left.name.partition(PARTIAL)[0]))
     _write(path, state)
     return path
+
+
+def forget_best_after(folder: Path, step: int) -> None:
+    """Removes what later steps than that left as their best: a past that did not last."""
+    for path in _bests(folder):
+        if _step_of(path) > step:
+            path.unlink(missing_ok=True)
+
+
+def _bests(folder: Path) -> list[Path]:
+    """Files of best networks, the newest first: the best of all, as each was better than before."""
+    return sorted(folder.glob("best-*.pt"), reverse=True)
 
 
 def _write(path: Path, state: Mapping[str, Any]) -> None:
@@ -131,11 +147,13 @@ def load_best(folder: Path, networks: Mapping[str, nn.Module]) -> dict[str, Any]
     """Puts the best networks of a run into `networks`; returns what `save_best` was given.
 
     Raises:
-        CheckpointError: no `best.pt`, a broken one, or one of other networks.
+        CheckpointError: there are none, a broken file, or one of other networks.
     """
-    path = folder / "best.pt"
-    if not path.is_file():
-        raise CheckpointError(f"expected {path}, found none: was there a validation with best_by?")
+    path = next(iter(_bests(folder)), None)
+    if path is None:
+        raise CheckpointError(
+            f"expected best networks in {folder}, found none: was there a validation with best_by?"
+        )
     try:
         state: dict[str, Any] = _read(path)
         for name, network in networks.items():

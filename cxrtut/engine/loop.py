@@ -221,6 +221,8 @@ class _Run:
                 f"expected checkpoints of one step on all ranks, found {found}; {folder} has to be "
                 "a folder that all of them see"
             )
+        if folder is not None and self.ranks.first:
+            checkpoint.forget_best_after(folder, start)
         if state is not None:
             self.restore(state)
         self.ranks.broadcast_parameters(self.task.networks.values())
@@ -300,7 +302,12 @@ class _Run:
         torch.set_rng_state(cpu)
         if cuda is not None and self.device.type == "cuda":
             torch.cuda.set_rng_state(cuda, self.device)
-        self.measured = [(int(step), numbers) for step, numbers in state.get("validation", [])]
+        measured = [(int(step), numbers) for step, numbers in state.get("validation", [])]
+        if self.validation is not None:
+            # A run that goes on for longer had one more, at the end that is none now
+            every, end = self.validation.every, self.settings["steps"]
+            measured = [(step, n) for step, n in measured if step % every == 0 or step == end]
+        self.measured = measured
 
     def _generators(self) -> list[Tensor | None]:
         on_cuda = self.device.type == "cuda"

@@ -207,6 +207,18 @@ def test_a_patient_on_both_sides_is_refused(films, tmp_path):
         ArrayStore.from_folder(films, table, size=10)
 
 
+def test_a_box_of_no_image_or_beside_its_image_is_refused_with_its_line(films, table, tmp_path):
+    head = "name,label,x0,y0,x1,y1"
+    for row, words in (
+        ("a_.png,Mass,1,1,4,4", r"line 2: expected an image of .*, got 'a_\.png'"),
+        ("a.png,Mass,900,900,950,950", r"line 2: expected a box inside the .* pixels of a\.png"),
+        ("a.png,Mass,4,1,1,4", r"line 2: expected a box inside"),
+    ):
+        boxes = write(tmp_path / "boxes.csv", [head, row])
+        with pytest.raises(SourceError, match=words):
+            ArrayStore.from_folder(films, table, size=10, boxes=boxes)
+
+
 @pytest.mark.parametrize("text", ["Test", "val", "training"])
 def test_a_split_of_another_name_is_refused(films, tmp_path, text):
     table = write(tmp_path / "labels.csv", ["name,split,Mass", "a,train,0", f"b,{text},1"])

@@ -40,7 +40,10 @@ def test_a_full_disk_is_one_line_with_the_last_good_checkpoint_and_leaves_nothin
     monkeypatch.undo()
     checkpoint.save(tmp_path, state(1))
     monkeypatch.setattr("os.fsync", full)
-    for write, name in ((checkpoint.save, "checkpoint-00000002.pt"), (save_best, "best.pt")):
+    for write, name in (
+        (checkpoint.save, "checkpoint-00000002.pt"),
+        (save_best, "best-00000002.pt"),
+    ):
         with pytest.raises(
             CheckpointError,
             match=rf"{name} cannot be written: No space left on device; the last good checkpoint "
@@ -74,12 +77,18 @@ def test_an_error_that_is_not_of_the_disk_stays_what_it_is(tmp_path):
 
 def test_what_a_killed_writer_left_goes_with_the_next_save(tmp_path):
     left = ("checkpoint-00000002.pt.partial-1", "checkpoint-00000007.pt.partial-22")
-    for name in (*left, "best.pt.partial-3", "notes.partial-4", "best.pt.partial-copy"):
+    for name in (
+        *left,
+        "best-00000002.pt.partial-3",
+        "notes.partial-4",
+        "best-00000002.pt.partial-copy",
+    ):
         (tmp_path / name).write_bytes(b"half")
     checkpoint.save(tmp_path, state(2))
     checkpoint.save_best(tmp_path, state(2))
     assert {path.name for path in tmp_path.iterdir()} == {
-        "checkpoint-00000002.pt", "best.pt", "notes.partial-4", "best.pt.partial-copy"
+        "checkpoint-00000002.pt", "best-00000002.pt", "notes.partial-4",
+        "best-00000002.pt.partial-copy",
     }  # fmt: skip
 
 

@@ -132,12 +132,12 @@ def test_a_best_file_that_is_missing_broken_or_of_others_is_refused(tmp_path):
         checkpoint.load_best(tmp_path, task.networks)
     state = {k: n.state_dict() for k, n in task.networks.items()}
     path = checkpoint.save_best(tmp_path, {"step": 1, "validation": {}, "networks": state})
-    with pytest.raises(CheckpointError, match=r"best.pt cannot be used: .*size mismatch"):
+    with pytest.raises(CheckpointError, match=r"best-00000001.pt cannot be used: .*size mismatch"):
         checkpoint.load_best(tmp_path, {"generator": nn.Sequential(nn.Conv2d(1, 4, 5))})
-    with pytest.raises(CheckpointError, match=r"best.pt cannot be used: 'judge'"):
+    with pytest.raises(CheckpointError, match=r"best-00000001.pt cannot be used: 'judge'"):
         checkpoint.load_best(tmp_path, {"judge": nn.Linear(1, 1)})
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match=r"best.pt cannot be used"):
+    with pytest.raises(CheckpointError, match=r"best-00000001.pt cannot be used"):
         checkpoint.load_best(tmp_path, task.networks)
 
 
@@ -183,6 +183,51 @@ def test_a_run_resumed_between_validations_decides_as_the_uninterrupted_one(tmp_
     assert saved[0] == saved[1] and [step for step, _ in saved[0]] == [2, 4, 6, 8, 9]
     best = [checkpoint.load_best(tmp_path / name, ToyGAN().networks)["step"] for name in "ab"]
     assert best == [2, 2]
+
+
+def test_a_best_of_a_past_that_did_not_last_is_forgotten(tmp_path):
+    """It was better at step 4 before the crash, and is worse when that step comes again."""
+
+    def measured(*values):
+        left = iter(values)
+
+        def measure():
+            value = next(left, None)
+            if value is None:
+                raise OSError("the power failed")
+            return {"ap": value}
+
+        return Validation(every=2, measure=measure, best_by="ap")
+
+    settings = {"checkpoint_dir": tmp_path, "checkpoint_every": 3}
+    with pytest.raises(OSError, match="the power failed"):
+        run(ToyGAN(), 8, validate=measured(0.5, 0.9, 0.1), checkpoint_dir=tmp_path)
+    with pytest.raises(OSError, match="the power failed"):
+        run(ToyGAN(), 8, validate=measured(0.5, 0.9), **settings)
+    run(ToyGAN(), 8, validate=measured(0.4, 0.3, 0.2), resume=True, **settings)
+    assert checkpoint.load_best(tmp_path, ToyGAN().networks)["step"] == 2
+    assert len(list(tmp_path.glob("best-*.pt"))) == 1
+
+
+def test_networks_that_another_run_left_are_not_this_runs_best(tmp_path):
+    state = {k: n.state_dict() for k, n in ToyGAN().networks.items()}
+    checkpoint.save_best(tmp_path, {"step": 2, "validation": {}, "networks": state})
+    nothing = Validation(every=2, measure=lambda: {"ap": float("nan")}, best_by="ap")
+    run(ToyGAN(), 4, validate=nothing, checkpoint_dir=tmp_path)
+    with pytest.raises(CheckpointError, match="found none"):
+        checkpoint.load_best(tmp_path, ToyGAN().networks)
+
+
+def test_a_run_that_goes_on_for_longer_decides_as_one_of_that_length(tmp_path):
+    rates, first, second = [], [], []
+    whole, validate = validated(rates)
+    run(whole, 9, validate=validate)
+    shorter, validate = validated(first)
+    run(shorter, 5, validate=validate, checkpoint_dir=tmp_path)
+    longer, validate = validated(second)
+    run(longer, 9, validate=validate, checkpoint_dir=tmp_path, resume=True)
+    assert first + second == rates
+    assert_same(weights(whole), weights(longer))
 
 
 def test_a_measure_that_draws_leaves_the_numbers_of_training_alone():

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_native_id
 from typing import BinaryIO
 
 PARTIAL = ".partial-"
@@ -46,10 +47,10 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def partial_path(path: Path) -> Path:
-    """The path of a file while this process writes it, beside its own: `<name>.partial-<pid>`, or
+    """The path of a file while this thread writes it, beside its own: `<name>.partial-<number>`, or
     shorter where that is longer than a name or a path may be.
     """
-    end = f"{PARTIAL}{os.getpid()}"
+    end = f"{PARTIAL}{os.getpid()}{get_native_id()}"
     partial = path.with_name(path.name + end)
     fits = len(os.fsencode(partial.name)) <= _LONGEST_NAME
     if fits and len(os.fsencode(partial.absolute())) <= _LONGEST_PATH:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -132,3 +133,18 @@ def test_a_folder_that_may_not_be_read_is_written_in(tmp_path):
     folder.chmod(stat.S_IWUSR | stat.S_IXUSR)
     flush_folder(folder)
     folder.chmod(stat.S_IRWXU)
+
+
+def test_threads_that_write_one_file_each_write_it_whole(tmp_path):
+    path = tmp_path / "a.json"
+
+    def write(text):
+        for _ in range(30):
+            with atomic_write(path) as file:
+                file.write(text[:500])
+                file.write(text[500:])
+
+    texts = [bytes([65 + i]) * 1000 for i in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, texts))
+    assert path.read_bytes() in texts and list(tmp_path.iterdir()) == [path]

@@ -63,9 +63,11 @@ def draw_boxes(axis: Axes, boxes: Float[Tensor, "N 4"], labels: Sequence[str] = 
 
 
 def draw_outline(axis: Axes, mask: Bool[Tensor, "H W"]) -> None:
-    """The outline of a mask over an image."""
+    """The outline of a mask over an image, closed where the mask reaches the border."""
     if bool(mask.any()):
-        axis.contour(mask.float().cpu().numpy(), levels=[0.5], colors=OUTLINE, linewidths=0.9)
+        framed = np.pad(mask.float().cpu().numpy(), 1)
+        y, x = (np.arange(n) - 1 for n in framed.shape)
+        axis.contour(x, y, framed, levels=[0.5], colors=OUTLINE, linewidths=0.9)
 
 
 def draw_difference(

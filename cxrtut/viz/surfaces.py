@@ -74,9 +74,11 @@ def slope_maps(
     figure, axes = grid(len(slopes), len(slopes), height=0.95)
     for axis, slope, title in zip(axes, slopes, titles, strict=True):
         doublings = np.log2(np.maximum(slope.detach().cpu().numpy(), 1e-9))
+        rim = limit + limit / max(len(doublings) - 1, 1)  # the outermost lie on the border
         shown = axis.imshow(
-            doublings, cmap=RED_BLUE, vmin=-5, vmax=5, origin="lower", extent=(-limit, limit) * 2
+            doublings, cmap=RED_BLUE, vmin=-5, vmax=5, origin="lower", extent=(-rim, rim) * 2
         )
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
         median = float(slope.median())
         told = f"{title}\nmedian {median:.{0 if median >= 10 else 1}f}"
         axis.set_title(told, color=INK, fontsize=8)
@@ -132,7 +134,9 @@ def picture(
     import cv2
 
     height = scores.detach().cpu().numpy()[::-1].astype(np.float32)
-    height = np.asarray(cv2.resize(height, (size, size)), np.float32)
+    # The outermost scores lie on the border: pixel centres are places between them
+    place = ((np.arange(size) + 0.5) / size * (len(height) - 1)).astype(np.float32)
+    height = cv2.remap(height, *np.meshgrid(place, place), interpolation=cv2.INTER_LINEAR)
     share = (height - height.min()) / max(float(np.ptp(height)), 1e-9)
     steps = np.floor(share * LEVELS).clip(0, LEVELS - 1) / (LEVELS - 1)
     shown = (70 + 100 * steps).astype(np.uint8)

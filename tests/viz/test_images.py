@@ -62,3 +62,15 @@ def test_planes_and_named_points_carry_their_names():
     assert [axis.get_title() for axis in figure.axes] == ["lung", "heart"]
     figure = images.named_points(torch.zeros(8, 8), torch.tensor([[1.0, 2.0]]), ["carina"])
     assert figure.axes[1].texts[0].get_text() == "1  carina"
+
+
+def test_the_outline_of_a_mask_at_the_border_is_closed_there():
+    """Between the last pixel inside and the first one outside: half a pixel beyond the border."""
+    mask = torch.zeros(8, 6, dtype=torch.bool)
+    mask[:3, 2:] = True
+    axis = plt.figure().add_subplot()
+    images.draw_outline(axis, mask)
+    (path,) = axis.collections[0].get_paths()
+    (line,) = path.to_polygons(closed_only=False)
+    assert np.array_equal(line[0], line[-1])
+    assert line.min(0).tolist() == [1.5, -0.5] and line.max(0).tolist() == [5.5, 2.5]

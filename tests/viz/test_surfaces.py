@@ -87,3 +87,19 @@ def test_a_picture_has_high_y_at_its_top_and_points_at_their_places() -> None:
 def test_a_flat_surface_and_points_far_outside_make_a_picture() -> None:
     shown = surfaces.picture(torch.zeros(4, 4), REAL * 100, FAKE * 1000, limit=1.0, size=20)
     assert (shown == 70).all()
+
+
+def test_the_outermost_places_of_a_lattice_lie_on_the_border_of_its_map():
+    slope = torch.ones(5, 5)
+    figure = surfaces.slope_maps([slope], ["a"], limit=2.0)
+    axis = figure.axes[0]
+    assert axis.images[0].get_extent() == [-2.5, 2.5, -2.5, 2.5]
+    assert axis.get_xlim() == axis.get_ylim() == (-2.0, 2.0)
+
+
+def test_a_slope_of_scores_is_a_slope_over_the_whole_picture():
+    line = torch.linspace(0, 1, 5).expand(5, 5)
+    none = torch.zeros(0, 2)
+    shown = surfaces.picture(line, none, none, limit=1.0, size=240)
+    borders = (np.diff(shown[120].astype(int)) != 0).nonzero()[0] + 1
+    assert np.abs(borders - 240 * np.arange(1, 12) / 12).max() <= 1

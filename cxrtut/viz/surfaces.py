@@ -136,7 +136,8 @@ def picture(
     height = scores.detach().cpu().numpy()[::-1].astype(np.float32)
     # The outermost scores lie on the border: pixel centres are places between them
     place = ((np.arange(size) + 0.5) / size * (len(height) - 1)).astype(np.float32)
-    height = cv2.remap(height, *np.meshgrid(place, place), interpolation=cv2.INTER_LINEAR)
+    x, y = np.meshgrid(place, place)
+    height = np.asarray(cv2.remap(height, x, y, cv2.INTER_LINEAR), np.float32)
     share = (height - height.min()) / max(float(np.ptp(height)), 1e-9)
     steps = np.floor(share * LEVELS).clip(0, LEVELS - 1) / (LEVELS - 1)
     shown = (70 + 100 * steps).astype(np.uint8)

@@ -232,7 +232,7 @@ def smooth_maps(study, seed=0):
 
 def test_any_region_and_the_best_cut_are_upper_bounds(simulated):
     seen = []
-    for seed in range(3):
+    for seed in range(8):
         scores = scored(smooth_maps(simulated, seed), certain(simulated), simulated)
         for t in IOU_THRESHOLDS:
             one = scores[f"loc_acc@{t}"]
@@ -293,8 +293,8 @@ def test_maps_of_aligned_images_score_as_well_if_and_only_if_they_are_brought_ba
     there = scored(maps, logits, simulated, cut=0.5)
     back = scored(aligned, logits, simulated, cut=0.5, matrix=matrix)
     forgotten = scored(aligned, logits, simulated, cut=0.5)
-    assert back["loc_acc@0.3"] > 0.9 and back["loc_acc@0.3"] > there["loc_acc@0.3"] - 0.06
-    assert back["loc_acc@0.5"] > there["loc_acc@0.5"] - 0.15
+    assert back["loc_acc@0.3"] > 0.9 and back["loc_acc@0.3"] > there["loc_acc@0.3"] - 0.1
+    assert back["loc_acc@0.5"] > there["loc_acc@0.5"] - 0.25
     assert forgotten["loc_acc@0.3"] < back["loc_acc@0.3"] - 0.4
     assert back["false_positives"] < 0.2 < forgotten["false_positives"]
 

@@ -28,14 +28,14 @@ from cxrtut.metrics.detection import (
     average_false_positives,
     best_iou,
     macro_mean,
-    oracle_cut,
+    oracle_threshold,
 )
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # T of Tables 1 and 2 of Kim et al. (2021)
 HEADLINE = 180 / 255
 CHESTXRAY8_THRESHOLDS = (60 / 255, 180 / 255)
 ORACLE_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
-SURE = 0.5  # the probability above which a class counts as predicted
+PREDICTED_ABOVE = 0.5  # the probability above which a class counts as predicted
 BETTER: dict[str, Better] = {
     **{f"{kind}@{t}": "higher" for kind in ("loc_acc", "loc_acc_any", "loc_acc_oracle")
        for t in IOU_THRESHOLDS},
@@ -193,7 +193,7 @@ def localisation_accuracy(
     numbers: Numbers = {}
     for t in IOU_THRESHOLDS:
         found = accuracy_by_class(iou, label, n, t)
-        _, bound = oracle_cut(by_threshold, label, n, t)
+        _, bound = oracle_threshold(by_threshold, label, n, t)
         numbers[f"loc_acc@{t}"] = macro_mean(found)
         numbers[f"loc_acc_any@{t}"] = macro_mean(accuracy_by_class(anywhere, label, n, t))
         numbers[f"loc_acc_oracle@{t}"] = macro_mean(bound)
@@ -223,7 +223,7 @@ def _false_positives(system: System, split: Split, side: Side, threshold: float)
     for part in row_parts(np.arange(len(rows))):
         answer = system.predict(split.batch(rows[part], device).image)
         assert answer.heatmap is not None and answer.scores is not None
-        said = (answer.scores.cpu() > SURE) & torch.from_numpy(known[part])
+        said = (answer.scores.cpu() > PREDICTED_ABOVE) & torch.from_numpy(known[part])
         image, label = said.nonzero(as_tuple=True)
         heat = answer.heatmap[image.to(device), label.to(device)]
         predicted += [b.cpu() for b, _ in rule(heat)]

@@ -154,7 +154,7 @@ def average_false_positives(
     return int((best <= threshold).sum()) / n_images
 
 
-def oracle_cut(
+def oracle_threshold(
     iou: Float[Tensor, "C P"], class_index: Int[Tensor, "P"], n_classes: int, threshold: float
 ) -> tuple[Int[Tensor, "{n_classes}"], Float[Tensor, "{n_classes}"]]:
     """For each class the cut of the heat map that gives it the highest accuracy, and that accuracy.

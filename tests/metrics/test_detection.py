@@ -15,7 +15,7 @@ from cxrtut.metrics.detection import (
     iou_matrix,
     localisation_accuracy,
     macro_mean,
-    oracle_cut,
+    oracle_threshold,
 )
 
 NONE = torch.zeros(0, 4)
@@ -285,7 +285,7 @@ def test_the_oracle_takes_for_each_class_its_own_best_cut():
             [0.1, 0.6, 0.7, 0.1, 0.8, 0.2],
         ]
     )
-    cut, accuracy = oracle_cut(iou, class_index, 4, 0.5)
+    cut, accuracy = oracle_threshold(iou, class_index, 4, 0.5)
     assert cut.tolist() == [1, 2, -1, 0] and cut.dtype == torch.int64
     assert accuracy[[0, 1, 3]].tolist() == [2 / 3, 0.5, 0.0]
     assert accuracy[2].isnan() and accuracy.dtype == torch.float64
@@ -294,7 +294,7 @@ def test_the_oracle_takes_for_each_class_its_own_best_cut():
 def test_the_oracle_is_an_upper_bound_of_every_fixed_cut():
     generator = torch.Generator().manual_seed(1)
     iou, class_index = torch.rand(9, 60, generator=generator), torch.arange(60) % 4
-    cut, accuracy = oracle_cut(iou, class_index, 4, 0.5)
+    cut, accuracy = oracle_threshold(iou, class_index, 4, 0.5)
     fixed = torch.stack([accuracy_by_class(row, class_index, 4, 0.5) for row in iou])
     assert (accuracy >= fixed).all() and macro_mean(accuracy) > fixed.mean(1).max() + 0.01
     for k in range(4):
@@ -303,7 +303,7 @@ def test_the_oracle_is_an_upper_bound_of_every_fixed_cut():
 
 def test_an_oracle_without_cuts_is_an_error():
     with pytest.raises(ValueError, match=r"at least one cut, got shape \(0, 3\)"):
-        oracle_cut(torch.zeros(0, 3), torch.zeros(3, dtype=torch.int64), 1, 0.5)
+        oracle_threshold(torch.zeros(0, 3), torch.zeros(3, dtype=torch.int64), 1, 0.5)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.0, 50, math.nan])

@@ -37,7 +37,7 @@ MEASURES = {
     detection.accuracy_by_class: (F, CLASS, 2, 0.5),
     detection.macro_mean: (F,),
     detection.average_false_positives: ([BOXES], [BOXES], 0.5, 1),
-    detection.oracle_cut: (F[None], CLASS, 2, 0.5),
+    detection.oracle_threshold: (F[None], CLASS, 2, 0.5),
     intervals.bootstrap_interval: (F, 0),
 }
 WITHOUT_TENSORS = {

@@ -1,6 +1,7 @@
 """Configurations from words, and what `train` and `reproduce` do for any comparison."""
 
 import hashlib
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.store import StoreError
 from cxrtut.engine.checkpoint import CheckpointError, load
 from cxrtut.engine.initial_weights import WeightsError
+from cxrtut.engine.stopping import Interrupted
 from cxrtut.experiments import biomarker, disease_masks
 from cxrtut.experiments.comparison import ConfigurationError, How, override, reproduce, train
 from cxrtut.experiments.registered import COMPARISONS, comparison
@@ -107,6 +109,35 @@ def test_a_run_is_not_overwritten_but_resumed(tmp_path):
     assert run(tmp_path, resume=True).results["G-D-C"][0].test == first.results["G-D-C"][0].test
     with pytest.raises(CheckpointError, match=r"eta is 10.0 in the checkpoint and 1.0 in this run"):
         run(tmp_path, replace(HOW, settings=(*SETTINGS, "eta=1")), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("paper", "how", "arm", "stage"),
+    [
+        (OURS, HOW, "G-D-C", "warm-up"),
+        (disease_masks.COMPARISON, MASKS, "aligned + DM", "plain"),
+        (disease_masks.COMPARISON, MASKS, "aligned + DM", "aligner"),
+        (disease_masks.COMPARISON, MASKS, "aligned + DM", "aligned"),
+    ],
+)
+def test_a_run_that_is_stopped_in_a_stage_goes_on_bit_for_bit(tmp_path, paper, how, arm, stage):
+    """A request to stop that comes in the last step of a stage: the next one does not begin."""
+
+    def stop_in(name):
+        asked = name == f"{paper.paper} {arm} {stage}"
+        return lambda report: asked and signal.raise_signal(signal.SIGTERM)
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, how, arm, paper)
+    with pytest.raises(Interrupted):
+        run(parts, replace(how, callbacks=stop_in), arm, paper)
+    done = {path.stem for path in parts.glob("*.jsonl")}
+    assert stage in done and not (parts / "system.safetensors").exists()
+    assert done < {path.stem for path in whole.glob("*.jsonl")}
+    run(parts, how, arm, paper, resume=True)
+    assert sha256_of_file(parts / "system.safetensors") == sha256_of_file(
+        whole / "system.safetensors"
+    )
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what is held")
 def test_a_split_holds_no_second_copy_of_its_store_and_a_copy_would_be_seen(tmp_path):
-    split = module._split(tmp_path / "store", replace(QUICK, large=1024))  # 201 MB, and a first batch of 19
+    split = module._split(tmp_path / "store", replace(QUICK, large=1024))  # 201 MB
     assert split.mib() < 40
     assert module.held_mib(tmp_path / "store", a_copy) > 55
 

@@ -31,8 +31,8 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from api_pages import OVERVIEW, listing, package_pages
 from fingerprint import digest, files_under, store_identity, version_of
-from library_pages import OVERVIEW, library_pages, listing
 from links import broken_links
 from offline import VENDORED, WIDGET_SETUP, external_loads, vendor
 from outputs import last_cell_begun, pictures_without_words, printed
@@ -307,7 +307,7 @@ def assemble(pages: list[str]) -> Path:
     for name, path in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, source / name)
-    for name, text in library_pages(ROOT / "cxrtut").items():
+    for name, text in package_pages(ROOT / "cxrtut").items():
         write_whole(source / name, text)
     overview = source / OVERVIEW
     write_whole(overview, overview.read_text(encoding="utf-8") + listing(ROOT / "cxrtut"))

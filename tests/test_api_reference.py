@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
 sys.path.append(str(ROOT / "book"))  # as build.py does
 
+import api_pages  # noqa: E402
 import api_reference  # noqa: E402
 import docstrings  # noqa: E402
-import library_pages  # noqa: E402
 import source_lines  # noqa: E402
 
 
@@ -51,7 +51,7 @@ def modules_of(page: str) -> list[str]:
 
 
 def test_every_package_has_a_page_of_all_its_modules(library: Path) -> None:
-    pages = library_pages.library_pages(library)
+    pages = api_pages.package_pages(library)
     assert {name: modules_of(page) for name, page in pages.items()} == {
         "appendix/api/cxrtut.md": ["cxrtut", "cxrtut.files"],
         "appendix/api/nn.md": ["cxrtut.nn", "cxrtut.nn.inner.block", "cxrtut.nn.unet"],
@@ -60,17 +60,17 @@ def test_every_package_has_a_page_of_all_its_modules(library: Path) -> None:
 
 
 def test_the_overview_links_every_page_with_what_its_package_says(library: Path) -> None:
-    assert library_pages.listing(library).splitlines() == [
+    assert api_pages.listing(library).splitlines() == [
         "- [`cxrtut`](api/cxrtut.md): The library.",
         "- [`cxrtut.nn`](api/nn.md): Networks and blocks.",
     ]
 
 
 def test_the_pages_of_the_library_hold_every_module_once() -> None:
-    pages = library_pages.library_pages(ROOT / "cxrtut")
+    pages = api_pages.package_pages(ROOT / "cxrtut")
     shown = sorted(name for page in pages.values() for name in modules_of(page))
     files = [path for path in (ROOT / "cxrtut").rglob("*.py") if path.read_text().strip()]
-    assert shown == sorted(library_pages.module_name(path, ROOT) for path in files)
+    assert shown == sorted(api_pages.module_name(path, ROOT) for path in files)
 
 
 # Docstrings
@@ -381,12 +381,12 @@ def g(x: "Real"): ...
 
 def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path) -> None:
     (tmp_path / "wild.py").write_text(WILD)
-    page = tmp_path / f"{library_pages.FOLDER}/wild.md"
+    page = tmp_path / f"{api_pages.FOLDER}/wild.md"
     page.parent.mkdir(parents=True)
-    page.write_text(library_pages.PAGE.format(name="wild"))
+    page.write_text(api_pages.PAGE.format(name="wild"))
     chapter = tmp_path / "index.md"
     chapter.write_text(
-        f"# A\n\n{{py:func}}`wild.f`\n\n```{{toctree}}\n{library_pages.FOLDER}/wild\n```\n"
+        f"# A\n\n{{py:func}}`wild.f`\n\n```{{toctree}}\n{api_pages.FOLDER}/wild\n```\n"
     )
     settings = ["-C", "-D", "extensions=myst_parser,api_reference", "-b", "html", "-W", "-q"]
     command = [sys.executable, "-m", "sphinx", *settings, str(tmp_path), str(tmp_path / "out")]
@@ -395,11 +395,11 @@ def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path
         command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
     )
     assert (built.returncode, built.stderr) == (0, "")
-    html = (tmp_path / "out" / library_pages.FOLDER / "wild.html").read_text()
+    html = (tmp_path / "out" / api_pages.FOLDER / "wild.html").read_text()
     assert all(f'id="wild.{name}"' in html for name in ("f", "g", "C", "D.m", "FILES"))
     assert html.count("Said once.") == 1  # and not where it is inherited
     assert "&lt;module" not in html  # the value would name a folder of this machine
-    target = f'href="{library_pages.FOLDER}/wild.html#wild.f"'
+    target = f'href="{api_pages.FOLDER}/wild.html#wild.f"'
     assert target in (tmp_path / "out" / "index.html").read_text()
     chapter.write_text(chapter.read_text().replace("wild.f", "wild.gone"))
     again = subprocess.run(

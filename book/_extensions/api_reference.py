@@ -1,6 +1,6 @@
 """The pages of the library by sphinx.ext.autodoc: what stands in them, and where it links.
 
-book/library_pages.py writes the pages; `docstrings` makes their text. Signatures and fields are
+book/api_pages.py writes the pages; `docstrings` makes their text. Signatures and fields are
 shown as the source writes them: Float[Tensor, "B C H W"]. A docstring that is no valid
 reStructuredText is shown as it is written: however it is worded, the page builds.
 

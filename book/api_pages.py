@@ -60,7 +60,7 @@ def page(package: Path, files: list[Path], root: Path) -> str:
     return text
 
 
-def library_pages(library: Path) -> dict[str, str]:
+def package_pages(library: Path) -> dict[str, str]:
     """The text of every page by its name in the book; `library` is the folder of its source.
 
     The modules that lie beside the packages share one page.

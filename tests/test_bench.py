@@ -79,7 +79,8 @@ def test_a_quick_run_reports_a_finite_positive_rate_for_everything_named(record)
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say what is held")
 def test_a_split_holds_no_second_copy_of_its_store_and_a_copy_would_be_seen(tmp_path):
     split = module._split(tmp_path / "store", replace(QUICK, large=1024))  # 201 MB
-    assert split.mib() < 40
+    batch = 9 * BATCH_SIZE * 256**2 / 2**20  # image and twin in floats, masks in bools
+    assert split.mib() < batch + 10
     assert module.held_mib(tmp_path / "store", a_copy) > 55
 
 

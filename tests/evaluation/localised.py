@@ -1,15 +1,17 @@
 """Splits, maps and systems of which a test knows what localisation accuracy they have."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import torch
-from evaluation.answers import Answers, rows_of, split_by_hand
+from evaluation.answers import Answers, marked, rows_of, split_by_hand
 from torch import nn
 
 from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.data.store import ArrayStore
+from cxrtut.data.view import view
 from cxrtut.evaluation.localisation import largest_region, localisation_accuracy
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.papers.disease_masks import SMOKE
@@ -80,3 +82,25 @@ def scored(maps, logits, study, *, cut=CUT, matrix=None):
     return localisation_accuracy(
         system_of(maps, logits, study, matrix), study, "test", threshold=cut
     )
+
+
+def one_box_each(study):
+    """The split without the pairs that have several boxes, of which no single box can be right."""
+    table = study.store.boxes
+    key = table.row * 1000 + table.label
+    alone = np.array([(key == k).sum() == 1 for k in key])
+    kept = replace(
+        table, row=table.row[alone], label=table.label[alone], xyxy=table.xyxy[alone],
+        origin=table.origin[alone],
+    )  # fmt: skip
+    return replace(study, store=view(replace(marked(study.store.store), boxes=kept)))
+
+
+def certain(study):
+    """Logits that are right about every image."""
+    labels = torch.from_numpy(study.store.labels[study.test]).float()
+    boxed = torch.zeros_like(labels)
+    place = {int(row): i for i, row in enumerate(study.test)}
+    for row, label in zip(*study.pairs(), strict=True):
+        boxed[place[int(row)], int(label)] = 1
+    return 20 * boxed - 10

@@ -1,16 +1,24 @@
 """From the heat maps of any system to localisation accuracy and false positives."""
 
 import math
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from evaluation.answers import Answers, marked
-from evaluation.localised import CUT, LARGEST, SIZE, maps_of, scored, study_of, system_of
+from evaluation.answers import Answers
+from evaluation.localised import (
+    CUT,
+    LARGEST,
+    SIZE,
+    certain,
+    maps_of,
+    one_box_each,
+    scored,
+    study_of,
+    system_of,
+)
 
-from cxrtut.data.view import view
 from cxrtut.evaluation.localisation import (
     BETTER,
     IOU_THRESHOLDS,
@@ -28,42 +36,6 @@ from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
 
 def by_class(scores, t, study):
     return {name: scores[f"loc_acc@{t}/{name}"] for name in study.classes}
-
-
-def one_box_each(study):
-    """The split without the pairs that have several boxes, of which no single box can be right."""
-    table = study.store.boxes
-    key = table.row * 1000 + table.label
-    alone = np.array([(key == k).sum() == 1 for k in key])
-    kept = replace(
-        table, row=table.row[alone], label=table.label[alone], xyxy=table.xyxy[alone],
-        origin=table.origin[alone],
-    )  # fmt: skip
-    return replace(study, store=view(replace(marked(study.store.store), boxes=kept)))
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    return one_box_each(Source().all_diseases(32, 0, 160))
-
-
-def certain(study):
-    """Logits that are right about every image."""
-    labels = torch.from_numpy(study.store.labels[study.test]).float()
-    boxed = torch.zeros_like(labels)
-    place = {int(row): i for i, row in enumerate(study.test)}
-    for row, label in zip(*study.pairs(), strict=True):
-        boxed[place[int(row)], int(label)] = 1
-    return 20 * boxed - 10
-
-
-@pytest.fixture
-def four_boxes():
-    """A has two pairs, B one, C none; the fourth box is of a training image."""
-    return study_of(
-        (1, 0, 2.0, 2.0, 8.0, 8.0), (2, 0, 4.0, 4.0, 12.0, 12.0), (3, 1, 0.0, 0.0, 8.0, 6.0),
-        (0, 2, 0.0, 0.0, 4.0, 4.0),
-    )  # fmt: skip
 
 
 def test_perfect_maps_find_every_box_and_nothing_else(simulated):
@@ -215,15 +187,17 @@ def moved_frames(n):
     )
 
 
-def test_maps_of_aligned_images_score_as_well_if_and_only_if_they_are_brought_back(simulated):
+def test_maps_of_aligned_images_score_as_well_if_and_only_if_they_are_brought_back():
+    """At 64 px: at half of that a nodule is so small that resampling alone moves its box."""
+    simulated = one_box_each(Source().all_diseases(64, 0, 160))
     maps, logits = maps_of(simulated, 64), certain(simulated)
     matrix = moved_frames(len(maps))
     aligned = warp(maps, matrix, outside=0.0)
     there = scored(maps, logits, simulated, cut=0.5)
     back = scored(aligned, logits, simulated, cut=0.5, matrix=matrix)
     forgotten = scored(aligned, logits, simulated, cut=0.5)
-    assert back["loc_acc@0.3"] > 0.9 and back["loc_acc@0.3"] > there["loc_acc@0.3"] - 0.1
-    assert back["loc_acc@0.5"] > there["loc_acc@0.5"] - 0.25
+    assert back["loc_acc@0.3"] > 0.9 and back["loc_acc@0.3"] > there["loc_acc@0.3"] - 0.06
+    assert back["loc_acc@0.5"] > there["loc_acc@0.5"] - 0.15
     assert forgotten["loc_acc@0.3"] < back["loc_acc@0.3"] - 0.4
     assert back["false_positives"] < 0.2 < forgotten["false_positives"]
 

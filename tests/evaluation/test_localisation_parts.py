@@ -1,14 +1,10 @@
 """Localisation part by part: which images are asked for, and where diseases are."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from evaluation.answers import marked
-from evaluation.localised import CUT, LARGEST, SIZE, maps_of, scored, study_of, system_of
+from evaluation.localised import CUT, LARGEST, SIZE, certain, maps_of, scored, study_of, system_of
 
-from cxrtut.data.view import view
 from cxrtut.evaluation import localisation
 from cxrtut.evaluation.localisation import (
     CHESTXRAY8_THRESHOLDS,
@@ -20,44 +16,7 @@ from cxrtut.evaluation.localisation import (
     predicted_boxes,
     true_masks,
 )
-from cxrtut.experiments.source import Source
 from cxrtut.nn.spatial_transformer import five_parameter_matrix, warp
-
-
-def one_box_each(study):
-    """The split without the pairs that have several boxes, of which no single box can be right."""
-    table = study.store.boxes
-    key = table.row * 1000 + table.label
-    alone = np.array([(key == k).sum() == 1 for k in key])
-    kept = replace(
-        table, row=table.row[alone], label=table.label[alone], xyxy=table.xyxy[alone],
-        origin=table.origin[alone],
-    )  # fmt: skip
-    return replace(study, store=view(replace(marked(study.store.store), boxes=kept)))
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    return one_box_each(Source().all_diseases(32, 0, 160))
-
-
-def certain(study):
-    """Logits that are right about every image."""
-    labels = torch.from_numpy(study.store.labels[study.test]).float()
-    boxed = torch.zeros_like(labels)
-    place = {int(row): i for i, row in enumerate(study.test)}
-    for row, label in zip(*study.pairs(), strict=True):
-        boxed[place[int(row)], int(label)] = 1
-    return 20 * boxed - 10
-
-
-@pytest.fixture
-def four_boxes():
-    """A has two pairs, B one, C none; the fourth box is of a training image."""
-    return study_of(
-        (1, 0, 2.0, 2.0, 8.0, 8.0), (2, 0, 4.0, 4.0, 12.0, 12.0), (3, 1, 0.0, 0.0, 8.0, 6.0),
-        (0, 2, 0.0, 0.0, 4.0, 4.0),
-    )  # fmt: skip
 
 
 def test_perfect_maps_find_every_box_and_nothing_else(simulated):

@@ -297,10 +297,13 @@ def test_wrong_labels_indices_and_severities_are_named(phantom):
 
 @pytest.mark.parametrize("name", ["right costophrenic angle", "left costophrenic angle"])
 def test_the_costophrenic_angle_lies_at_the_corner_of_the_lung(name):
-    """Within a few millimetres of the lowest lateral lung pixel of its side (256 px), and within a
-    centimetre where the recess is a narrow cleft.
+    """Within a few millimetres of the lowest lateral lung pixel of its side (256 px). In one of 40
+    patients the recess is a cleft narrower than the soft edges of the lung: the silhouette ends
+    up to a centimetre above the tip.
     """
-    sample = ChestPhantom(256, "easy").sample(torch.arange(32), labels=torch.zeros(32, 8))
+    phantom, index = ChestPhantom(256, "easy"), torch.arange(160)
+    first = index[phantom.identities(index)[1] == 0]  # each patient once
+    sample = phantom.sample(first, labels=torch.zeros(len(first), 8))
     angle, distances = sample.landmarks[:, LANDMARKS.index(name)], []
     for i in sample.landmark_visible[:, LANDMARKS.index(name)].nonzero()[:, 0].tolist():
         y, x = sample.lung[i].nonzero().float().T
@@ -308,8 +311,8 @@ def test_the_costophrenic_angle_lies_at_the_corner_of_the_lung(name):
         lateral = x < angle[i, 0] if "right" in name else x > angle[i, 0]
         below = y > angle[i, 1] + 4
         assert (lateral & below).sum() < 40
-    assert len(distances) > 25 and max(distances) < 7.5
-    assert sorted(distances)[int(0.85 * len(distances))] < 4.5
+    assert len(distances) > 50 and max(distances) < 7.5
+    assert sum(distance >= 5 for distance in distances) <= 0.05 * len(distances)
 
 
 def test_landmarks_beside_the_picture_are_said_not_to_be_visible():

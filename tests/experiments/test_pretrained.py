@@ -1,6 +1,6 @@
 """Trained systems loaded from what `train` and `reproduce` wrote, asked and measured."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import ClassVar
 
 import cv2
@@ -21,6 +21,7 @@ from cxrtut.experiments.registered import COMPARISONS
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.records.run_record import Weights
+from cxrtut.records.weights import read_description
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
 SETTINGS = {
@@ -199,6 +200,24 @@ def test_a_published_system_is_loaded_by_its_name(made, monkeypatch):
     for name in ("biomarker", "biomarker/G-D-X", "masks/G-D", "nowhere"):
         with pytest.raises(FileNotFoundError, match="one of biomarker/G-D-C, biomarker/G-D, "):
             cxrtut.load(name)
+
+
+def test_loading_fetches_no_weights_that_it_would_put_others_in_the_place_of(made, monkeypatch):
+    """A system of the paper's size began with ImageNet's; the file has what they have become."""
+    _, _, record, folder = made["disease_masks"]
+    file = folder / record.weights["plain"].file
+    about, asked = read_description(file), []
+    begun = replace(about, configuration={**about.configuration, "imagenet": True})
+    ours = COMPARISONS["disease_masks"]
+
+    def build(config, classes, seed):
+        asked.append(config.imagenet)
+        return ours.arm("plain").build(config, classes, seed)
+
+    watched = replace(ours, arms={"plain": replace(ours.arm("plain"), build=build)})
+    monkeypatch.setattr(pretrained, "read_description", lambda path: begun)
+    monkeypatch.setattr(pretrained, "comparison", lambda paper: watched)
+    assert cxrtut.load(file).arm == "plain" and asked == [False]
 
 
 def test_what_is_published_is_what_the_records_name():

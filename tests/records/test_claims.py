@@ -146,6 +146,9 @@ def test_a_file_that_cannot_be_read_names_the_entry(tmp_path):
         read_claims(write(tmp_path, ENTRY + STAGES.replace("  before: error_before\n", "")))
     with pytest.raises(ClaimError, match="claim 1: missing or not known: colour"):
         read_claims(write(tmp_path, ENTRY + "  colour: blue\n"))
+    empty = "- claim: x\n  where: y\n  paper: z\n  untested:\n"
+    with pytest.raises(ClaimError, match="claim 1: expected a value, got none: untested"):
+        read_claims(write(tmp_path, empty))
     with pytest.raises(ClaimError, match="expected a list of claims, got dict"):
         read_claims(write(tmp_path, "claim: x\n"))
 

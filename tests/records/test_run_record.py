@@ -70,7 +70,7 @@ def test_an_arm_with_a_field_that_is_not_known_is_refused(tmp_path):
     path = tmp_path / "r.json"
     write_record(path, a_record())
     path.write_text(path.read_text().replace('"seconds": 1.5', '"seconds": 1.5, "minutes": 1'))
-    with pytest.raises(RecordError, match="r.json: .*minutes"):
+    with pytest.raises(RecordError, match=r"r\.json: .*minutes"):
         read_record_file(path)
 
 

@@ -27,6 +27,7 @@ from cxrtut.data.store import ArrayStore, StoreError
 
 ROOT = Path(__file__).parents[2]
 N, SIZE, SEED = 20, 64, 24
+NARROWEST = CANONICAL_FOV * (1 - 2.2 * 0.10)  # cm: the law of the field of view is cut there
 SETTINGS = ("--n", N, "--size", SIZE, "--seed", SEED, "--prevalence", 0.8)
 
 
@@ -113,9 +114,8 @@ def test_the_pixel_spacing_is_that_of_the_pose(made, sample):
     found = np.array([[float(v) for v in line.split(",")[-4:]] for line in lines])
     # where the image's horizontal axis of length 2 goes, in cm
     across = sample.pose[:, :, 0].norm(dim=1).numpy() * 2
-    narrowest = CANONICAL_FOV * (1 - 2.2 * 0.10)  # the law of the field of view is cut there
     np.testing.assert_allclose(found[:, 2:], np.stack([across, across], 1) * 10 / SIZE, atol=6e-4)
-    assert (found[:, :2] == SIZE).all() and (across > narrowest).all() and (across < 60).all()
+    assert (found[:, :2] == SIZE).all() and (across > NARROWEST).all() and (across < 60).all()
 
 
 def test_the_nih_boxes_are_in_the_official_frame_and_spelling(made, sample):
@@ -136,10 +136,8 @@ def test_the_nih_boxes_are_in_the_official_frame_and_spelling(made, sample):
 @pytest.mark.skipif("CXRTUT_REAL_DATA" not in os.environ, reason="CXRTUT_REAL_DATA is not set")
 def test_the_headers_are_those_of_the_official_tables():
     module, folder = script("make_phantom"), Path(os.environ["CXRTUT_REAL_DATA"])
-    tables = [
-        folder / "nih_rsna_metadata" / name
-        for name in ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv")
-    ]
+    names = ("Data_Entry_2017_v2020.csv.gz", "BBox_List_2017.csv")
+    tables = [folder / "nih_rsna_metadata" / name for name in names]
     for path, header in zip(tables, (module.NIH_HEADER, module.NIH_BOX_HEADER), strict=True):
         assert next(read_lines(path)).strip() == header
 

@@ -262,7 +262,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
     from cxrtut.experiments.comparison import reproduce
     from cxrtut.experiments.registered import comparison
     from cxrtut.records.run_record import write_record
-    from cxrtut.records.tables import measures_table
+    from cxrtut.records.tables import IMAGES_OF, measures_table, over_seeds
     from cxrtut.viz.tables import Table
 
     chosen = comparison(options.paper)
@@ -276,8 +276,8 @@ def run_reproduce(options: argparse.Namespace) -> None:
     write_record(options.out, record)
     for side in ("train", "test"):
         if rows := measures_table(record, side):
-            print(f"{side}:")
-            print(Table(rows, digits=3))
+            images = f"{side}: {IMAGES_OF[side]}"
+            print(Table(rows, caption=f"{images}; {over_seeds(record)}.", digits=3))
     print(f"written: {options.out}")
 
 
@@ -366,7 +366,7 @@ def run_realism(options: argparse.Namespace) -> None:
         watch=progress,
     )
     write_record(options.out, record)
-    print(Table(radiograph.transfer_table(record), digits=3))
+    print(Table(radiograph.transfer_table(record), caption=radiograph.TRANSFER, digits=3))
     print(f"written: {options.out}")
 
 

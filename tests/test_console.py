@@ -46,7 +46,7 @@ from cxrtut.console import run_program
 from cxrtut.data.store import StoreError
 from cxrtut.viz.tables import Table
 def bench(options):
-    print(Table([{{"method": "G\u2212D", "AP": "0.5\xa0\xb1\xa00.1", "n": None}}]))
+    print(Table([{{"method": "G\u2212D", "AP": "0.5\xa0\xb1\xa00.1", "n": None}}], caption="c"))
     {failure}
 program.run_bench = bench
 sys.exit(run_program(lambda: program.main(["bench"])))

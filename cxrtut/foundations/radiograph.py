@@ -47,12 +47,27 @@ MAX_SLOPE = 110  # cycles per image up to which the spectrum is fitted
 SIM_TO_REAL, REAL, SIMULATED = "trained on simulated", "real images", "simulated images"
 STATISTICS = {
     "mean": "mean",
-    "sd_of_mean": "sd of the image mean",
-    "sd_within": "sd within an image",
-    "pairwise_correlation": "pairwise correlation",
-    "slope_8_32": "spectral slope 8-32",
-    "slope_32_110": "spectral slope 32-110",
+    "sd_of_mean": "standard deviation of the image mean",
+    "sd_within": "standard deviation within an image",
+    "pairwise_correlation": "correlation of two images",
+    "slope_8_32": "spectral slope, 8 to 32 cycles",
+    "slope_32_110": "spectral slope, 32 to 110 cycles",
 }
+EXPLAINED = {
+    "mean": "Mean grey level; black is 0 and white is 1.",
+    "sd_of_mean": "How much images differ in their mean grey level.",
+    "sd_within": "Contrast: how much grey levels differ inside an image, the mean over images.",
+    "pairwise_correlation": "How alike two images are, at 32 x 32 pixels: 1 is the same picture.",
+    "slope_8_32": "How fast detail fades as it gets finer: the exponent of the power spectrum "
+    "between 8 and 32 cycles an image. Nearer to 0 means more fine detail.",
+    "slope_32_110": "The same exponent for finer detail, between 32 and 110 cycles an image.",
+}
+TRANSFER = (
+    "Classifiers that have seen simulated images only, tested on real and on simulated ones: the "
+    "area under the ROC curve (AUROC) of each disease against images without finding, the mean "
+    "over seeds and their range; .5 is chance. The standard error comes from the number of "
+    "real images. PA: films taken from behind alone."
+)
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 
 
@@ -368,18 +383,18 @@ def transfer_table(record: RunRecord) -> list[dict[str, str | int | float | None
     runs = [run.test for run in record.results[SIM_TO_REAL]]
     rows: list[dict[str, str | int | float | None]] = []
     for name in record.classes:
-        row: dict[str, str | int | float | None] = {"class": name}
+        row: dict[str, str | int | float | None] = {"disease": name}
         for kind, title in (("", ""), ("_pa", ", PA")):
             areas = [_number(run, f"auroc{kind}/{name}") for run in runs]
             n, normal = (round(_number(runs[0], f"{k}{kind}/{name}")) for k in ("n", "n_normal"))
             mean = float(np.mean(areas))
             row[f"AUROC{title}"] = mean
             if not kind:
-                row["seeds"] = _range(areas)
-            row[f"s.e.{title.removeprefix(',')}"] = hanley_standard_error(mean, n, normal)
-            row[f"n{title.removeprefix(',')}"] = n
+                row["range over seeds"] = _range(areas)
+            row[f"standard error{title}"] = hanley_standard_error(mean, n, normal)
+            row[f"images{title}"] = n
         on_simulated = [_number(run, f"auroc_simulated/{name}") for run in runs]
-        rows.append(row | {"on simulated": float(np.mean(on_simulated))})
+        rows.append(row | {"AUROC, simulated": float(np.mean(on_simulated))})
     return rows
 
 
@@ -396,15 +411,22 @@ def _range(values: Sequence[float]) -> str:
 
 
 def statistics_table(record: RunRecord) -> list[dict[str, str | int | float]]:
-    """The image statistics of a record of `measure` as rows for a page."""
+    """The image statistics of a record of `measure` as rows for a page, each with its meaning."""
     real, simulated = (record.results[kind][0].test for kind in (REAL, SIMULATED))
     rows: list[dict[str, str | int | float]] = [
-        {"of images": words, "real": _number(real, name), "simulated": _number(simulated, name)}
+        {
+            "of the images": words, "real": _number(real, name),
+            "simulated": _number(simulated, name), "what it is": EXPLAINED[name],
+        }
         for name, words in STATISTICS.items()
-    ]
+    ]  # fmt: skip
     for frequency in SPECTRUM_FREQUENCIES:
         power = f"power@{frequency}"
         ratio = _number(simulated, power) / _number(real, power)
-        name = f"power at {frequency} cycles an image, relative to real"
-        rows.append({"of images": name, "real": 1.0, "simulated": ratio})
+        rows.append(
+            {
+                "of the images": f"power at {frequency} cycles", "real": 1.0, "simulated": ratio,
+                "what it is": f"Strength of detail with {frequency} cycles an image; real is 1.",
+            }
+        )  # fmt: skip
     return rows

@@ -4,8 +4,7 @@ A claims file is YAML, a list of
 
     - claim: what the paper says
       where: its place in the paper
-      paper: what it prints, in words
-      effect: 0.416            # the difference that it prints, where it prints one
+      pair: [0.481, 0.065]     # the two numbers that it prints, of the better and of the worse
       record: name of the run record
       measure: pixel_ap        # of one class: auroc/Nodule
       rows: train              # or validation, or test
@@ -18,18 +17,22 @@ or, where a measure is to improve from one stage of a method to the next, instea
       after: relative_pose_error_after
       before: relative_pose_error_before
 
-or, where nothing here could test it, `untested: why` alone. Whether more is better is declared by
-the measure, not here.
+or, where nothing here could test it, `untested: why` alone. Where the paper prints no such pair,
+`paper: what it prints, in words` stands in its place. Whether more is better is declared by the
+measure, not here.
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from cxrtut.metrics.intervals import mean_and_margin
+from cxrtut.records.published import printed_digits
 from cxrtut.records.run_record import RunRecord
 
 ENOUGH_SEEDS = 3
@@ -47,8 +50,8 @@ class Claim:
 
     claim: str
     where: str
-    paper: str
-    effect: float | None = None
+    paper: str = ""
+    pair: tuple[float, float] | None = None
     record: str = ""
     measure: str = ""
     rows: str = ""
@@ -60,7 +63,7 @@ class Claim:
     untested: str = ""
 
 
-_ALWAYS = {"claim", "where", "paper"}
+_ALWAYS = {"claim", "where"}
 _KINDS = (
     {"untested"},
     {"record", "measure", "rows", "better", "worse"},
@@ -77,12 +80,14 @@ class Difference:
         margin: half the 95 % interval of the mean; infinite for one seed.
         n: seeds.
         lower_is_better: whether a difference below zero is what the claim expects.
+        pair: the mean over seeds of the better one, and of the worse one.
     """
 
     mean: float
     margin: float
     n: int
     lower_is_better: bool = False
+    pair: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def direction(self) -> str:
@@ -95,9 +100,10 @@ class Difference:
 
     @property
     def text(self) -> str:
-        """Such as "+0.041 ± 0.036 (3 seeds)"."""
-        margin = f" ± {self.margin:.3f}" if math.isfinite(self.margin) else ""
-        return f"{self.mean:+.3f}{margin} ({self.n} seed{'s' if self.n != 1 else ''})"
+        """Such as "+.041 ± .036 (3 seeds)"."""
+        margin = f" ± {_short(self.margin)}" if math.isfinite(self.margin) else ""
+        mean = _short(self.mean, sign="+")
+        return f"{mean}{margin} ({self.n} seed{'s' if self.n != 1 else ''})"
 
 
 def difference(record: RunRecord, claim: Claim) -> Difference:
@@ -119,7 +125,17 @@ def difference(record: RunRecord, claim: Claim) -> Difference:
     if direction == "neither":
         raise ClaimError(f"{claim.claim!r}: {measure} has no better side")
     gains = [a - b for a, b in zip(high, low, strict=True)]
-    return Difference(*mean_and_margin(gains), len(gains), direction == "lower")
+    pair = sum(high) / len(high), sum(low) / len(low)
+    return Difference(*mean_and_margin(gains), len(gains), direction == "lower", pair)
+
+
+def _short(value: float, digits: int = 3, sign: str = "") -> str:
+    """A number as the book writes it, without the zero before the point: ".481", "+.041"."""
+    return re.sub(r"^([+-]?)0\.", r"\1.", f"{value:{sign}.{digits}f}")
+
+
+def _against(pair: tuple[float, float], digits: int = 3) -> str:
+    return f"{_short(pair[0], digits)} against {_short(pair[1], digits)}"
 
 
 def read_claims(path: Path) -> list[Claim]:
@@ -133,68 +149,87 @@ def read_claims(path: Path) -> list[Claim]:
     entries = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(entries, list) or not entries:
         raise ClaimError(f"{path}: expected a list of claims, got {type(entries).__name__}")
-    numbers = {f.name for f in fields(Claim) if f.name == "effect"}
     claims = []
     for i, entry in enumerate(entries, 1):
+        known = _ALWAYS | {"pair" if "pair" in entry else "paper"}
         kind = max(_KINDS, key=lambda names: len(names & set(entry)) / len(names))
-        wrong = sorted((set(entry) - {"effect"}) ^ (_ALWAYS | kind))
+        wrong = sorted(set(entry) ^ (known | kind))
         if wrong:
             raise ClaimError(f"{path}, claim {i}: missing or not known: {', '.join(wrong)}")
         empty = [k for k, v in entry.items() if v is None or str(v).strip() == ""]
         if empty:
             raise ClaimError(f"{path}, claim {i}: expected a value, got none: {', '.join(empty)}")
-        values = {k: float(v) if k in numbers else str(v) for k, v in entry.items()}
-        claims.append(Claim(**values))  # type: ignore[arg-type]
+        pair = entry.pop("pair", None)
+        words = {k: str(v) for k, v in entry.items()}
+        claims.append(Claim(**words, pair=None if pair is None else _two(pair, path, i)))
     return claims
 
 
+def _two(pair: object, path: Path, i: int) -> tuple[float, float]:
+    if not isinstance(pair, list) or [type(v) for v in pair] != [float, float]:
+        raise ClaimError(f"{path}, claim {i}: pair: expected two numbers, got {pair!r}")
+    return (pair[0], pair[1])
+
+
 def status(record: RunRecord, gain: Difference, sources: Collection[str]) -> str:
-    """What a difference settles. Only the paper's networks on the paper's kind of data can
-    reproduce a claim or its opposite; everything else shows a direction.
+    """What a difference settles. Only the paper's networks on the paper's kind of images can
+    reproduce a claim, or show its opposite; smaller networks and other images can only agree or
+    disagree.
 
     Args:
         record: whose it is.
         gain: found in it.
         sources: where the paper's kind of images are from.
     """
-    settles = record.faithful and record.source in sources
-    if settles:
-        words = {"agrees": "reproduced", "disagrees": "opposite"}
-        settled = words.get(gain.direction, gain.direction)
+    if not record.faithful:
+        where = " at small size"
     else:
-        settled = f"not settled here: {gain.direction}"
-    return f"{settled} (stale)" if record.is_stale else settled
+        where = "" if record.source in sources else " on other images"
+    words = {"agrees": f"agrees{where}", "disagrees": f"disagrees{where}"}
+    if not where:
+        words = {"agrees": "reproduced", "disagrees": "opposite"}
+    found = words.get(gain.direction, gain.direction)
+    return f"{found} (stale)" if record.is_stale else found
 
 
 def claims_table(
     path: Path, read: Callable[[str], RunRecord], sources: Collection[str]
 ) -> list[dict[str, str | int | float | None]]:
-    """The claims with what our records say of them, as rows for a page: claim, status, place, what
-    the paper prints, and the effect in the paper and here as the same kind of number.
+    """The claims with what our records say of them, as rows for a page: claim, status, place, the
+    two numbers of the paper and ours, and their differences. Each record is read once.
 
     Args:
         path: the claims file.
         read: the name of a record to the record; FileNotFoundError where there is none.
         sources: where the paper's kind of images are from; see `Comparison.sources`.
     """
+
+    @cache
+    def known(name: str) -> RunRecord | None:
+        try:
+            return read(name)
+        except FileNotFoundError:
+            return None
+
     rows: list[dict[str, str | int | float | None]] = []
     for claim in read_claims(path):
-        ours, said = "–", ""
-        if claim.untested:
-            said = f"not testable: {claim.untested}"
+        record = None if claim.untested else known(claim.record)
+        ours = change = "–"
+        if record is None:
+            said = f"not testable: {claim.untested or 'there is no record'}"
         else:
-            try:
-                record = read(claim.record)
-            except FileNotFoundError:
-                said = "not testable: no record"
-            else:
-                gain = difference(record, claim)
-                ours, said = gain.text, status(record, gain, sources)
-        effect = "–" if claim.effect is None else f"{claim.effect:+.3f}"
+            gain = difference(record, claim)
+            ours, change, said = _against(gain.pair), gain.text, status(record, gain, sources)
+        paper, effect = claim.paper, "–"
+        if claim.pair is not None:
+            digits = max(map(printed_digits, claim.pair))
+            paper = _against(claim.pair, digits)
+            effect = _short(claim.pair[0] - claim.pair[1], digits, "+")
         rows.append(
             {
                 "claim": claim.claim, "status": said, "where": claim.where,
-                "paper": claim.paper, "effect, paper": effect, "effect, here": ours,
+                "paper": paper, "ours": ours,
+                "difference, paper": effect, "difference, ours": change,
             }
         )  # fmt: skip
     return rows

@@ -31,14 +31,31 @@ class PublishedTable:
         """None where the paper prints none."""
         return self.numbers.get(method, {}).get(column)
 
-    def by_column(self) -> list[dict[str, str | float | None]]:
-        """A row for each column, a column for each method: as a table on a page, where there are
-        more diseases than methods.
+    @property
+    def digits(self) -> int:
+        """Digits behind the point, as the paper prints its numbers."""
+        return max(
+            (printed_digits(v) for row in self.numbers.values() for v in row.values()), default=0
+        )
+
+    def text(self, method: str, column: str = "mean") -> str | None:
+        """The number with all its digits, such as "0.30"; None where the paper prints none."""
+        number = self.number(method, column)
+        return None if number is None else f"{number:.{self.digits}f}"
+
+    def by_column(self) -> list[dict[str, str | None]]:
+        """A row for each column (a disease), a column for each method, for a table of which we have
+        nothing; else see `records.tables.classes_beside_paper`.
         """
         return [
-            {"paper": column} | {method: self.number(method, column) for method in self.numbers}
+            {"disease": column, **{method: self.text(method, column) for method in self.numbers}}
             for column in self.columns
         ]
+
+
+def printed_digits(number: float) -> int:
+    """Digits behind the point that a number needs: 2 for 0.43."""
+    return len(repr(float(number)).partition(".")[2].removesuffix("0"))
 
 
 def published(paper: str) -> dict[str, PublishedTable]:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 from jaxtyping import Float
 from torch import Tensor
 
-from cxrtut.viz.images import INK
+from cxrtut.viz.images import INK, ROW_OF_LETTERS, TEXT, panels, wrapped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by colour-blind readers, readable on white and on black.
-COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#999999", "#b8a800")
+# Contrast of at least 3 on white and on black; two curves of one style differ in colour for
+# colour-blind readers too, the others by their style.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b9629a", "#a6761d", "#3b8fc4", "#7b5bc7", "#6f8f00")
+STYLES = ("-", "--", "-.", ":")
 
 
 def terms_over_steps(
@@ -26,20 +28,19 @@ def terms_over_steps(
     Args:
         steps: of the reports.
         terms: name -> value at each of them.
-        columns: plots in a row.
+        columns: plots in a row, at most four.
     """
-    import matplotlib.pyplot as plt
-
     rows = -(-len(terms) // columns)
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(7.5, 1.7 * rows), squeeze=False, layout="constrained",
-        facecolor="none",
-    )  # fmt: skip
-    for axis in axes.flat[len(terms) :]:
+    figure, axes = panels(rows, columns, 2.1 * rows)
+    for axis in axes[len(terms) :]:
         axis.set_axis_off()
-    for axis, (name, values) in zip(axes.flat, terms.items(), strict=False):
-        axis.plot(steps, values, color=COLOURS[0], linewidth=1.3)
-        axis.set_title(name, color=INK, fontsize=8)
+    for i, (axis, (name, values)) in enumerate(zip(axes, terms.items(), strict=False)):
+        axis.plot(steps, values, color=COLOURS[0], linewidth=1.6)
+        axis.set_title(wrapped(name, columns), color=INK, fontsize=TEXT)
+        axis.locator_params(nbins=4)
+        axis.yaxis.set_major_formatter("{x:g}")
+        if i + columns >= len(terms):
+            axis.set_xlabel("training step", color=INK, fontsize=TEXT)
         plain(axis)
     return figure
 
@@ -53,28 +54,30 @@ def precision_over_recall(
         curves: name -> (recall, precision).
         chance: share of positive pixels.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(5.2, 3.6), layout="constrained", facecolor="none")
-    styles = ("-", "--", "-.", ":")
+    rows = -(-(1 + len(curves)) // 3)
+    figure, (axis,) = panels(1, 1, 4.2 + rows * 1.3 * ROW_OF_LETTERS)
     for i, (name, (recall, precision)) in enumerate(curves.items()):
         axis.plot(
-            recall.cpu().numpy(), precision.cpu().numpy(), styles[i // 4 % 4], label=name,
-            color=COLOURS[i % len(COLOURS)], linewidth=1.4,
+            recall.cpu().numpy(), precision.cpu().numpy(), STYLES[i % 4], label=name,
+            color=COLOURS[i % len(COLOURS)], linewidth=1.8,
         )  # fmt: skip
-    axis.axhline(chance, color=INK, linewidth=0.8, linestyle=":", label="chance")
+    axis.axhline(chance, color=INK, linewidth=1.0, label="chance")
     axis.set(xlim=(0, 1), ylim=(0, 1))
-    axis.set_xlabel("recall (share of lesion pixels found)", color=INK, fontsize=8)
-    axis.set_ylabel("precision", color=INK, fontsize=8)
-    axis.legend(fontsize=7, labelcolor=INK, framealpha=0)
+    axis.set_xlabel("recall (share of lesion pixels found)", color=INK, fontsize=TEXT)
+    axis.set_ylabel("precision", color=INK, fontsize=TEXT)
     plain(axis)
+    axis.tick_params(pad=6)
+    figure.legend(
+        loc="outside lower center", ncols=3, fontsize=TEXT, labelcolor=INK, frameon=False,
+        handlelength=2.6,
+    )  # fmt: skip
     return figure
 
 
 def plain(axis: Axes) -> None:
     """Axes that can be read on a light and on a dark page."""
     axis.set_facecolor("none")
-    axis.tick_params(colors=INK, labelsize=7)
+    axis.tick_params(colors=INK, labelsize=TEXT)
     for name, spine in axis.spines.items():
         spine.set_visible(name in ("left", "bottom"))
         spine.set_color(INK)

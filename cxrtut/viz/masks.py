@@ -8,8 +8,18 @@ from typing import TYPE_CHECKING
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from cxrtut.viz.images import INK, draw, draw_boxes, draw_outline, grid
-from cxrtut.viz.overlays import draw_evidence
+from cxrtut.viz.images import (
+    BAR,
+    OUTLINE,
+    cased,
+    draw,
+    draw_boxes,
+    draw_outline,
+    grid,
+    name_row,
+    name_space,
+)
+from cxrtut.viz.overlays import DIMMED, draw_heat, heat_bar
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,18 +33,22 @@ def masks_over(
     masks: Float[Tensor, "K h w"],
     names: Sequence[str],
     columns: int = 4,
+    label: str = "mask, from 0 to 1",
 ) -> Figure:
-    """The anchor once for each class, its mask over it in red: the stronger, the redder.
+    """The anchor once for each class, its mask over it: the stronger, the brighter.
 
     Args:
         anchor: in [-1, 1].
         masks: in [0, 1], of any resolution.
         names: of the classes.
+        columns: panels in a row.
+        label: of the bar of colours.
     """
-    figure, axes = grid(len(masks), columns, height=1.08)
-    for axis, mask, name in zip(axes, masks, names, strict=True):
-        draw(axis, anchor[0], name)
-        draw_evidence(axis, mask, 1.0, anchor.shape[-1])
+    figure, axes = grid(len(masks), columns, names, below=BAR)
+    for axis, mask in zip(axes, masks, strict=True):
+        draw(axis, anchor[0], DIMMED)
+        draw_heat(axis, mask, 1.0, anchor.shape[-1])
+    heat_bar(figure, axes[0], label)
     return figure
 
 
@@ -43,25 +57,24 @@ def before_and_after(
     aligned: Float[Tensor, "N 1 H W"],
     means: Sequence[Float[Tensor, "1 H W"]],
 ) -> Figure:
-    """Images above, the same images aligned below; on the right the mean of many before and after,
-    the sharper the more alike they lie. A dotted cross marks the centre of each.
+    """Each image beside the same image aligned, two such pairs in a row; the last pair is the mean
+    of many before and after, the sharper the more alike they lie. A dashed cross marks the
+    centre of each.
 
     Args:
         image: N radiographs.
         aligned: the same.
         means: of many images before and after.
     """
-    n, size = len(image), image.shape[-1]
-    figure, axes = grid(2 * (n + 1), n + 1, height=1.1)
-    rows = ("as it is", image, means[0]), ("aligned", aligned, means[1])
-    for k, (name, shown, mean) in enumerate(rows):
-        row = axes[k * (n + 1) : (k + 1) * (n + 1)]
-        for axis, picture in zip(row, [*shown, mean], strict=True):
-            draw(axis, picture[0])
-            for line in (axis.axvline, axis.axhline):
-                line((size - 1) / 2, color=INK, linewidth=0.7, linestyle=":")
-        row[0].set_title(name, color=INK, fontsize=8)
-        row[-1].set_title(f"mean, {name}", color=INK, fontsize=8)
+    pairs = [*zip(image, aligned, strict=True), tuple(means)]
+    of = [str(i + 1) for i in range(len(image))] + ["mean"]
+    titles = [f"{name}: {state}" for name in of for state in ("as it is", "aligned")]
+    figure, axes = grid(2 * len(pairs), 4 if len(pairs) > 1 else 2, titles)
+    middle = (image.shape[-1] - 1) / 2
+    for axis, shown in zip(axes, [one for pair in pairs for one in pair], strict=True):
+        draw(axis, shown[0])
+        for line in (axis.axvline, axis.axhline):
+            line(middle, color=OUTLINE, linewidth=1, dashes=(3, 4), path_effects=cased(1))
     return figure
 
 
@@ -71,8 +84,8 @@ def localisations(
     found: Mapping[str, Found],
     titles: Sequence[str],
 ) -> Figure:
-    """Columns of images, a row for each method: its heat in red, its boxes in amber, the true boxes
-    outlined in cyan (the paper's Fig. 6).
+    """Columns of images, a row for each method: its heat, its boxes in amber, the true boxes
+    outlined in cyan (the paper's Fig. 6). More than four images go on below, in the same order.
 
     Args:
         image: N radiographs.
@@ -80,17 +93,22 @@ def localisations(
         found: name of the method -> its heat in [0, 1] and boxes.
         titles: above the columns.
     """
-    n, size = len(image), image.shape[-1]
-    figure, axes = grid(n * len(found), n, height=1.08)
-    for row, (name, (heat, boxes)) in enumerate(found.items()):
-        part = axes[row * n : (row + 1) * n]
-        for i, axis in enumerate(part):
-            draw(axis, image[i, 0], titles[i] if row == 0 else "")
-            draw_evidence(axis, heat[i], 1.0, size)
-            draw_outline(axis, truth[i])
-            draw_boxes(axis, boxes[i])
-        part[0].text(
-            -0.06, 0.5, name, transform=part[0].transAxes, rotation=90, color=INK, fontsize=8,
-            ha="right", va="center",
-        )  # fmt: skip
+    n, size, columns = len(image), image.shape[-1], min(len(image), 4)
+    blocks = [range(first, min(first + columns, n)) for first in range(0, n, columns)]
+    told = []
+    for block in blocks:
+        told += [titles[i] for i in block]
+        told += [""] * (columns * len(found) - len(block))
+    figure, axes = grid(len(told), columns, told, below=BAR, left=name_space(list(found)))
+    rows = iter(axes[k : k + columns] for k in range(0, len(axes), columns))
+    for block in blocks:
+        for name, (heat, boxes) in found.items():
+            row = next(rows)
+            name_row(row[0], name)
+            for axis, i in zip(row, block, strict=False):
+                draw(axis, image[i, 0], DIMMED)
+                draw_heat(axis, heat[i], 1.0, size)
+                draw_outline(axis, truth[i])
+                draw_boxes(axis, boxes[i])
+    heat_bar(figure, axes[0], "heat, share of the strongest in the image")
     return figure

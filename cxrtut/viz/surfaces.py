@@ -13,7 +13,16 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cxrtut.viz.images import INK, RED_BLUE, grid
+from cxrtut.viz.images import (
+    BAR,
+    CASING,
+    INK,
+    RED_BLUE,
+    ROW_OF_LETTERS,
+    colour_bar,
+    frame,
+    grid,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,6 +30,8 @@ if TYPE_CHECKING:
 
 REAL, FAKE = "#ffffff", "#d55e00"
 LEVELS = 12  # of a map of scores
+DARKEST = 90  # grey level of the lowest score of a picture, on which black shows
+STEEPEST = 9  # doublings: slopes from 1/512 to 512 have colours of their own
 
 
 def score_maps(
@@ -43,20 +54,24 @@ def score_maps(
         fakes: points of each panel.
         titles: of each panel.
         limit: half the side of the square.
-        columns: panels in a row.
+        columns: panels in a row, at most four.
     """
-    figure, axes = grid(len(surfaces), columns, height=1.22)
-    for axis, scores, fake, title in zip(axes, surfaces, fakes, titles, strict=True):
-        height = scores.detach().cpu().numpy()
-        ends = (-limit, limit)
+    heights = [scores.detach().cpu().numpy() for scores in surfaces]
+    apart = [float(np.ptp(height)) for height in heights]
+    told = [
+        f"{title}\nscores {span:.{0 if span >= 10 else 1}f} apart"
+        for title, span in zip(titles, apart, strict=True)
+    ]
+    figure, axes = grid(len(surfaces), columns, told, below=BAR + ROW_OF_LETTERS)
+    for axis, height, span, fake in zip(axes, heights, apart, fakes, strict=True):
         line = np.linspace(-limit, limit, len(height))
-        axis.contourf(line, line, height, levels=LEVELS, cmap="cividis")
+        share = (height - height.min()) / (span or 1.0)
+        shown = axis.contourf(line, line, share, np.linspace(0, 1, LEVELS + 1), cmap="cividis")
         dots(axis, real, REAL)
         dots(axis, fake, FAKE)
-        axis.set(xlim=ends, ylim=ends, aspect="equal")
-        apart = np.ptp(height)
-        told = f"{title}\nscores {apart:.{0 if apart >= 10 else 1}f} apart"
-        axis.set_title(told, color=INK, fontsize=8)
+        axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
+    label = "score, each map on its own scale"
+    colour_bar(figure, shown, label, (0, 1), ("lowest:\ngenerated", "highest:\nreal"))
     return figure
 
 
@@ -64,29 +79,30 @@ def slope_maps(
     slopes: Sequence[Float[Tensor, "n n"]], titles: Sequence[str], *, limit: float
 ) -> Figure:
     """Norms of a gradient over [-limit, limit]²: white where it is 1, red where steeper, blue where
-    flatter, on a logarithmic scale from 1/32 to 32 (steeper and flatter look the same as the ends).
+    flatter, on a logarithmic scale from 1/512 to 512 (what lies beyond looks the same as the ends).
 
     Args:
         slopes: >= 0; the first row is the lowest y.
         titles: of each panel.
         limit: half the side of the square.
     """
-    figure, axes = grid(len(slopes), len(slopes), height=0.95)
-    for axis, slope, title in zip(axes, slopes, titles, strict=True):
+    medians = [float(slope.median()) for slope in slopes]
+    told = [
+        f"{title}\nmedian {median:.{0 if median >= 10 else 1}f}"
+        for title, median in zip(titles, medians, strict=True)
+    ]
+    figure, axes = grid(len(slopes), len(slopes), told, below=BAR)
+    for axis, slope in zip(axes, slopes, strict=True):
         doublings = np.log2(np.maximum(slope.detach().cpu().numpy(), 1e-9))
         rim = limit + limit / max(len(doublings) - 1, 1)  # the outermost lie on the border
         shown = axis.imshow(
-            doublings, cmap=RED_BLUE, vmin=-5, vmax=5, origin="lower", extent=(-rim, rim) * 2
-        )
+            doublings, cmap=RED_BLUE, vmin=-STEEPEST, vmax=STEEPEST, origin="lower",
+            extent=(-rim, rim) * 2,
+        )  # fmt: skip
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit))
-        median = float(slope.median())
-        told = f"{title}\nmedian {median:.{0 if median >= 10 else 1}f}"
-        axis.set_title(told, color=INK, fontsize=8)
-    ticks = [-5, -3, -1, 0, 1, 3, 5]
-    bar = figure.colorbar(shown, ax=axes, ticks=ticks, shrink=0.8)
-    bar.ax.set_yticklabels(["1/32", "1/8", "1/2", "1", "2", "8", "32"], color=INK, fontsize=8)
-    bar.ax.tick_params(color=INK)
-    bar.outline.set_edgecolor(INK)
+    ticks = range(-STEEPEST, STEEPEST + 1, 3)
+    names = [str(2**t) if t >= 0 else f"1/{2**-t}" for t in ticks]
+    colour_bar(figure, shown, "slope: norm of the gradient of the score", ticks, names)
     return figure
 
 
@@ -99,19 +115,20 @@ def clouds(
     columns: int = 4,
 ) -> Figure:
     """Generated points over real ones (grey), without a critic; what lies outside is left out."""
-    figure, axes = grid(len(fakes), columns, height=1.14)
-    for axis, fake, title in zip(axes, fakes, titles, strict=True):
+    figure, axes = grid(len(fakes), columns, titles)
+    for axis, fake in zip(axes, fakes, strict=True):
         dots(axis, real, INK)
         dots(axis, fake, FAKE)
+        frame(axis)
         axis.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal")
-        axis.set_title(title, color=INK, fontsize=8)
     return figure
 
 
 def dots(axis: Axes, points: Float[Tensor, "m 2"], colour: str) -> None:
-    """Small discs with a thin dark rim, which is what tells them from a map as bright as they."""
+    """Small discs over larger dark ones, whose rim tells them from a map as bright as they."""
     x, y = points.detach().cpu().numpy().T
-    axis.scatter(x, y, s=5, color=colour, edgecolor="#202020", linewidth=0.25)
+    for size, shade in ((16, CASING), (6, colour)):
+        axis.scatter(x, y, s=size, color=shade, linewidth=0)
 
 
 def picture(
@@ -122,7 +139,8 @@ def picture(
     limit: float,
     size: int = 240,
 ) -> UInt8[np.ndarray, "size size"]:
-    """Scores in grey steps with real (white) and generated (black) points, for a slider.
+    """Scores in grey steps with real (white, a dark rim around) and generated (black) points, for a
+    slider.
 
     Args:
         scores: the first row is the lowest y; the picture's first row is the highest.
@@ -140,11 +158,11 @@ def picture(
     height = np.asarray(cv2.remap(height, x, y, cv2.INTER_LINEAR), np.float32)
     share = (height - height.min()) / max(float(np.ptp(height)), 1e-9)
     steps = np.floor(share * LEVELS).clip(0, LEVELS - 1) / (LEVELS - 1)
-    shown = (70 + 100 * steps).astype(np.uint8)
-    for points, grey in ((real, 255), (fake, 0)):
+    shown = (DARKEST + (170 - DARKEST) * steps).astype(np.uint8)
+    for points, grey, radius in ((real, 0, 3), (real, 255, 2), (fake, 0, 2)):
         for x, y in points.tolist():
             column, row = (x / limit + 1) * size / 2, (1 - y / limit) * size / 2
-            cv2.circle(shown, _sixteenths(column, row), 16 * 2, grey, -1, cv2.LINE_AA, shift=4)
+            cv2.circle(shown, _sixteenths(column, row), 16 * radius, grey, -1, cv2.LINE_AA, shift=4)
     return shown
 
 

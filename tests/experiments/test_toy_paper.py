@@ -175,10 +175,11 @@ def test_claims_are_settled_by_the_papers_networks_on_the_papers_images(
     small = replace(made, faithful=False)
     elsewhere = replace(made, data=[{"source": "a clinic"}] * 3)
     assert status(made, gain, COMPARISON.sources) == settled
-    assert status(small, gain, COMPARISON.sources) == f"not settled here: {direction}"
-    assert status(elsewhere, gain, COMPARISON.sources) == f"not settled here: {direction}"
+    for given, where in ((small, " at small size"), (elsewhere, " on other images")):
+        shown = direction if direction == "no difference" else direction + where
+        assert status(given, gain, COMPARISON.sources) == shown
     (row,) = claims_table(tmp_path / "toy.yml", lambda name: made, COMPARISON.sources)
-    assert row["status"] == settled and row["effect, here"] == gain.text
+    assert row["status"] == settled and row["difference, ours"] == gain.text
 
 
 def test_where_more_is_better_the_same_numbers_say_the_opposite(record, tmp_path):

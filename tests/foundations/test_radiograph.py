@@ -109,12 +109,13 @@ def test_a_record_holds_every_seed_and_becomes_the_tables_of_the_page(monkeypatc
     assert record.data[0]["fingerprint"] == store.fingerprint and not record.is_stale
     assert "foundations/radiograph.py" in record.code
     table = radiograph.transfer_table(record)
-    assert [line["class"] for line in table] == list(CLASSES)
+    assert [line["disease"] for line in table] == list(CLASSES)
     assert table[1]["AUROC"] == pytest.approx(np.mean(areas))
-    low, high = (float(v) for v in table[1]["seeds"].split("–"))
+    low, high = (float(v) for v in table[1]["range over seeds"].split("–"))
     assert low <= table[1]["AUROC"] + 0.005 and table[1]["AUROC"] - 0.005 <= high
     statistics = radiograph.statistics_table(record)
-    assert {"mean", "pairwise correlation"} <= {line["of images"] for line in statistics}
+    assert {"mean", "correlation of two images"} <= {line["of the images"] for line in statistics}
+    assert radiograph.STATISTICS.keys() == radiograph.EXPLAINED.keys()
     assert statistics[0]["real"] == record.results[radiograph.REAL][0].test["mean"]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from cxrtut.experiments.registered import COMPARISONS
 from cxrtut.records.claims import read_claims
-from cxrtut.records.published import FOLDER, PublishedTable, published
+from cxrtut.records.published import FOLDER, PublishedTable, printed_digits, published
 from cxrtut.records.recorded import claims_file
 
 MASKS = published("disease_masks")
@@ -30,7 +30,7 @@ def test_what_a_paper_does_not_print_is_none_and_columns_keep_their_order():
     table = PublishedTable("Table 9", {"A": {"Mass": 0.5, "mean": 0.25}, "B": {"Nodule": 1.0}})
     assert table.columns == ("Mass", "mean", "Nodule")
     assert table.number("A") == 0.25 and table.number("B") is None and table.number("C") is None
-    assert table.by_column()[0] == {"paper": "Mass", "A": 0.5, "B": None}
+    assert table.by_column()[0] == {"disease": "Mass", "A": "0.50", "B": None}
 
 
 def test_the_biomarker_papers_order_is_as_printed():
@@ -67,16 +67,28 @@ def test_the_printed_gains_of_the_masks_are_those_of_the_text():
 
 
 @pytest.mark.parametrize("paper", sorted(COMPARISONS))
-def test_the_effect_of_a_claim_is_the_difference_of_two_printed_numbers(paper):
+def test_the_pair_of_a_claim_is_printed_for_its_methods_in_one_column(paper):
     tables, checked = published(paper), 0
     for claim in read_claims(claims_file(paper)):
-        table = tables.get(claim.measure.partition("/")[0])
-        if claim.effect is None or table is None or not claim.better:
+        if claim.pair is None:
             continue
-        pairs = [
-            (table.number(claim.better, c), table.number(claim.worse, c)) for c in table.columns
-        ]
-        printed = [round(a - b, 3) for a, b in pairs if a is not None and b is not None]
-        assert claim.effect in printed, claim.claim
+        measure, _, disease = claim.measure.partition("/")
+        table = tables[measure]
+        printed = {
+            (table.number(claim.better, c), table.number(claim.worse, c)): c for c in table.columns
+        }
+        column = printed.get(claim.pair)
+        assert column is not None, claim.claim
+        if paper == "disease_masks":
+            assert (table.number(claim.better, disease or "mean")) == claim.pair[0], claim.claim
+        else:
+            assert column in claim.where or claim.worse == "ED", claim.claim
         checked += 1
     assert checked >= 3
+
+
+def test_numbers_have_the_digits_that_the_paper_prints():
+    table = PublishedTable("Table 9", {"A": {"Mass": 0.5, "mean": 0.25}})
+    assert (table.text("A", "Mass"), table.text("A"), table.text("B")) == ("0.50", "0.25", None)
+    assert PublishedTable("Table 9", {}).digits == 0
+    assert [printed_digits(v) for v in (0.5, 0.43, 56, 0.481)] == [1, 2, 0, 3]

@@ -5,8 +5,16 @@ import math
 import pytest
 from records.test_run_record import a_record
 
-from cxrtut.records.run_record import ArmRun
-from cxrtut.records.tables import WORDS, class_table, measures_table
+from cxrtut.records.published import PublishedTable
+from cxrtut.records.run_record import ArmRun, RecordError
+from cxrtut.records.tables import (
+    IMAGES_OF,
+    beside_paper,
+    class_table,
+    classes_beside_paper,
+    measures_table,
+    over_seeds,
+)
 
 NBSP = "\u00a0"
 
@@ -64,7 +72,76 @@ def test_classes_are_columns_with_the_mean_over_seeds():
     assert class_table(made, "ap", ["A"]) == [{"method": "A", "Mass": None, "Nodule": None}]
 
 
-@pytest.mark.parametrize("identifier", ["loc_acc@0.3", "loc_acc_any@0.5", "loc_acc_oracle@0.7"])
-def test_thresholds_of_the_overlap_are_in_the_words(identifier):
-    assert f"IoU > {identifier.partition('@')[2]}" in WORDS[identifier]
-    assert len(set(WORDS.values())) == len(WORDS)
+PRINTED = {
+    "auroc": PublishedTable(
+        "Table 4",
+        {
+            "A": {"Mass": 0.8, "Nodule": 0.75, "mean": 0.78},
+            "C": {"Mass": 0.7, "mean": 0.7},
+            "D": {"Nodule": 0.6},
+        },
+    )
+}
+
+
+def test_ours_and_the_papers_stand_side_by_side_with_what_either_lacks():
+    made = record({"auroc": 0.5, "chance": 0.1}, {"auroc": 0.7, "chance": 0.1}, other=[{}])
+    a, b, c = beside_paper(made, PRINTED, ["auroc", "chance"])
+    assert a == {
+        "method": "A",
+        "AUROC, ours": f"0.600{NBSP}±{NBSP}{12.7062 * 0.1:.3f}",  # t(1, .975) / sqrt 2 * sd
+        "AUROC, paper": "0.78",
+        "chance": f"0.100{NBSP}±{NBSP}0.000",
+    }
+    assert list(b.values()) == ["B", None, None, None]
+    assert list(c.values()) == ["C", None, "0.70", None]
+
+
+def test_another_column_of_the_paper_and_other_words_can_be_asked_for():
+    made = record({"auroc": 0.5})
+    rows = beside_paper(
+        made, PRINTED, ["auroc"], ["D", "A"], column="Nodule", labels=("here", "there")
+    )
+    assert rows == [
+        {"method": "D", "AUROC, here": None, "AUROC, there": "0.60"},
+        {"method": "A", "AUROC, here": "0.500", "AUROC, there": "0.75"},
+    ]
+    (row,) = beside_paper(record({"auroc": 0.5}), PRINTED, ["auroc"], column="retina")
+    assert row == {"method": "A", "AUROC": "0.500"}
+
+
+def test_another_side_is_compared_when_it_is_asked_for():
+    made = a_record(results={"A": (ArmRun(train={"auroc": 0.9}, test={"auroc": 0.5}),)})
+    assert beside_paper(made, PRINTED, ["auroc"], ["A"], "train")[0]["AUROC, ours"] == "0.900"
+
+
+def test_diseases_are_rows_and_methods_pairs_of_columns_and_the_mean_comes_last():
+    made = record(
+        {"auroc": 0.6, "auroc/Mass": 0.5, "auroc/Nodule": 0.7}, other=[{"auroc/Mass": 0.256}]
+    )
+    rows = classes_beside_paper(made, PRINTED, "auroc", ["A", "B", "C"])
+    assert rows[0] == {
+        "disease": "Mass", "A, ours": "0.50", "A, paper": "0.80", "B": "0.26",
+        "C, ours": None, "C, paper": "0.70",
+    }  # fmt: skip
+    assert list(rows[1].values()) == ["Nodule", "0.70", "0.75", None, None, None]
+    assert list(rows[2].values()) == ["mean", "0.60", "0.78", None, None, "0.70"]
+
+
+@pytest.mark.parametrize("table", [beside_paper, classes_beside_paper])
+def test_what_neither_the_record_nor_the_paper_has_is_named(table):
+    made = record({"auroc": 0.5, "auroc/Mass": 0.5})
+    one = str if table is classes_beside_paper else lambda name: [name]
+    with pytest.raises(RecordError, match=r"test: no measure 'aurocc'; there are auroc$"):
+        table(made, PRINTED, one("aurocc"), ["A"])
+    with pytest.raises(RecordError, match="no method 'E'; there are A, C, D"):
+        table(made, PRINTED, one("auroc"), ["A", "E"])
+
+
+def test_a_caption_can_say_what_a_cell_is():
+    seeds = over_seeds(a_record(seeds=(0, 1, 2)))
+    assert seeds == "mean over 3 seeds ± half its 95 % interval"
+    assert over_seeds(a_record(seeds=(0,))) == "one seed"
+    with pytest.raises(RecordError):
+        ArmRun().side("elsewhere")
+    assert all(ArmRun().side(side) == {} for side in IMAGES_OF)

@@ -16,26 +16,28 @@ def figures_without_a_screen():
 
 def test_each_class_has_the_anchor_with_its_own_mask_over_it():
     anchor, own = torch.rand(1, 32, 32) * 2 - 1, torch.rand(5, 4, 4)
-    figure = masks.masks_over(anchor, own, list("abcde"), columns=3)
+    figure = masks.masks_over(anchor, own, list("abcde"), columns=3, label="share")
     drawn = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in drawn] == list("abcde") and len(figure.axes) == 6
+    assert [axis.get_title() for axis in drawn] == list("abcde") and len(figure.axes) == 6 + 1
+    assert figure.axes[-1].get_xlabel() == "share"
     for k, axis in enumerate(drawn):
         below, above = axis.images
         assert below.get_array().shape == (32, 32)
         assert torch.allclose(torch.as_tensor(above.get_array()), own[k])
         assert above.get_extent() == [-0.5, 31.5, 31.5, -0.5]
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="titles: expected 5"):
         masks.masks_over(anchor, own, ["a"])
 
 
-def test_images_stand_above_their_aligned_selves_and_the_means_at_the_right():
+def test_images_stand_beside_their_aligned_selves_and_the_means_come_last():
     before, after = torch.zeros(3, 1, 8, 8), torch.full((3, 1, 8, 8), 0.5)
     means = [torch.full((1, 8, 8), -1.0), torch.full((1, 8, 8), 1.0)]
     figure = masks.before_and_after(before, after, means)
     values = [int(axis.images[0].get_array()[0, 0]) for axis in figure.axes]
-    assert values == [128, 128, 128, 0, 191, 191, 191, 255]
+    assert values == [128, 191, 128, 191, 128, 191, 0, 255]
     titles = [axis.get_title() for axis in figure.axes]
-    assert titles == ["as it is", "", "", "mean, as it is", "aligned", "", "", "mean, aligned"]
+    of = ("1", "2", "3", "mean")
+    assert titles == [f"{name}: {state}" for name in of for state in ("as it is", "aligned")]
     assert all(len(axis.lines) == 2 for axis in figure.axes)  # the cross
 
 
@@ -54,12 +56,30 @@ def test_every_method_has_a_row_with_its_heat_and_its_boxes():
             for patch in axis.patches
             if patch.get_edgecolor()[:3] != (0, 0, 0)
         ]
-        for axis in figure.axes
+        for axis in figure.axes[:-1]
     ]
     there = (1.5, 2.5, 7.0, 9.0)
     assert boxes == [[there], [], [], [there]]
     colour = matplotlib.colors.to_rgba(BOX)
     assert figure.axes[0].patches[0].get_edgecolor() == colour
-    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "", ""]
+    assert [axis.get_title() for axis in figure.axes[:-1]] == ["a", "b", "", ""]
     assert [t.get_text() for axis in figure.axes for t in axis.texts] == ["one", "other"]
+    assert torch.equal(torch.as_tensor(figure.axes[1].images[1].get_array()), found["one"][0][1])
     assert figure.axes[0].collections and not figure.axes[1].collections  # the outline
+
+
+def test_more_than_four_images_go_on_below_with_every_method_again():
+    n = 6
+    image = torch.linspace(-1, 1, n)[:, None, None, None].expand(n, 1, 4, 4)
+    none, nowhere = torch.zeros(0, 4), torch.zeros(n, 4, 4, dtype=torch.bool)
+    found = {name: (torch.zeros(n, 4, 4), [none] * n) for name in ("one", "other")}
+    figure = masks.localisations(image, nowhere, found, list("abcdef"))
+    shown = [
+        int(axis.images[0].get_array()[0, 0]) if axis.images else None for axis in figure.axes[:-1]
+    ]
+    grey = [0, 51, 102, 153, 204, 255]
+    assert shown == grey[:4] * 2 + (grey[4:] + [None] * 2) * 2
+    titles = [axis.get_title() for axis in figure.axes[:-1]]
+    assert titles == [*"abcd", *[""] * 4, "e", "f", *[""] * 6]
+    names = [(i, t.get_text()) for i, axis in enumerate(figure.axes) for t in axis.texts]
+    assert names == [(0, "one"), (4, "other"), (8, "one"), (12, "other")]

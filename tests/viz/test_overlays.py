@@ -3,9 +3,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from viz.sight import KINDS, lab
 
 from cxrtut.viz import overlays
-from cxrtut.viz.images import grid
+from cxrtut.viz.images import RED_BLUE, grid
+from cxrtut.viz.images import draw as draw_image
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +29,69 @@ def shown(evidence: torch.Tensor, limit: float) -> tuple[np.ndarray, plt.Axes]:
     _, (axis,) = grid(1, 1)
     overlays.draw_evidence(axis, evidence, limit, 8)
     (layer,) = axis.images
-    colours = layer.cmap(layer.norm(layer.get_array()))
-    colours[..., 3] = layer.get_alpha()
-    return colours, axis
+    return layer.cmap(layer.norm(layer.get_array())), axis
 
 
-def test_evidence_for_is_red_and_against_is_blue_and_none_is_transparent():
+def over(image: torch.Tensor, draw, values: torch.Tensor) -> np.ndarray:
+    """sRGB (n, n, 3) in the middles of the cells of a map as rendered over a dimmed image."""
+    n = len(values)
+    figure, (axis,) = grid(1, 1)
+    figure.set_facecolor("black")
+    draw_image(axis, image, overlays.DIMMED)
+    draw(axis, values, 1.0, n)
+    figure.canvas.draw()
+    picture = np.asarray(figure.canvas.buffer_rgba())[..., :3] / 255
+    middles = axis.transData.transform([(k, k) for k in range(n)]).round().astype(int)
+    return picture[len(picture) - 1 - middles[:, 1]][:, middles[:, 0]]
+
+
+HEATS = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+def levels(draw, sign: float) -> np.ndarray:
+    """sRGB (5, 5, 3): rows are grounds from black to white, columns heats from none to full."""
+    ground = torch.linspace(-1, 1, 5)[:, None].expand(5, 5)
+    return over(ground, draw, sign * torch.tensor(HEATS).expand(5, 5))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("draw", "sign"),
+    [(overlays.draw_heat, 1.0), (overlays.draw_evidence, 1.0), (overlays.draw_evidence, -1.0)],
+)
+def test_more_heat_is_brighter_for_every_eye_over_every_grey_of_a_radiograph(draw, sign, kind):
+    seen = lab(levels(draw, sign), kind)
+    assert (np.diff(seen[..., 0], axis=1) > 0.5).all()
+    dimmed = np.linspace(0, overlays.DIMMED, 100)[:, None].repeat(3, 1)
+    greys = lab(dimmed, kind)
+    apart = np.linalg.norm(seen[:, :, None] - greys, axis=-1).min(-1)
+    assert (apart[:, 2:] > 18).all() and (apart[:, 1] > 8).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_evidence_for_and_against_differ_for_every_eye(kind):
+    for_, against = (lab(levels(overlays.draw_evidence, sign), kind)[:, 2:] for sign in (1.0, -1.0))
+    assert (np.linalg.norm(for_ - against, axis=-1) > 25).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_differences_are_darker_the_larger_and_differ_in_sign_for_every_eye(kind):
+    sizes = np.linspace(0, 1, 6)
+    more, less = (
+        lab(matplotlib.colormaps[RED_BLUE](0.5 + sign * sizes / 2)[:, :3], kind) for sign in (1, -1)
+    )
+    for seen in (more, less):
+        assert (np.diff(seen[:, 0]) < 0).all()
+    assert (np.linalg.norm(more - less, axis=-1)[1:-1] > 15).all()
+
+
+def test_evidence_for_is_orange_and_against_is_blue_and_none_is_transparent():
     colours, _ = shown(torch.tensor([[1.0, -1.0], [0.0, 0.5]]), 1.0)
     for_, against, none, half = colours.reshape(4, 4)
     assert for_[0] > for_[2] and against[2] > against[0]
     assert none[3] == 0
     assert for_[3] == against[3] == overlays.OPACITY
-    assert half[3] == overlays.OPACITY / 2
+    assert half[3] == pytest.approx(overlays.OPACITY / 2, abs=0.01)
 
 
 def test_evidence_beyond_the_limit_is_as_strong_as_the_limit():
@@ -61,29 +114,42 @@ def test_each_set_of_maps_has_a_row_with_its_name_and_each_map_its_own_scale():
     image, region = torch.zeros(2, 1, 8, 8), square(8, 2, 5).repeat(2, 1, 1)
     maps = torch.stack([torch.eye(2), -40 * torch.eye(2)])
     figure = overlays.evidence_rows(image, [maps, maps / 7], ["a", "b"], region, ["x", "y"])
-    assert len(figure.axes) == 6
+    assert len(figure.axes) == 6 + 1
     assert [axis.get_title() for axis in figure.axes[:2]] == ["x", "y"]
     assert [figure.axes[2 * row].texts[0].get_text() for row in (1, 2)] == ["a", "b"]
-    for axis, strongest in zip(figure.axes[2:], (1, 40, 1 / 7, 40 / 7), strict=True):
-        assert axis.images[1].norm.vmax == pytest.approx(strongest)
+    for axis, sign in zip(figure.axes[2:6], (1, -1, 1, -1), strict=True):
+        values = np.asarray(axis.images[1].get_array())
+        assert np.allclose(values, sign * np.eye(2)) and axis.images[1].norm.vmin == -1
         assert axis.collections, "the region is outlined"
 
 
-def test_a_map_of_zeros_leaves_the_radiograph_as_it_is():
+def test_a_map_of_zeros_only_dims_the_radiograph():
     figure = overlays.evidence_rows(
         torch.zeros(1, 1, 8, 8), [torch.zeros(1, 2, 2)], ["none"], square(8, 2, 5)
     )
-    assert not np.asarray(figure.axes[1].images[1].get_alpha()).any()
+    ground, layer = figure.axes[1].images
+    assert not layer.cmap(layer.norm(layer.get_array()))[..., 3].any()
+    assert ground.norm.vmax == 255 / overlays.DIMMED
 
 
 def test_boxes_and_the_true_region_are_drawn_in_the_last_row_only():
     image, inside = torch.zeros(2, 1, 8, 8), square(8, 2, 5).repeat(2, 1, 1)
     boxes = [torch.tensor([[2.0, 2.0, 5.0, 5.0]]), torch.zeros(0, 4)]
     figure = overlays.found_boxes(image, inside.float(), inside, boxes, inside)
-    assert [len(axis.patches) for axis in figure.axes] == [0, 0, 0, 0, 1, 0]
-    assert [len(axis.collections) for axis in figure.axes] == [0, 0, 0, 0, 1, 1]
-    alpha = np.asarray(figure.axes[2].images[1].get_alpha())
-    assert (alpha > 0).tolist() == inside[0].tolist()
+    panels = figure.axes[:-1]
+    assert [len(axis.patches) for axis in panels] == [0, 0, 0, 0, 1, 0]
+    assert [len(axis.collections) for axis in panels] == [0, 0, 0, 0, 1, 1]
+
+
+def test_above_the_cut_heat_stays_as_it_is_and_elsewhere_is_none():
+    inside, heat = square(8, 2, 5), torch.linspace(0.1, 2, 64).reshape(1, 8, 8)
+    figure = overlays.found_boxes(
+        torch.zeros(1, 1, 8, 8), heat, inside, [torch.zeros(0, 4)], inside
+    )
+    whole, cut = (np.asarray(axis.images[1].get_array()) for axis in figure.axes[:2])
+    there = inside[0].numpy()
+    assert np.allclose(whole, heat[0] / 2)
+    assert np.array_equal(cut[there], whole[there]) and not cut[~there].any()
 
 
 def test_a_spotlight_leaves_the_inside_and_dims_the_outside():
@@ -103,6 +169,13 @@ def test_the_frame_of_a_box_lies_on_its_outermost_pixels():
     rows, columns = np.nonzero(picture)
     assert (rows.min(), rows.max(), columns.min(), columns.max()) == (9, 23, 6, 14)
     assert (picture[10:23, 7:14] == 0).all(), "a frame, not a filled box"
+
+
+def test_the_frame_of_a_box_has_a_dark_casing_on_white():
+    image, none = torch.ones(1, 1, 8, 8), torch.zeros(1, 8, 8, dtype=torch.bool)
+    everything, box = torch.ones(1, 8, 8, dtype=torch.bool), torch.tensor([[2.0, 2.0, 6.0, 6.0]])
+    (picture,) = overlays.spotlights(image, everything, [box], none, 4)
+    assert picture[16, 6:11].tolist() == [255, 0, 255, 0, 255]
 
 
 def test_the_true_region_has_a_dotted_outline_that_shows_on_black_and_on_white():

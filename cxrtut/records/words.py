@@ -1,0 +1,203 @@
+"""The words of result tables: what a measure and an arm are called, and a sentence that says what
+they are. An *arm* is one of the methods or variants that a table compares; all are trained and
+measured alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+@dataclass(frozen=True)
+class Word:
+    """What an identifier is called in a table, and a sentence that explains it."""
+
+    name: str
+    meaning: str
+
+
+_AP = (
+    "Average precision, the area under the precision-recall curve, when each pixel is ranked by "
+    "its heat; 1 is perfect."
+)
+MEASURES: Mapping[str, Word] = {
+    "pixel_ap": Word(
+        "pixel AP",
+        f"{_AP} The heat of each image is first scaled to the range from 0 to 1; then the pixels "
+        "of all images are ranked together.",
+    ),
+    "pixel_ap_global_norm": Word(
+        "pixel AP, unscaled", "The pixel AP without scaling the heat of each image first."
+    ),
+    "pixel_ap_smoothed": Word(
+        "pixel AP, smoothed",
+        "The pixel AP after each heat map was blurred by a mean over 5 x 5 pixels.",
+    ),
+    "pixel_ap_image": Word(
+        "pixel AP by image",
+        "The pixels of each image are ranked on their own; this is the mean over images.",
+    ),
+    "chance": Word(
+        "chance",
+        "The share of pixels inside the outlines: the pixel AP that random heat would reach.",
+    ),
+    "residual_ratio": Word(
+        "lesion left",
+        "How much of the lesion is still there after a method has removed it, measured against the "
+        "same patient without the disease: 0 is none of it, 1 all of it, more than 1 is worse than "
+        "doing nothing.",
+    ),
+    "background_change": Word(
+        "change outside",
+        "How much a method changes the image outside the lesion, where nothing had to change: the "
+        "mean over pixels in grey levels of 255.",
+    ),
+    "accuracy": Word("accuracy", "The share of images that are classified correctly."),
+    "auroc_mean_heat": Word(
+        "AUROC, mean heat",
+        "The area under the ROC curve when images are ranked by their mean heat: .5 is chance.",
+    ),
+    "auroc": Word(
+        "AUROC",
+        "The area under the ROC curve: how often a random image with the disease is ranked above a "
+        "random one without; .5 is chance. With several diseases, the mean over them.",
+    ),
+    "false_positives": Word(
+        "false boxes",
+        "Boxes an image that meet no true box at an IoU of .3, with one box for each disease that "
+        "the method predicts.",
+    ),
+    **{
+        f"loc_acc@{t}": Word(
+            f"found, IoU > {t}",
+            "The share of pairs of an image and a disease whose true box and predicted box overlap "
+            f"with an intersection over union above {t}, averaged over diseases. Only pairs with "
+            "a true box count.",
+        )
+        for t in THRESHOLDS
+    },
+    **{
+        f"loc_acc_any@{t}": Word(
+            f"any box, IoU > {t}",
+            f"The share found at an IoU above {t} when any region of the heat map, at either of "
+            "two cuts, may be the one that overlaps (the protocol of ChestX-ray8).",
+        )
+        for t in THRESHOLDS
+    },
+    **{
+        f"loc_acc_oracle@{t}": Word(
+            f"best cut, IoU > {t}",
+            f"The share found at an IoU above {t} with the best cut of each disease, chosen on the "
+            "very boxes that are scored: an upper bound, not a result.",
+        )
+        for t in THRESHOLDS
+    },
+    **{
+        f"{name}_{when}": Word(f"{shown}, {when}", f"{meaning} This is {when} alignment.")
+        for name, shown, meaning in (
+            (
+                "anchor_distance",
+                "distance from anchor",
+                "The mean difference between a blurred image and the anchor, in [0, 2].",
+            ),
+            (
+                "pose_error",
+                "pose error (cm)",
+                "How far apart, in cm of patient, one point of the image lies in the patients.",
+            ),
+            (
+                "field_of_view_cm",
+                "field of view (cm)",
+                "Centimetres of patient that an image shows.",
+            ),
+            (
+                "relative_pose_error",
+                "relative pose error",
+                "The pose error as a share of the field of view, because zooming in makes the "
+                "error in cm smaller without aligning anything.",
+            ),
+        )
+        for when in ("before", "after")
+    },
+}
+
+ARMS: Mapping[str, Mapping[str, str]] = {
+    "biomarker": {
+        "G-D-C": "The full method: generator, discriminator (a critic) and classifier.",
+        "G-D": "Without the classifier: generator and discriminator.",
+        "G-C": "Without the discriminator: generator and classifier.",
+        "ED": "The encoder-decoder alone: the generator, trained only to copy its input.",
+        "CAM": "The class activation map of a classifier.",
+        "Grad-CAM-1": "Grad-CAM of a classifier at an intermediate convolution.",
+        "Grad-CAM-2": "Grad-CAM of a classifier at its last convolution.",
+    },
+    "disease_masks": {
+        "plain": "A classifier on images as they are, without alignment and masks.",
+        "aligned": "The classifier on aligned images.",
+        "aligned, longer": "Aligned images, trained as long as the arms with masks (our control).",
+        "aligned + DM": "The full method: aligned images and learnt disease masks.",
+        "aligned + PDM": "Aligned images and pseudo disease masks, which are drawn by hand.",
+        "plain + DM": "Masks learnt from images that are not aligned.",
+        "DM, no flip": "Learnt masks, without adding the mirror image.",
+        "DM, binary": "Learnt masks that are 1 wherever they are above 0.",
+        "DM, shared": "One mask for all diseases: the mean of the learnt ones.",
+        "centre prior": "A fixed mask that prefers the centre of the image.",
+        "plain, BCE": "The plain classifier, trained by a loss without class weights.",
+        "Wang": "The ChestX-ray8 baseline of Wang et al.",
+        "Cai": "Attention mining by Cai et al., which goes on from the plain classifier.",
+        "Liu": "Contrast-induced attention by Liu et al.",
+        "Liu, noisy-or": "The method of Liu et al. with a noisy-or from patches to images.",
+        "Liu (boxes)": "The method of Liu et al. when some training images show their boxes.",
+        "Li (boxes)": "Limited supervision by Li et al., which sees some boxes of training images.",
+        "average box (boxes)": "The mean training box of each disease, whatever the image shows.",
+    },
+}
+"""Paper -> arm -> what it is."""
+
+
+def name_of(measure: str) -> str:
+    """What a measure is called in a table; one that has no word keeps its identifier. A measure of
+    one class, such as `auroc/Mass`, is called by both: "AUROC, Mass".
+    """
+    base, _, of_class = measure.partition("/")
+    shown = MEASURES[base].name if base in MEASURES else base
+    return f"{shown}, {of_class}" if of_class else shown
+
+
+def explained(measures: Iterable[str]) -> list[dict[str, str]]:
+    """The words of some measures with a sentence each, as rows of a table.
+
+    Args:
+        measures: identifiers, such as "pixel_ap".
+
+    Raises:
+        ValueError: one that has no word; those that have one are named.
+    """
+    rows = []
+    for measure in measures:
+        if measure not in MEASURES:
+            raise ValueError(f"expected one of {', '.join(MEASURES)}, got {measure!r}")
+        rows.append({"measure": MEASURES[measure].name, "what it is": MEASURES[measure].meaning})
+    return rows
+
+
+def explained_arms(paper: str, arms: Iterable[str] | None = None) -> list[dict[str, str]]:
+    """The arms of a paper with a sentence each, as rows of a table.
+
+    Args:
+        paper: such as "biomarker".
+        arms: some of its arms; all by default.
+
+    Raises:
+        ValueError: a paper or an arm that has no sentence; those that have one are named.
+    """
+    if paper not in ARMS:
+        raise ValueError(f"paper: expected one of {', '.join(ARMS)}, got {paper!r}")
+    known = ARMS[paper]
+    for arm in (wanted := list(known if arms is None else arms)):
+        if arm not in known:
+            raise ValueError(f"arm: expected one of {', '.join(known)}, got {arm!r}")
+    return [{"method": arm, "what it is": known[arm]} for arm in wanted]

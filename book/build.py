@@ -32,16 +32,20 @@ from pathlib import Path
 from typing import Any
 
 from api_pages import OVERVIEW, listing, package_pages
+from book_error import BookError
 from fingerprint import digest, files_under, store_identity, version_of
 from links import broken_links
 from offline import VENDORED, WIDGET_SETUP, external_loads, vendor
-from outputs import last_cell_begun, pictures_without_words, printed
+from outputs import last_cell_begun, printed
+from shown_notebook import shown_notebook
+from whole_files import replace_folder, write_whole
 from workers import Outcome, Stopped, kernel_options, run_each, stop_on_signals
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK, BUILD, EXECUTED = ROOT / "book", ROOT / "build", ROOT / "build" / "executed"
 GOLDENS = BOOK / "goldens"
 SEED = 0  # of the goldens
+KNOWN_OF_A_RUN = {"key", "parameters", "threads", "seconds", "torch"}
 # What can change the outputs of a page, besides the page and the library.
 VERSIONS = ("torch", "torchvision", "numpy", "opencv-python", "matplotlib", "ipywidgets")
 # What can change the HTML, besides the pages, the library and the extensions.
@@ -49,10 +53,6 @@ TOOLS = (
     "jupyter-book", "sphinx", "sphinx-book-theme", "pydata-sphinx-theme", "myst-nb", "myst-parser",
     "docutils", "sphinxcontrib-bibtex", "pybtex", "sphinx-external-toc",
 )  # fmt: skip
-
-
-class BookError(Exception):
-    """Something the writer of a page can mend; shown without a traceback."""
 
 
 # The pages
@@ -113,8 +113,8 @@ def cache_key(page: str, parameters: dict[str, Any], threads: str) -> str:
 
 
 def record_of(page: str) -> dict[str, Any]:
-    """What is known of the page's last run (key, parameters, threads, seconds); empty if it has
-    none, or if the file that tells of it is broken.
+    """What is known of the page's last run (`KNOWN_OF_A_RUN`); empty if it has none, or if the file
+    that tells of it is broken.
     """
     if not (EXECUTED / f"{page}.ipynb").is_file():
         return {}
@@ -122,22 +122,8 @@ def record_of(page: str) -> dict[str, Any]:
         record = json.loads((EXECUTED / f"{page}.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(record, dict) and {"key", "parameters", "threads"} <= record.keys()
+    known = isinstance(record, dict) and record.keys() >= KNOWN_OF_A_RUN
     return record if known and isinstance(record["parameters"], dict) else {}
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is either whole or not there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def explain(page: str, error: Exception, output: Path) -> str:
@@ -190,7 +176,10 @@ def execute(
         return page, time.perf_counter() - started, explain(page, error, output)
     seconds = time.perf_counter() - started
     write_whole(target, output.read_text(encoding="utf-8"))
-    run = {"key": key, "parameters": parameters, "threads": threads, "seconds": round(seconds, 1)}
+    run = {
+        "key": key, "parameters": parameters, "threads": threads, "seconds": round(seconds, 1),
+        "torch": version_of("torch"),
+    }  # fmt: skip
     write_whole(record, json.dumps(run, indent=1))
     return page, seconds, None
 
@@ -247,7 +236,12 @@ def fresh_notebook(page: str) -> Path:
 
 
 def check(names: list[str] | None, update: bool) -> None:
-    """Compare what tagged cells print at preset smoke with the goldens, or rewrite those."""
+    """Compare what tagged cells print at preset smoke with the goldens, or rewrite those; and look
+    at the captions of pictures and tables.
+    """
+    import nbformat
+    from captions import complaints
+
     wrong = []
     for page in chosen_pages(names):
         notebook, golden = fresh_notebook(page), GOLDENS / f"{page}.json"
@@ -255,8 +249,9 @@ def check(names: list[str] | None, update: bool) -> None:
         if "data_root" in parameters:  # a reader's own pictures
             print(f"check  {page}: not compared, goldens hold without a store of real images")
             continue
-        for cell in pictures_without_words(notebook):
-            wrong.append(f"{page}: a picture without alternative text (mystnb: image: alt): {cell}")
+        executed = nbformat.read(notebook, as_version=4)
+        if said := complaints(executed):
+            wrong.append("\n".join(f"{page}: {line}" for line in said))
         preset = parameters.get("preset", "smoke")
         if preset != "smoke":
             print(f"check  {page}: not compared, goldens hold at preset smoke, not {preset}")
@@ -271,11 +266,11 @@ def check(names: list[str] | None, update: bool) -> None:
         elif ours != theirs:
             rows = [json_text.replace("\\n", "\n").splitlines() for json_text in (theirs, ours)]
             diff = difflib.unified_diff(*rows, f"book/goldens/{page}.json", "this run", lineterm="")
-            wrong.append("\n".join(diff))
+            wrong.append("\n".join([*diff, "If what the page prints is meant: make goldens"]))
         state = "golden written" if update else "as expected" if ours == theirs else "DIFFERS"
         print(f"check  {page}: {len(json.loads(ours))} tagged cells, {state}", flush=True)
     if wrong:
-        raise BookError("\n\n".join([*wrong, "If what a page prints is meant: make goldens"]))
+        raise BookError("\n\n".join(wrong))
 
 
 def rerun(names: list[str] | None) -> None:
@@ -295,9 +290,14 @@ def rerun(names: list[str] | None) -> None:
 
 
 def assemble(pages: list[str]) -> Path:
-    """Copy book/ to build/source, executed notebooks in the place of their pages."""
+    """Copy book/ to build/source, executed notebooks, as they are shown, in the place of their
+    pages.
+    """
+    import nbformat
+
     source = BUILD / "source"
-    files = {f"{page}.ipynb": fresh_notebook(page) for page in pages}
+    executed = {page: fresh_notebook(page) for page in pages}
+    files: dict[str, Path] = {}
     for path in files_under(BOOK):
         name = path.relative_to(BOOK).as_posix()
         outside = name.startswith(("_extensions/", "goldens/", "weights/"))
@@ -307,22 +307,14 @@ def assemble(pages: list[str]) -> Path:
     for name, path in files.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, source / name)
+    for page, path in executed.items():
+        shown = shown_notebook(nbformat.read(path, as_version=4), record_of(page))
+        write_whole(source / f"{page}.ipynb", nbformat.writes(shown))
     for name, text in package_pages(ROOT / "cxrtut").items():
         write_whole(source / name, text)
     overview = source / OVERVIEW
     write_whole(overview, overview.read_text(encoding="utf-8") + listing(ROOT / "cxrtut"))
     return source
-
-
-def replace_folder(source: Path, target: Path) -> None:
-    """Copy a folder to the place of another, without leaving half of a copy behind."""
-    fresh = target.with_name(f"{target.name}.partial-{os.getpid()}")
-    try:
-        shutil.copytree(source, fresh)
-        shutil.rmtree(target, ignore_errors=True)
-        fresh.rename(target)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
 
 
 def html_key(source: Path, offline: bool) -> str:
@@ -372,11 +364,16 @@ def build_html() -> None:
 
 
 def write_notebooks(folder: Path) -> None:
-    """Every page as a notebook that was not run, for Colab."""
+    """Every page as a notebook that was not run, for Jupyter and Colab."""
     import nbformat
+    from notebooks import plain_notebook
+
+    from cxrtut import __version__
+    from cxrtut.experiments.runtime import PRESETS
 
     for page in all_pages():
-        write_whole(folder / f"{page}.ipynb", nbformat.writes(read_notebook(page)))
+        notebook = plain_notebook(page, read_notebook(page), BOOK, __version__, PRESETS)
+        write_whole(folder / f"{page}.ipynb", nbformat.writes(notebook))
         print(f"notebooks  {folder / page}.ipynb")
 
 
@@ -405,6 +402,9 @@ def main() -> int:
     commands.add_parser("html")
     commands.add_parser("notebooks").add_argument("--out", type=Path, required=True)
     asked = parser.parse_args()
+    sys.path.append(str(BOOK / "_extensions"))  # addresses and citations are those of the HTML
+    # What a page shows is kept: nobody watches a bar.
+    os.environ["CXRTUT_UNWATCHED"] = "1"
     # Pages import the library of this tree, whichever copy is installed.
     path = [str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, path))

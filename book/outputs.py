@@ -1,6 +1,4 @@
-"""What the executed notebook of a page shows: the text that is compared, pictures without words,
-and how far it came.
-"""
+"""What the executed notebook of a page prints, which is compared, and how far it came."""
 
 from pathlib import Path
 
@@ -21,19 +19,6 @@ def printed(path: Path) -> list[dict[str, str]]:
             )
             lines = [line.rstrip() for line in "".join(pieces).strip("\n").splitlines()]
             cells.append({"cell": cell.source.splitlines()[-1], "prints": "\n".join(lines)})
-    return cells
-
-
-def pictures_without_words(path: Path) -> list[str]:
-    """First lines of the cells that show a picture but have no alternative text for it."""
-    import nbformat
-
-    cells = []
-    for cell in nbformat.read(path, as_version=4).cells:
-        kinds = {kind for output in cell.get("outputs", []) for kind in output.get("data", {})}
-        alt = cell.metadata.get("mystnb", {}).get("image", {}).get("alt")
-        if kinds & {"image/png", "image/jpeg", "image/svg+xml"} and not alt:
-            cells.append(cell.source.partition("\n")[0])
     return cells
 
 

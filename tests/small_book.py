@@ -30,11 +30,13 @@ def page(*cells: str, title: str = "A page") -> str:
 def make_book(root: Path, pages: dict[str, str]) -> Path:
     """Makes the builder, these pages, and a library of one constant; returns the root."""
     (root / "book").mkdir(parents=True)
-    for path in BOOK.glob("*.py"):
-        shutil.copy(path, root / "book" / path.name)
-    (root / "cxrtut").mkdir()
-    (root / "cxrtut" / "__init__.py").write_text("ANSWER = 42\n")
-    shutil.copy(ROOT / "cxrtut" / "console.py", root / "cxrtut")
+    for path in [*BOOK.glob("*.py"), *BOOK.glob("_extensions/*.py"), BOOK / "references.bib"]:
+        (root / path.relative_to(ROOT)).parent.mkdir(exist_ok=True)
+        shutil.copy(path, root / path.relative_to(ROOT))
+    (root / "cxrtut" / "experiments").mkdir(parents=True)
+    (root / "cxrtut" / "__init__.py").write_text('ANSWER, __version__ = 42, "1.2.3"\n')
+    for name in ("console.py", "experiments/__init__.py", "experiments/runtime.py"):
+        shutil.copy(ROOT / "cxrtut" / name, root / "cxrtut" / name)
     for name, text in pages.items():
         path = root / "book" / f"{name}.md"
         path.parent.mkdir(exist_ok=True)

@@ -7,9 +7,8 @@ rewrites the link of the theme's Colab button, and no other link, to that branch
 
 from typing import Any
 
+from addresses import notebook_on_colab
 from sphinx.application import Sphinx
-
-COLAB = "https://colab.research.google.com/github/cxrtut/cxrtut/blob/notebooks/"
 
 
 def _buttons(buttons: list[dict[str, Any]]) -> Any:
@@ -24,7 +23,7 @@ def rewrite_colab_link(
 ) -> None:
     for button in _buttons(context.get("header_buttons", [])):
         if button.get("text") == "Colab":
-            button["url"] = f"{COLAB}{pagename}.ipynb"
+            button["url"] = notebook_on_colab(pagename)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

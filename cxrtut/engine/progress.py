@@ -1,5 +1,5 @@
-"""What people see of a run: a bar where somebody watches, plain lines where nobody does, JSON lines
-on the disk, and pictures at fixed inputs.
+"""What people see of a run: a bar where somebody watches, plain lines where nobody does, a line at
+the end where what is shown is kept, JSON lines on the disk, and pictures at fixed inputs.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from torch import Tensor
 
 from cxrtut.engine.task import Report
 
+UNWATCHED = "CXRTUT_UNWATCHED"
+"""The environment variable that says, set to anything, that nobody watches: what is shown is kept,
+as on the pages of the book.
+"""
+
 
 @runtime_checkable
 class Stream(Protocol):
@@ -29,12 +34,16 @@ class Stream(Protocol):
 
 
 def progress(name: str, stream: Stream | None = None) -> Callable[[Report], None]:
-    """A bar in a notebook or a terminal, else plain lines.
+    """A bar in a notebook or a terminal, else plain lines; where the environment variable
+    `UNWATCHED` is set, one line at the end.
 
     Args:
         name: what is trained.
-        stream: where to; the standard error stream by default.
+        stream: where to; the standard error stream by default, for the line at the end the
+            standard output.
     """
+    if os.environ.get(UNWATCHED):
+        return LastLine(name, sys.stdout if stream is None else stream)
     stream = sys.stderr if stream is None else stream
     if _in_notebook() or stream.isatty():
         return Bar(name)
@@ -58,6 +67,21 @@ class Bar:
         self.bar.set_postfix_str(", ".join(f"{k} {v:.3g}" for k, v in losses.items()))
         if report.step == report.steps:
             self.bar.close()
+
+
+class LastLine:
+    """One line when all is done."""
+
+    def __init__(self, name: str, stream: Stream) -> None:
+        self.name, self.stream = name, stream
+
+    def __call__(self, report: Report) -> None:
+        if report.step == report.steps:
+            print(
+                f"{self.name}: {report.steps} steps in {report.seconds:.0f} s",
+                file=self.stream,
+                flush=True,
+            )
 
 
 class Lines:

@@ -135,6 +135,39 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
     return Pretrained(system, about.paper, about.arm, device)
 
 
+def recorded_systems(
+    paper: str, arms: Sequence[str], instead: Mapping[str, System]
+) -> dict[str, System]:
+    """The published systems of a paper, or those of `instead`, after saying so, where their files
+    are neither here nor to be had: all or none, as what was trained otherwise cannot be compared.
+
+    Args:
+        paper: such as "biomarker".
+        arms: rows of its tables.
+        instead: arm to what the reader has trained; may lack some of the arms.
+
+    Returns:
+        Arm to system: those asked for, or those of `instead`.
+
+    Raises:
+        FileNotFoundError: no such arm was published.
+    """
+    known = published()
+    for arm in arms:
+        if (paper, arm) not in known:
+            names = ", ".join(f"{p}/{a}" for p, a in known)
+            raise FileNotFoundError(f"{paper}/{arm}: expected one of {names}")
+    try:
+        return {arm: load(f"{paper}/{arm}").system for arm in arms}
+    except FileNotFoundError:
+        rest = f"what was trained here: {', '.join(instead)}" if instead else "no network"
+        print(
+            f"The recorded networks of {paper} ({', '.join(arms)}) are left out, since they are "
+            f"neither on this machine nor online; the page goes on with {rest}."
+        )
+        return dict(instead)
+
+
 def _found(name: str | Path) -> Path:
     path = Path(name)
     if path.is_dir():

@@ -49,7 +49,8 @@ def test_one_cell_of_parameters_is_shown_and_how_the_page_was_built(book: Path) 
     overview.write_text("# Library\n")
     try:
         command = [sys.executable, "-c", "import build; build.assemble(build.all_pages())"]
-        path = f"{book / 'book'}{os.pathsep}{book}"  # in a process of its own: its modules are this book's
+        # In a process of its own: its modules are those of this book
+        path = f"{book / 'book'}{os.pathsep}{book}"
         subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, check=True)
     finally:
         shutil.rmtree(overview.parent)

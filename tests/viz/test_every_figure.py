@@ -187,6 +187,18 @@ def test_a_figure_is_wide_fine_transparent_and_has_at_most_four_columns(name: st
     assert max(middles.count(middle) for middle in middles) <= 4
 
 
+@pytest.mark.parametrize(
+    "name", sorted(set(FIGURES) - {"terms_over_steps", "precision_over_recall"})
+)
+def test_pictures_fill_the_width_of_a_figure(name: str) -> None:
+    """They become smaller, with gaps between them, where a figure is not high enough."""
+    figure = FIGURES[name](64)
+    figure.canvas.draw()
+    places = [axis.get_window_extent() for axis in figure.axes]
+    first_row = [place.width for place in places if place.y0 == pytest.approx(places[0].y0, abs=2)]
+    assert sum(first_row) >= 0.87 * figure.bbox.width
+
+
 @every_figure
 @pytest.mark.parametrize("size", [64, 256])
 def test_text_is_large_inside_the_figure_and_on_no_other_text(

@@ -98,7 +98,8 @@ def test_sliders_are_moved_by_keys_say_their_state_and_show_its_image(
 
 
 def test_a_picture_opens_in_its_full_size_by_keyboard(browser: Any, address: str) -> None:
-    name = next(name for name in PAGES if "enlarge" in (BOOK / name).read_text("utf-8"))
+    marked = 'class="enlarge"'
+    name = next(name for name in PAGES if marked in (BOOK / name).read_text("utf-8"))
     with opened(browser, f"{address}/{name}", Seen()) as page:
         link = page.locator("a.enlarge").first
         assert link.locator("img").get_attribute("alt")

@@ -379,13 +379,15 @@ def write_notebooks(folder: Path) -> None:
 
 def main() -> int:
     """The command line; returns its exit code: 0 done, 1 an error, 128 and a signal's number."""
+    from cxrtut.experiments.runtime import PRESETS
+
     parser = argparse.ArgumentParser(description="Run, check and build the book.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name in ("run", "check"):
         command = commands.add_parser(name)
         command.add_argument("--pages", nargs="+", metavar="PAGE", help="only these pages")
         if name == "run":
-            command.add_argument("--preset", default="smoke", choices=("smoke", "colab", "paper"))
+            command.add_argument("--preset", default=PRESETS[0], choices=PRESETS)
             command.add_argument("--seed", type=int, default=0)
             command.add_argument(
                 "--data-root", metavar="STORE", help="an array store, for pages that take one"

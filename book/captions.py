@@ -65,7 +65,8 @@ def _in_text(text: str) -> Iterator[Shown]:
         directive = directive_of(token)
         for child in token.children or []:
             if child.type == "image":
-                yield Shown("Figure", f"![{child.content}]", None, child.content)
+                where = f"![{child.content}]({child.attrs['src']})"
+                yield Shown("Figure", where, None, child.content)
         if directive is None:
             continue
         where = f"{{{directive.name}}} {directive.argument}"

@@ -82,17 +82,18 @@ class Page:
         """The text without MyST, nested directives included."""
         edits: list[Edit] = []
         starts = _line_starts(text)
-        skipped = 0  # first line that is still to be read
+        inside = False  # of a block that was replaced whole
         for token in tokens_of(text):
             begin, end = token.map or (0, 0)
-            if token.map and begin < skipped:
+            if inside:
+                inside = token.level > 0 or token.nesting >= 0
                 continue
             new = self._block(token, text, starts)
             if new is not None:
                 if token.level:
                     raise BookError(f"{_named(token)} stands inside a list or a quotation")
                 edits.append((*_extent(text, starts, begin, end), new.strip("\n")))
-                skipped = end
+                inside = token.nesting == 1
             elif token.type == "inline":
                 edits += self._inline(token, text, max(starts[begin], _reached(edits)))
             else:
@@ -170,7 +171,7 @@ class Page:
             rest = textwrap.dedent("\n".join(body[1:]))
             inside = f"{body[0].strip()}\n{rest}"
             said = f"**{self._converted(above.strip())}**: {self._converted(inside.strip())}"
-            items.append("- " + said.replace("\n", "\n  "))
+            items.append("- " + textwrap.indent(said, "  ").lstrip())
         return "\n".join(items)
 
     # Inside a paragraph

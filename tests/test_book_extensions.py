@@ -1,6 +1,7 @@
 """Tests of the small Sphinx extensions of the book."""
 
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from pybtex.database import Entry, Person
 
 EXTENSIONS = Path(__file__).resolve().parents[1] / "book" / "_extensions"
+sys.path.append(str(EXTENSIONS))
 
 
 def load(name: str) -> ModuleType:

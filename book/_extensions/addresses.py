@@ -1,4 +1,4 @@
-"""Where the book, its notebooks, its files and the library are published; every address is here.
+"""Where the book, its notebooks, and what these install and load are published.
 
 Notebooks and pages are published from a release tag, and so is what they load.
 """

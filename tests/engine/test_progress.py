@@ -9,7 +9,16 @@ import pytest
 import torch
 
 from cxrtut.engine import progress as module
-from cxrtut.engine.progress import Bar, JsonLines, Lines, SampleGrid, grid_picture, progress
+from cxrtut.engine.progress import (
+    UNWATCHED,
+    Bar,
+    JsonLines,
+    LastLine,
+    Lines,
+    SampleGrid,
+    grid_picture,
+    progress,
+)
 from cxrtut.engine.task import Report
 
 
@@ -57,6 +66,22 @@ def test_the_bar_shows_steps_and_terms(capsys):
 def test_in_a_notebook_it_is_a_bar(monkeypatch):
     monkeypatch.setattr(module, "_in_notebook", lambda: True)
     assert isinstance(progress("x", io.StringIO()), Bar)
+
+
+def test_where_what_is_shown_is_kept_there_is_one_line_at_the_end(monkeypatch, capsys):
+    monkeypatch.setattr(module, "_in_notebook", lambda: True)
+    monkeypatch.setenv(UNWATCHED, "1")
+    shown = progress("G-D-C")
+    assert isinstance(shown, LastLine)
+    shown(report(4))
+    assert capsys.readouterr() == ("", "")
+    shown(replace(report(10), seconds=63.7))
+    assert capsys.readouterr() == ("G-D-C: 10 steps in 64 s\n", "")
+    stream = Terminal()
+    progress("x", stream)(report(10))
+    assert stream.getvalue() == "x: 10 steps in 2 s\n"
+    monkeypatch.setenv(UNWATCHED, "")
+    assert isinstance(progress("x"), Bar)
 
 
 def test_json_lines_keep_what_happened_and_forget_what_was_undone(tmp_path):

@@ -202,6 +202,50 @@ def test_a_published_system_is_loaded_by_its_name(made, monkeypatch):
             cxrtut.load(name)
 
 
+@pytest.fixture
+def offline(made, monkeypatch):
+    """Two published systems of which the files of `missing` cannot be had."""
+    _, _, record, folder = made["biomarker"]
+    known = {("biomarker", arm): record.weights[arm] for arm in ("G-D-C", "G-D")}
+    missing = set()
+
+    def file(weights):
+        if weights in missing:
+            raise FileNotFoundError(f"{weights.file} is neither here nor online")
+        return folder / weights.file
+
+    monkeypatch.setattr(pretrained, "published", lambda: known)
+    monkeypatch.setattr(pretrained, "weights_file", file)
+    return lambda *arms: missing.update(known["biomarker", arm] for arm in arms)
+
+
+def test_recorded_systems_are_the_published_ones(offline, made, capsys):
+    split, systems = made["biomarker"][:2]
+    found = pretrained.recorded_systems("biomarker", ["G-D-C", "G-D"], instead={})
+    assert list(found) == ["G-D-C", "G-D"]
+    images = split.batch(split.test).image
+    alike(found["G-D"].predict(images), systems["G-D"].predict(images))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("missing", [("G-D",), ("G-D-C", "G-D")])
+def test_where_they_cannot_be_had_a_page_says_so_and_goes_on(offline, made, capsys, missing):
+    offline(*missing)
+    mine = {"G-D-C": made["biomarker"][1]["G-D-C"]}
+    found = pretrained.recorded_systems("biomarker", ["G-D-C", "G-D"], mine)
+    assert found == mine and found is not mine
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1 and "networks of biomarker (G-D-C, G-D) are left out" in told
+    assert told.endswith("goes on with what was trained here: G-D-C.\n")
+    assert pretrained.recorded_systems("biomarker", ["G-D"], {}) == {}
+
+
+def test_a_recorded_system_that_never_was_is_an_error_also_without_a_network(offline):
+    offline("G-D-C", "G-D")
+    with pytest.raises(FileNotFoundError, match="biomarker/G-X: expected one of biomarker/G-D-C"):
+        pretrained.recorded_systems("biomarker", ["G-D", "G-X"], {})
+
+
 def test_loading_fetches_no_weights_that_it_would_put_others_in_the_place_of(made, monkeypatch):
     """A system of the paper's size began with ImageNet's; the file has what they have become."""
     _, _, record, folder = made["disease_masks"]

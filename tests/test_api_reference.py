@@ -123,15 +123,43 @@ def test_code_and_emphasis_are_told_from_text() -> None:
     ]
 
 
-def test_an_equation_map_keeps_its_columns() -> None:
-    lines = ["Equations", "    (1)  |a|   `f`", "         b    `g`", "Steps", "    2", "", "Then."]
+def test_an_equation_map_is_a_table_with_formulas() -> None:
+    rows = ["    (1)  |a| is $x_1 + yyyyyyyyyyyyyyyyyyyyyyyy$   `f` and", "         `g`"]
+    lines = ["Equations", *rows, "Steps", "    2   `h`", "", "Then."]
     document, complaints = read(docstrings.as_restructured_text(lines))
     assert complaints == []
-    blocks = [node.astext() for node in document.findall(nodes.literal_block)]
-    assert blocks == ["(1)  |a|   `f`\n     b    `g`", "2"]
-    assert [node.astext() for node in document.findall(nodes.paragraph)] == [
-        "Equations", "Steps", "Then."
+    tables = list(document.findall(nodes.table))
+    cells = [[entry.astext() for entry in table.findall(nodes.entry)] for table in tables]
+    assert cells == [["(1)  |a| is x_1 {} + yyyyyyyyyyyyyyyyyyyyyyyy", "f and g"], ["2", "h"]]
+    assert [node.astext() for node in document.findall(nodes.math)] == [
+        "x_1",
+        "{} + yyyyyyyyyyyyyyyyyyyyyyyy",
+    ]
+    assert all(table["classes"] == ["equation-map"] for table in tables)
+    margin = [node.astext() for node in document.children if isinstance(node, nodes.paragraph)]
+    assert margin == ["Equations", "Steps", "Then."]
+
+
+def test_a_reading_is_three_paragraphs_with_formulas() -> None:
+    parts = ["Reading (loss, sum_ or |x|): One", "    is `f`.", "    Here: Two $x_k^c$."]
+    lines = ["Of `f`.", "", *parts, "    Why: Three.", "", "Args:", "    x: a"]
+    marked = docstrings.as_restructured_text(lines)
+    assert marked[-2:] == ["Args:", "    x: a"]
+    document, complaints = read(marked[:-2])
+    assert complaints == []
+    before, box = document.children
+    assert before.astext() == "Of f."
+    assert [node.astext() for node in box] == [
+        "Reading (loss, sum_ or |x|). One is f.", "Here: Two x_k^c.", "Why: Three."
     ]  # fmt: skip
+    assert [node.astext() for node in box.findall(nodes.math)] == ["x_k^c"]
+
+
+@pytest.mark.parametrize("first", ["Reading: one.", "Reading (loss, a): One."])
+def test_a_reading_without_its_form_is_shown_as_it_is_written(first: str) -> None:
+    document, complaints = read(docstrings.as_restructured_text([first, "    Why: $x$."]))
+    assert complaints == []
+    assert document.astext() == f"{first}\n\nWhy: $x$."
 
 
 def test_a_list_may_follow_a_line_and_go_on_in_a_second_one() -> None:
@@ -332,8 +360,8 @@ def test_a_name_is_found_from_its_module_or_from_the_library_and_else_missed_alo
 
 # The whole, by Sphinx
 
-WILD = '''
-"""A module.
+WILD = r'''
+r"""A module.
 
 R. Zhang, S. Tan.
 
@@ -341,6 +369,7 @@ Equations
     (1)  ||x||  `f`
 Steps
     2
+
 Reading: |x - G(x)|, lambda_, *rules and an `open one.
 """
 import os
@@ -375,7 +404,17 @@ class D(C):
 
     def m(self): ...
 
-def g(x: "Real"): ...
+def g(x: "Real"):
+    r"""Of equations.
+
+    Equations
+        (1)  ||x||, which is $\|x\|_1 + 2$, as $\hat{x}$
+             `C.m` or `no.such`
+
+    Reading (loss, one_ of |a|): Two.
+        Here: $x_1$.
+        Why: Three.
+    """
 '''
 
 
@@ -398,6 +437,8 @@ def test_a_strict_build_takes_docstrings_however_they_are_written(tmp_path: Path
     html = (tmp_path / "out" / api_pages.FOLDER / "wild.html").read_text()
     assert all(f'id="wild.{name}"' in html for name in ("f", "g", "C", "D.m", "FILES"))
     assert html.count("Said once.") == 1  # and not where it is inherited
+    assert 'class="equation-map' in html and "<td><p>(1)  ||x||, which is" in html
+    assert html.count("math notranslate") == 3
     assert "&lt;module" not in html  # the value would name a folder of this machine
     target = f'href="{api_pages.FOLDER}/wild.html#wild.f"'
     assert target in (tmp_path / "out" / "index.html").read_text()

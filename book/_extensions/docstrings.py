@@ -1,14 +1,18 @@
 """From the library's docstrings to reStructuredText.
 
 The docstrings are Google style and written to be read as plain text: `code` in single backticks,
-||x||, |a - b|, **settings, and equation maps whose columns line up. reStructuredText would take
-much of that for markup of its own, so that it is marked here as what it is.
+TeX between dollars, ||x||, |a - b|, **settings, equation maps and Readings. reStructuredText would
+take much of that for markup of its own, so that it is marked here as what it is.
 """
 
 import ast
 import re
 import tokenize
 from collections.abc import Iterator
+
+from equations import HEADINGS, rows
+
+from cxrtut.viz.readings import breakable, parts
 
 # A section of a Google docstring, an item of a list, and what reStructuredText reads by itself.
 SECTION = re.compile(r"[A-Z][a-z]+( [A-Z]?[a-z]+)?:$")
@@ -17,7 +21,7 @@ MARKED = re.compile(r"\.\. |.*::$|>>> ")
 # "R. Zhang" and "(1) a" begin sentences, while reStructuredText would number from there.
 NUMBERED = re.compile(r"\(?\w+[.)] ")
 CODE = re.compile(r"(?<!`)(?<!:)`([^`]+)`(?!`)")
-VERBATIM = re.compile(r"(:[\w:]+:`[^`]+`|``[^`]+``|`[^`]+`)")
+VERBATIM = re.compile(r"(:[\w:]+:`[^`]+`|``[^`]+``|`[^`]+`|\$[^$]+\$)")
 NAME = re.compile(r"[A-Za-z_][\w.]*(\(\))?$")
 EMPHASIS = re.compile(r"(?<![\w*])(\*{1,2})(\w(?:[\w ,.'’-]*\w)?)\1(?![\w*])")
 FIELD = re.compile(r" {4}(\w+(?:, \w+)*)(?: \(.*?\))?: ?(.*)")
@@ -29,15 +33,21 @@ def code(text: str) -> str:
     return f":py:obj:`{text}`" if NAME.match(text) else f"``{text}``"
 
 
+def formula(tex: str) -> str:
+    """Roles for TeX: the parts of a formula between which a line may end."""
+    return " ".join(f":math:`{part}`" for part in breakable(tex))
+
+
 def escaped(text: str) -> str:
-    """Text in which only `code` and *emphasis* are markup."""
+    """Text in which only `code`, $formulas$ and *emphasis* are markup."""
     pieces = VERBATIM.split(text)
     for index, piece in enumerate(pieces):
         if index % 2:
             # Markup ends at a space, if need be at one that is not shown: `Box`es.
             before = "\\ " if pieces[index - 1][-1:].isalnum() else ""
             after = "\\ " if pieces[index + 1][:1].isalnum() else ""
-            pieces[index] = before + CODE.sub(lambda match: code(match[1]), piece) + after
+            marked = CODE.sub(lambda match: code(match[1]), piece)
+            pieces[index] = before + (formula(piece[1:-1]) if piece[0] == "$" else marked) + after
             continue
         plain = EMPHASIS.split(piece)  # text, stars, emphasised, text, ...
         for place in range(0, len(plain), 3):
@@ -65,15 +75,42 @@ def blocks(lines: Lines) -> Iterator[tuple[Lines, Lines]]:
     yield margin, indented
 
 
+def equation_table(lines: Lines) -> Lines:
+    """An equation map as a table: what the paper has, and what computes it."""
+    text = ["", ".. list-table::", "   :class: equation-map", ""]
+    for said, code in rows("\n".join(lines)):
+        numbered = "\\" if NUMBERED.match(said) else ""
+        text += [f"   * - {numbered}{escaped(said)}", f"     - {escaped(code)}"]
+    return [*text, ""]
+
+
+def reading(lines: Lines) -> Lines:
+    """A Reading in three paragraphs; nothing for what has not the form of one."""
+    try:
+        said = parts("\n".join(lines).strip())
+    except ValueError:
+        said = None
+    if said is None:
+        return []
+    group, topic, *texts = said
+    labels = (f"**Reading ({group}, {topic}).** ", "*Here:* ", "*Why:* ")
+    text = ["", ".. container:: reading", ""]
+    for label, part in zip(labels, texts, strict=True):
+        text += [f"   {label}{escaped(part)}", ""]
+    return text
+
+
 def as_restructured_text(lines: Lines) -> Lines:
     """A Google docstring with its sections kept, and the rest of it marked for reStructuredText.
 
-    Indented lines belong to a section or to an item of a list; others, an equation map or an
-    example, keep their line breaks and columns.
+    Indented lines belong to a section, to an item of a list, to an equation map or to a Reading;
+    others, such as an example, keep their line breaks and columns.
     """
     text: Lines = []
     for margin, indented in blocks(lines):
-        for line in margin:
+        last = next((line for line in reversed(margin) if line), "")
+        is_reading = reading([last, *indented])
+        for line in margin[:-1] if is_reading else margin:
             above = text[-1] if text else ""
             if ITEM.match(line):
                 # A list needs an empty line before it.
@@ -81,11 +118,14 @@ def as_restructured_text(lines: Lines) -> Lines:
             numbered = not above and NUMBERED.match(line) and not ITEM.match(line)
             marked = line if MARKED.match(line) else escaped(line)
             text.append(f"\\{marked}" if numbered else marked)
-        last = next((line for line in reversed(margin) if line), "")
-        if SECTION.match(last) or ITEM.match(last):
+        if is_reading:
+            text += is_reading
+        elif SECTION.match(last) or ITEM.match(last):
             text += map(escaped, indented)
         elif MARKED.match(last):
             text += indented
+        elif indented and last.startswith(HEADINGS):
+            text += equation_table(indented)
         elif indented:
             text += ["", "::", "", *indented, ""]
     return text

@@ -4,7 +4,11 @@
     ```
 
 For every module of the packages named: its equation map, each name a link to the line of the source
-that defines it, and its `Reading:` paragraphs. Sources are parsed, never imported.
+that defines it, and its Readings. Sources are parsed, never imported.
+
+A map stands in a module's docstring below a line "Equations" or "Steps". A row begins at four
+columns, lines that are indented further go on with it: text with TeX between dollars, then from the
+first backtick on the names of what computes it.
 """
 
 import ast
@@ -13,11 +17,12 @@ import re
 from pathlib import Path
 
 from docutils import nodes
-from source_lines import ROOT, SOURCE, Place, definition
+from source_lines import ROOT, Place, address, definition
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from cxrtut.viz.readings import paragraphs
+from cxrtut.viz.readings import by_group, parse, typeset
+from cxrtut.viz.readings import table as readings_table
 
 PACKAGE = ROOT / "cxrtut"
 HEADINGS = ("Equations", "Steps")
@@ -30,10 +35,12 @@ def summary(node: ast.AST) -> str:
 
 
 def text_with_code(text: str) -> nodes.paragraph:
-    """A paragraph in which `...` is code and everything else is plain text."""
+    """A paragraph in which `...` is code, $...$ a formula, and everything else plain text."""
     paragraph = nodes.paragraph()
-    for index, piece in enumerate(re.split(r"`+", text)):
-        paragraph += nodes.literal(piece, piece) if index % 2 else nodes.Text(piece)
+    for piece in filter(None, re.split(r"(`+[^`]+`+|\$[^$]+\$)", text)):
+        kind = {"`": nodes.literal, "$": nodes.math}.get(piece[0])
+        inner = piece.strip("`$")
+        paragraph += kind(inner, inner) if kind else nodes.Text(piece)
     return paragraph
 
 
@@ -73,43 +80,52 @@ def place_of(name: str, path: Path) -> Place | None:
     return definition([first, *rest], path)
 
 
-def rows(lines: str) -> list[tuple[str, list[str]]]:
-    """The map's rows: what the paper has, and the names beside it; a heading has no names.
-
-    A line that is indented further than a row goes on with the row above it.
+def rows(lines: str) -> list[tuple[str, str]]:
+    """The map's rows: what the paper has, and what computes it, its names in backticks; a heading
+    has nothing that computes it.
     """
-    found: list[tuple[str, list[str]]] = []
+    found: list[tuple[str, str]] = []
     for line in lines.splitlines():
-        names = re.findall(r"`([^`]+)`", line)
-        said = line.partition("`")[0].strip()
-        goes_on = len(line) - len(line.lstrip()) > INDENT
-        if goes_on and found:
-            above, before = found[-1]
-            found[-1] = "\n".join(filter(None, (above, said))), before + names
+        said, tick, code = line.strip().partition("`")
+        if len(line) - len(line.lstrip()) > INDENT and found:
+            above, before = found.pop()
+            if before:
+                said, code = above, f"{before} {line.strip()}"
+            else:
+                said, code = f"{above} {said}".strip(), tick + code
+            found.append((said.strip(), code))
         else:
-            found.append((said, names))
+            found.append((said.strip(), tick + code))
     return found
 
 
 def table(lines: str, path: Path) -> str:
     """A map as an HTML table, its names links to the source."""
 
-    def link(name: str) -> str:
-        place = place_of(name, path)
-        if place is None:
-            return html.escape(name)
-        target = f"{SOURCE}{place[0].relative_to(ROOT).as_posix()}#L{place[1]}"
-        return f'<a href="{target}">{html.escape(name)}</a>'
+    def linked(code: str) -> str:
+        pieces = code.split("`")
+        for index, piece in enumerate(pieces):
+            # A line may end behind a dot of a long name.
+            text = html.escape(piece).replace(".", ".<wbr>") if index % 2 else html.escape(piece)
+            place = place_of(piece, path) if index % 2 else None
+            target = address(place, ROOT) if place else ""
+            pieces[index] = f'<a href="{target}"><code>{text}</code></a>' if place else text
+        return "".join(pieces)
 
     body = []
-    for said, names in rows(lines):
-        text = html.escape(said).replace("\n", "<br>")
+    for said, code in rows(lines):
         if said.startswith(HEADINGS):
-            body.append(f'<tr><th colspan="2" scope="colgroup">{text}</th></tr>')
+            body.append(f'<tr><th colspan="2" scope="rowgroup">{typeset(said)}</th></tr>')
         else:
-            links = "<br>".join(map(link, names))
-            body.append(f"<tr><td>{text}</td><td>{links}</td></tr>")
-    return f'<table class="table equation-map">{"".join(body)}</table>'
+            body.append(f"<tr><td>{typeset(said)}</td><td>{linked(code)}</td></tr>")
+    caption = f"From the paper to the code of <code>{path.stem}</code>"
+    head = (
+        '<thead><tr><th scope="col">In the paper</th><th scope="col">In the code</th></tr></thead>'
+    )
+    return (
+        f'<table class="table equation-map"><caption>{caption}</caption>{head}'
+        f"<tbody>{''.join(body)}</tbody></table>"
+    )
 
 
 class Equations(SphinxDirective):
@@ -127,8 +143,9 @@ class Equations(SphinxDirective):
     def module(self, path: Path) -> list[nodes.Node]:
         source = path.read_text(encoding="utf-8")
         docstring = ast.get_docstring(tree := ast.parse(source)) or ""
-        lines, readings = equation_map(docstring), paragraphs(source, path.stem)
-        if not lines and not readings:
+        lines = equation_map(docstring)
+        groups = by_group(parse(source, path.relative_to(ROOT).as_posix()))
+        if not lines and not groups:
             return []
         name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
         section = nodes.section(ids=[nodes.make_id(f"equations {name}")], names=[f"of {name}"])
@@ -137,16 +154,19 @@ class Equations(SphinxDirective):
         if lines:
             section += text_with_code(citation(docstring))
             section += nodes.raw("", table(lines, path), format="html")
-        listing = nodes.definition_list(classes=["readings"])
-        for owner, text in readings:
-            term = nodes.term("", "", nodes.literal(text=owner))
-            definition = nodes.definition("", text_with_code(text))
-            listing += nodes.definition_list_item("", term, definition)
-        if readings:
-            section += listing
+        for caption, readings in groups:
+            section += nodes.raw("", readings_table(caption, readings), format="html")
         return [section]
+
+
+def load_mathjax(app: Sphinx, doctree: nodes.document) -> None:
+    """Sphinx loads MathJax where a page has a formula; it does not look into HTML tables."""
+    tables = (node for node in doctree.findall(nodes.raw) if 'class="math' in node.astext())
+    if next(tables, None) is not None:
+        app.env.get_domain("math").data["has_equations"][app.env.docname] = True
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("equations", Equations)
+    app.connect("doctree-read", load_mathjax)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

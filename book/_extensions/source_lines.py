@@ -1,13 +1,14 @@
 """Where a name of the library is defined: its file, its line and its syntax, by parsing the source.
 
-Nothing is imported here.
+What is looked up is never imported.
 """
 
 import ast
 from pathlib import Path
 
+from cxrtut.viz.readings import SOURCE
+
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = "https://github.com/cxrtut/cxrtut/blob/main/"
 Place = tuple[Path, int]
 
 

@@ -18,9 +18,11 @@ class Aligned:
 
     Networks: those of the system, `aligner`, and `anchor`, the image that was aligned with.
 
-    Reading: the paper does not say in which frame boxes are compared. The heat map of an aligned
-    image is warped back by the inverse of the image's matrix, with 0 for what the aligned image did
-    not show; so the readers' boxes stay as they drew them.
+    Reading (evaluation, the frame of the boxes): Kim et al. do not say in which frame boxes are
+        compared.
+        Here: Heat maps of aligned images are warped back by the inverse matrix, with 0 where these
+            show nothing.
+        Why: The readers' boxes then stay as they were drawn.
     """
 
     def __init__(

@@ -1,27 +1,31 @@
-"""Attention mining: what is found is hidden, and the classifier has to find more.
+r"""Attention mining: what is found is hidden, and the classifier has to find more.
 
 J. Cai, L. Lu, A. P. Harrison et al., Iterative Attention Mining for Weakly Supervised Thoracic
 Disease Pattern Localization in Chest X-Rays, MICCAI 2018 (arXiv 1807.00958).
 
 Equations, by what they say
-    heat maps S = W f, a 1x1 convolution on the features      `class_maps`
-    attention mining: the salient region is dropped, and f    `salient_region`,
-        without it is classified again                        `AttentionMining.loss`
-    knowledge preservation, ||S - S_before||²                 `AttentionMining.loss`, the KP term
-    one map of all rounds                                     `AttentionMining.maps_and_logits`
+    Heat maps $S = W f$, a 1x1 convolution on the features    `class_maps`
+    Attention mining: the salient region is dropped, and $f$ without it is classified again
+         `salient_region`, `AttentionMining.loss`
+    Knowledge preservation, $\|S - S_{before}\|^2$    `AttentionMining.loss`, the KP term
+    One map of all rounds    `AttentionMining.maps_and_logits`
 
-Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
-it; its printed equations were not compared. The map above has therefore no numbers, and every
-constant, the exact form of each rule, and how the rounds are combined are ours.
+Reading (training, what the rules follow): We have read the abstract and the account of Kim et al.
+    (2021), but not the printed equations, so the map has no numbers.
+    Here: Every constant and the exact form of each rule are ours.
+    Why: Neither text gives them.
 
-Reading: the paper also aggregates features of several scales, for small findings. That belongs to
-the backbone and is left out.
+Reading (network, several scales): The paper also aggregates features of several scales, for small
+    findings.
+    Here: We leave this out.
+    Why: It belongs to the backbone.
 
-Reading: Kim et al. say that the L2 distance serves "the relationships between multiple diseases
-within an image". In the abstract it holds the responses of the updated network near those of the
-original; we do that, and take the maps S of all classes, before the mean, as responses. With their
-means, the logits, as responses nothing keeps a map in its place: a network whose hot places are
-hidden from it learns to see the same from beside them, and its maps spread over the image.
+Reading (loss, what is preserved): The abstract keeps the responses of the updated network near
+    those of the original. Kim et al. say that the L2 distance serves "the relationships between
+    multiple diseases".
+    Here: We follow the abstract. The responses are the maps $S$ of all classes, before the mean.
+    Why: Logits would not keep a map in its place: the network would see hidden places from beside
+        them, and its maps would spread.
 """
 
 from __future__ import annotations
@@ -89,9 +93,10 @@ class AttentionMining:
     Networks: `classifier`, which moves; `preserved`, its copy from before the mining, which has no
     optimiser and never moves. A checkpoint holds both.
 
-    Reading: batch norm would make the copy differ from the classifier at the first step, if one of
-    them took the statistics of the batch and the other its running ones. The copy follows the
-    classifier's mode, and its running statistics stay what they were.
+    Reading (network, batch norm of the copy): Nothing is said of batch norm.
+        Here: The copy follows the classifier's mode, and its running statistics never change.
+        Why: If only one of the two used the statistics of the batch, they would differ from the
+            first step on.
     """
 
     n_uniforms = 0
@@ -154,8 +159,9 @@ class AttentionMining:
         share the features, so a place hidden for one is hidden for all. Where no class is found
         nothing is hidden, and the next round is the same as the one before.
 
-        Reading: hidden places count as zeros in the mean over all places; nothing is scaled up for
-        them, otherwise than in dropout. The knowledge is preserved where nothing is hidden.
+        Reading (loss, hidden places): How hidden places count in the mean is not said.
+            Here: They count as zeros, and nothing is scaled up for them. The KP term hides nothing.
+            Why: The layer is linear: where features are dropped, the map is zero.
         """
         C, before = self.networks["classifier"], self.networks["preserved"]
         y = batch.label_vector
@@ -195,10 +201,12 @@ class AttentionMining:
         that what only the second round sees is not lost beside the first, and counts as much as the
         class is still believed in that round.
 
-        Reading: here no label says what to hide. Each class hides its own hot places and only
-        those, whether or not it is predicted, as the class is given when boxes are scored. How the
-        rounds are combined is ours: a plain sum of maps of a linear layer would only repeat the
-        first, as the second is the first with holes.
+        Reading (evaluation, rounds without labels): Neither what is hidden without labels nor how
+            the rounds are combined is said.
+            Here: Each class hides only its own hot places, predicted or not, and the rounds are
+                combined as above.
+            Why: The class is given when boxes are scored. A plain sum would repeat the first map,
+                because the second is the first with holes.
         """
         C = self.networks["classifier"]
         with evaluating(C):

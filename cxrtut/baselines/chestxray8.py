@@ -1,21 +1,28 @@
-"""The weakly supervised classifier that came with the ChestX-ray8 images.
+r"""The weakly supervised classifier that came with the ChestX-ray8 images.
 
 X. Wang, Y. Peng, L. Lu et al., ChestX-ray8: Hospital-scale Chest X-ray Database and Benchmarks on
 Weakly-Supervised Classification and Localization of Common Thorax Diseases, CVPR 2017.
 
 Equations
-    (1)  L_W-CEL = β_P Σ_{y=1} -ln f(x) + β_N Σ_{y=0} -ln(1 - f(x))    `weighted_bce_loss`
-    (2)  x_p = 1/r log[1/S Σ exp(r x_ij)]                              `lse_pooling`
-    (3)  the same with x* subtracted in the exponent                   `lse_pooling`
+    (1)  $L_{W-CEL} = \beta_P \sum_{y=1} -\ln f(x) + \beta_N \sum_{y=0} -\ln(1 - f(x))$
+         `weighted_bce_loss`
+    (2)  $x_p = \frac{1}{r} \log [\frac{1}{S} \sum_{i,j} \exp(r x_{ij})]$    `lse_pooling`
+    (3)  $x_p = x^* + \frac{1}{r} \log [\frac{1}{S} \sum_{i,j} \exp(r (x_{ij} - x^*))]$
+         `lse_pooling`
 Steps
-    Section 3.1, "prediction layer" on the pooled features             `ChestXray8.loss`
-    Section 3.2, activations times the weights of the prediction layer `ChestXray8.maps_and_logits`
+    Section 3.1, "prediction layer" on the pooled features    `ChestXray8.loss`
+    Section 3.2, activations times the weights of the prediction layer
+         `ChestXray8.maps_and_logits`
 
-Reading: a transition layer brings the last features of four different networks to one form, and
-"is usually required". We have one network, so its last features are pooled directly.
+Reading (network, the transition layer): A transition layer brings the last features of four
+    networks to one form.
+    Here: The last features are pooled directly.
+    Why: We have only one network.
 
-Reading: the paper starts from ImageNet's weights and descends by plain SGD. Weights are the
-caller's here, and the optimiser is Adam, as for the other systems of the comparison.
+Reading (training, weights and optimiser): Training starts from ImageNet's weights and uses plain
+    SGD.
+    Here: The caller chooses the weights, and Adam is the optimiser.
+    Why: The other systems of the comparison are trained this way.
 """
 
 from __future__ import annotations
@@ -42,9 +49,10 @@ def lse_pooling(features: Float[Tensor, "B c h w"], r: float = 10.0) -> Float[Te
     For r to 0 it is the mean, for r to infinity the maximum, and in between it lies between them.
     The gradient is the softmax of r x: it sums to one over the places.
 
-    Reading: Eq. (3) takes the largest absolute value for x*. Any x* gives the same number; with the
-    largest value (`torch.logsumexp`) no exponent is positive and one is 0, so that nothing
-    overflows and not everything underflows.
+    Reading (network, the largest value): Eq. (3) takes the largest absolute value for $x^*$.
+        Here: We take the largest value (`torch.logsumexp`).
+        Why: Any $x^*$ gives the same number. With this one nothing overflows, and not everything
+            underflows.
 
     Raises:
         ValueError: r is not a positive finite number.

@@ -4,25 +4,29 @@ J. Liu, G. Zhao, Y. Fei et al., Align, Attend and Locate: Chest X-ray Diagnosis 
 Attention Network with Limited Supervision (CIA-Net), ICCV 2019.
 
 Equations, by what they say
-    |f(x+) - f(x-)|, normalised: the attention A              `contrast_attention`
-    attended features A f, patch logits by a 1x1 convolution  `ContrastAttention.loss`
-    from patches to the image                                 `ContrastAttention.image_logits`
-    the pairs                                                 `normal_partners`
+    The attention $A$: $|f(x_+) - f(x_-)|$, normalised    `contrast_attention`
+    Attended features $A f$, patch logits by a 1x1 convolution    `ContrastAttention.loss`
+    From patches to the image    `ContrastAttention.image_logits`
+    The pairs    `normal_partners`
 
-Reading: this follows the paper's abstract and what Kim et al. (the disease-masks paper) write about
-it; its printed equations were not compared. The map above has therefore no numbers, and the exact
-form of each rule, such as how A is normalised, is ours.
+Reading (training, what the rules follow): We have read the abstract and the account of Kim et al.
+    (2021), but not the printed equations, so the map has no numbers.
+    Here: The exact form of each rule is ours.
+    Why: Neither text gives it.
 
-Reading: the paper also uses some boxes in training. Our comparison is of weak supervision, so that
-term is left out, and the images' labels are all there is.
+Reading (training, boxes): Training also uses some boxes.
+    Here: It uses the labels of images alone.
+    Why: Our comparison is of weak supervision.
 
-Reading: how patches make an image is not in the abstract. We take their mean, as class activation
-maps do ("mean"). The rule of Li et al. (`losses.noisy_or`), which goes with boxes, is there as
-"noisy-or": with p and 1 - p from 0.98 on and no box to hold them back, an image is explained best
-by many of its patches, and the maps spread over it.
+Reading (network, from patches to the image): The abstract does not say how patches make an image.
+    Here: We take their "mean". The rule of Li et al. (`losses.noisy_or`), which goes with boxes, is
+        "noisy-or".
+    Why: Class activation maps take the mean. In noisy-or $p$ and $1 - p$ begin at 0.98, so without
+        boxes many patches explain an image best, and maps spread.
 
-Reading: the paper aligns images within the network. Here images come in aligned, by the aligner of
-the disease-masks paper, which is the same idea; without it the contrast is mostly of poses.
+Reading (network, alignment): Images are aligned within the network.
+    Here: They come in aligned, by the aligner of the disease-masks paper.
+    Why: The idea is the same. Without alignment, the contrast is mostly of poses.
 """
 
 from __future__ import annotations
@@ -70,8 +74,9 @@ def contrast_attention(
 
     Features equal to their partner's have no attention anywhere. The gradient flows through both.
 
-    Reading: normalised by the largest difference of the image, for all channels together; so A does
-    not tell how different an image is, only where.
+    Reading (network, the size of A): The abstract does not say how $A$ is normalised.
+        Here: The largest difference of an image becomes 1, for all channels together.
+        Why: $A$ should tell where an image differs, not how much.
     """
     difference = (features - partner).abs().sum(1, keepdim=True)
     largest = difference.amax((2, 3), keepdim=True)
@@ -155,8 +160,12 @@ class ContrastAttention:
         """Weighted cross-entropy of the images' logits, each image beside a normal one of the
         batch; beside the mean of the batch where there is no other normal image.
 
-        Reading: normal images are classified too, each beside another normal one, as the classifier
-        has to learn what is no disease. The partner's features move with the image's.
+        Reading (training, the partner of an image): Kim et al. speak of "similar" images, but not
+            of how they are found.
+            Here: Every image, normal or not, gets another normal one of its batch, similar or not.
+                Gradients flow through both.
+            Why: Aligned images are alike in pose. The classifier also has to learn what is no
+                disease.
         """
         features = self._features(batch.image)
         row, there = normal_partners(batch.label_vector)
@@ -174,8 +183,10 @@ class ContrastAttention:
 
         They are the features of the classifier as it is now: call this after training.
 
-        Reading: we do not know which normal image the paper puts beside an image that is to be
-        diagnosed. The mean of many does not bring one patient's anatomy in.
+        Reading (evaluation, the partner at diagnosis): The abstract does not say which normal image
+            an unknown one is compared with.
+            Here: We take the mean of many.
+            Why: A mean does not bring in one patient's anatomy.
 
         Raises:
             ValueError: no images.

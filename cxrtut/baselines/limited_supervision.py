@@ -1,28 +1,32 @@
-"""Patches that are told where a disease is in some images, and only that it is there in the others.
+r"""Patches that are told where a disease is in some images, and only that it is there in others.
 
 Z. Li, C. Wang, M. Han et al., Thoracic Disease Identification and Localization with Limited
 Supervision, CVPR 2018.
 
-Equations, for disease k, image x and the patches j of a P x P grid
-    p_j = σ(z_j)                                                   `LimitedSupervision.patch_logits`
-    p(y_k | x, box) = Π_{j in box} p_j Π_{j outside} (1 - p_j)     `log_box_probability`
-    p(y_k | x) = 1 - Π_j (1 - p_j)                                 `log_image_probability`
-    -λ_bbox η log p(y_k | x, box)                                  `LimitedSupervision.loss`
-        - (1 - η) y log p(y_k | x)
-        - (1 - η) (1 - y) log(1 - p(y_k | x))
-    p and 1 - p from [0, 1] to [0.98, 1]                           `log_normalised`
-η is 1 where the image has a box of disease k, y where it has disease k.
+Equations, for disease $k$, image $x$ and the patches $j$ of a P × P grid
+    $p_j = \sigma(z_j)$    `LimitedSupervision.patch_logits`
+    $p(y_k | x, box) = \prod_{j \in box} p_j \prod_{j \notin box} (1 - p_j)$
+         `log_box_probability`
+    $p(y_k | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
+    $-\lambda_{box} \eta \log p(y_k | x, box) - (1 - \eta) y \log p(y_k | x)
+     - (1 - \eta) (1 - y) \log(1 - p(y_k | x))$    `LimitedSupervision.loss`
+    $p$ and $1 - p$ from [0, 1] to [0.98, 1]    `log_normalised`
+
+Here $\eta$ is 1 where the image has a box of disease $k$, and $y$ where it has disease $k$.
 
 **It uses boxes in training, so it is not weakly supervised.** Which images show their boxes is
 decided by the data.
 
-Reading: these equations are written down after accounts of the paper and public implementations,
-not after its print; their numbers are therefore left out.
+Reading (loss, what the equations follow): We have read accounts of the paper and public
+    implementations, but not its print.
+    Here: The equations above have no numbers.
+    Why: They could not be compared with the print.
 
-Reading: the paper resamples the last features to P x P patches, then has a convolution of 3 x 3 to
-512 channels and one of 1 x 1. We have the 1 x 1 alone, as the backbone's linear layer applied to
-each place, so that all systems of a comparison have the same parameters; P is the size of the
-backbone's last features.
+Reading (network, patches): The last features are resampled to P × P; a convolution of 3 × 3, to 512
+    channels, and one of 1 × 1 follow.
+    Here: P is the size of the last features. The backbone's linear layer is the 1 × 1 convolution,
+        and there is no other.
+    Why: All systems of a comparison then have the same parameters.
 """
 
 from __future__ import annotations
@@ -52,9 +56,10 @@ def patches_in_boxes(
 ) -> Bool[Tensor, "B K h w"]:
     """The patches that the boxes of each class cover.
 
-    Reading: we could not check which patches the paper counts as inside. Ours are those of which a
-    box covers at least half, or, for a box that covers half of none, the patch of its centre. Boxes
-    of one class are joined.
+    Reading (training, patches inside a box): We could not check which patches count as inside.
+        Here: Patches count that a box covers by at least half; if there are none, the patch of its
+            centre. Boxes of one class are joined.
+        Why: Every box then has a patch.
 
     Args:
         boxes: xyxy in pixels of the image.
@@ -97,8 +102,11 @@ def log_box_probability(
 class LimitedSupervision:
     """Patch probabilities from boxes where there are some, and by multiple instances elsewhere.
 
-    Reading: normalised, p(y | x) of a grid of n patches is at most 1 - 0.98ⁿ: 0.73 for 8 x 8, 0.994
-    for 16 x 16. On a small grid a disease without a box keeps a loss, and pulls at all patches.
+    Reading (network, small grids): With the normalisation, $p(y | x)$ of $n$ patches is at most
+        $1 - 0.98^n$.
+        Here: We keep this: 0.73 for 8 × 8 patches, 0.994 for 16 × 16.
+        Why: It is the paper's rule. On a small grid, a disease without a box keeps a loss and pulls
+            at all patches.
     """
 
     n_uniforms = 0
@@ -158,8 +166,9 @@ class LimitedSupervision:
     def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """-λ_bbox η log p(y | x, box) - (1 - η) [y log p(y | x) + (1 - y) log(1 - p(y | x))].
 
-        Reading: the paper sums over images and diseases; we take the mean, which is the same to
-        Adam and does not grow with the batch. A box counts whatever the label says.
+        Reading (loss, sum or mean): The loss is a sum over images and diseases.
+            Here: We take the mean. A box counts whatever the label says.
+            Why: To Adam the mean is the same, and it does not grow with the batch.
         """
         logits = self.patch_logits(batch.image)
         log_present, log_absent = log_normalised(logits, self.lowest)
@@ -176,10 +185,12 @@ class LimitedSupervision:
         return box + label, {"box": box, "label": label}
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """Scores, and the maps enlarged as heat maps; see `maps_and_logits`.
+        r"""Scores, and the maps enlarged as heat maps; see `maps_and_logits`.
 
-        Reading: 1 - Π (1 - p) over hundreds of patches is 1 to the last bit in nearly every image.
-        The scores are σ(logit / number of patches): in the same order, on the same side of a half.
+        Reading (evaluation, scores): The probability of an image is $1 - \prod (1 - p)$.
+            Here: Its score is $\sigma$ of its logit divided by the number of patches.
+            Why: Over hundreds of patches nearly every probability is 1 to the last bit. Scores keep
+                the order, and the side of a half.
         """
         maps, logits = self.maps_and_logits(images)
         height, width = images.shape[-2:]
@@ -195,10 +206,10 @@ class LimitedSupervision:
         """Patch probabilities and the logits of the images, in evaluation mode; the mode is put
         back. Accounts of the paper have it cut the probabilities at 0.5.
 
-        Reading: the normalisation is a trick of training. Here p(y | x) = 1 - Π (1 - p) is taken of
-        the probabilities as they are, and its logit log p - log(1 - p) in logarithms, which does
-        not saturate. Trained with the normalised rule it is too high for a probability that means
-        its number; it puts images in an order.
+        Reading (evaluation, without the normalisation): The normalisation is a trick of training.
+            Here: Here $p(y | x)$ is computed without it, and its logit in logarithms.
+            Why: Logarithms do not saturate. The probability is then too high as a number, but it
+                ranks images.
         """
         classifier = self.networks["classifier"]
         maps, logits = [], []

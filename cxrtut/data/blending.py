@@ -50,9 +50,11 @@ def paste_thumbnails(
 ) -> Pasted:
     """Paste thumbnails into every image.
 
-    Reading: the paper does not say how it smooths. Here a Gaussian of standard deviation `sigma`
-    replaces the pixels within `rim` of the square's edge, on both sides; farther away nothing
-    changes. Squares of one image do not overlap as long as there is room.
+    Reading (data, how squares are smoothed): Thumbnails are "locally smoothed". How is not said.
+        Here: A Gaussian of standard deviation `sigma` replaces the pixels within `rim` of the
+            square's edge, on both sides. Squares of one image do not overlap as long as there is
+            room.
+        Why: Only the seam should change.
 
     Args:
         image: normal images.

@@ -8,11 +8,13 @@ may be gzipped. Of several label tables `Data_Entry_2017_v2020.csv` is read, of 
 one name that in the first folder, and the report names what was read. Box coordinates are pixels of
 the original 1024 x 1024 image, whatever the size of the files at hand, which must be square.
 
-Reading: the RSNA challenge drew boxes of lung opacity on a part of these images, and a table
-matches its names with theirs. They are added as Pneumonia boxes only on request (`rsna_boxes`,
---rsna-boxes), because they are of other readers than the labels: some lie on images whose label
-says no Pneumonia. The labels stay as they are; the report counts the boxes whose image is not
-labelled with their disease, and those whose image is not in the label table.
+Reading (data, boxes of the RSNA challenge): The challenge drew boxes of lung opacity on some of
+    these images, and a table matches the names.
+    Here: They become Pneumonia boxes only on request (`rsna_boxes`, --rsna-boxes). Labels stay as
+        they are. The report counts boxes whose image is not labelled with their disease, or not in
+        the label table.
+    Why: Boxes and labels are by different readers: some boxes lie on images labelled without
+        Pneumonia.
 """
 
 import os

@@ -6,9 +6,11 @@ Set/IDRiD_01.jpg` and `2. All Segmentation Groundtruths/a. Training Set/1.
 Microaneurysms/IDRiD_01_MA.tif`; folders `MA/IDRiD_01.png` and so on do as well. Kaggle's set is
 `trainLabels.csv` (image, level) with `train/10_left.jpeg`.
 
-Reading: in an image that was segmented, which at least one mask file tells (the optic disc's will
-do), a lesion without a mask file is absent. Of an image without any mask file nobody knows the
-lesions (parts B and C of the release): it is left out and counted, never taken for a healthy eye.
+Reading (data, lesions without a file): Segmented images have mask files only of the lesions they
+    show. Parts B and C have none.
+    Here: If an image has any mask file (the optic disc's will do), a lesion without one is absent.
+        An image without any is left out and counted.
+    Why: Nobody knows the lesions of such an image, so it must not pass for a healthy eye.
 
 The dark border around the eye is cropped (Zhang et al., MICCAI 2019, do the same), the rest is
 padded to a square.

@@ -7,10 +7,10 @@ files named by patientId do as well. They must be square if they have boxes. The
 is read before a reconstructed one, of several tables of one name that in the first folder, and the
 report names what was read.
 
-Reading: the published test images have no labels, so there is no official split;
-`patient_hash_split` makes one. The challenge's patientId stands for one image of ChestX-ray14,
-where several images may be of one person. With a match table (patientId, nih_image_index) the
-person is known, and the split is by person; without it, by patientId.
+Reading (data, the split): The published test images have no labels, so there is no official split.
+    Here: `patient_hash_split` makes one, by person if there is a match table (patientId,
+        nih_image_index), else by patientId.
+    Why: A patientId stands for one image of ChestX-ray14, where a person may have several.
 """
 
 import os

@@ -209,8 +209,10 @@ def localisation_accuracy(
 def _false_positives(system: System, split: Split, side: Side, threshold: float) -> float:
     """Boxes that meet no true box, an image: of the classes predicted for a side's images.
 
-    Reading: an image with a disease of which it has no box (most of ChestX-ray14) is left out for
-    that disease; nobody knows whether a box there would be false.
+    Reading (evaluation, diseases without a box): Most images of ChestX-ray14 have no box for their
+        disease.
+        Here: Such an image is left out for that disease.
+        Why: Nobody knows whether a box there would be false.
     """
     rows = split.rows(side)
     known = split.store.labels[rows] == 0

@@ -2,6 +2,12 @@
 
 The paper trains and evaluates on the same images "on purpose": the numbers of `train`. Those of
 `test` are, from the same training, of patients never seen.
+
+Reading (evaluation, layers of Grad-CAM): Grad-CAM-1 is of "the intermediate convolutional layer",
+    Grad-CAM-2 of the last.
+    Here: They are conv3_4 and conv5_4 of VGG-19. In the network of ten layers they are the ends of
+        the second and the last block.
+    Why: The paper does not name the first; conv3_4 is the eighth of sixteen convolutions.
 """
 
 from __future__ import annotations
@@ -42,9 +48,7 @@ from cxrtut.randomness import seeded
 IMAGES = 2048  # simulated ones, unless the source says another number
 SCORED = 512  # images of each kind that are measured at most
 SHOWN = 6  # images in a sample grid
-# Reading: "an intermediate convolutional layer" (Grad-CAM-1) is not named; we take conv3_4 of
-# VGG-19. Grad-CAM-2 is its last, conv5_4. In the network of ten layers they are the ends of the
-# second and the last block.
+# Of VGG-19, and of the network of ten layers; see the Reading of the module.
 LAYERS = {"Grad-CAM-1": ("conv3_4", "block2"), "Grad-CAM-2": ("conv5_4", "block4")}
 
 

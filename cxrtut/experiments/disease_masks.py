@@ -224,8 +224,9 @@ class Stages:
     ) -> System:
         """As long again, with masks or without.
 
-        Reading: "then retrained it for five more epochs" says nothing of the optimiser; it starts
-        anew.
+        Reading (training, retraining): "Then retrained it for five more epochs" names no optimiser.
+            Here: Adam starts anew.
+            Why: The retraining reads as a training of its own.
         """
         network = copy.deepcopy(self.aligned if aligned else self.plain)
         if masks is not None:

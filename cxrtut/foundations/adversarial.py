@@ -133,11 +133,13 @@ def make_networks(seed: int, width: int) -> dict[str, nn.Module]:
 def make_optimizers(
     networks: Mapping[str, nn.Module], learning_rate: float
 ) -> dict[str, Optimizer]:
-    """Adam for each network, with β = (.5, .9): the game's gradients forget quickly, as the
+    r"""Adam for each network, with β = (.5, .9): the game's gradients forget quickly, as the
     opponent moves.
 
-    Reading: Algorithm 1 of Gulrajani et al. has β = (0, .9); their published code for points in the
-    plane has (.5, .9).
+    Reading (training, the momentum of Adam): Algorithm 1 of Gulrajani et al. has
+        $\beta = (0, 0.9)$. Their published code for points in the plane has $(0.5, 0.9)$.
+        Here: We follow the code.
+        Why: It plays the same game.
     """
     return {
         name: Adam(network.parameters(), learning_rate, betas=(0.5, 0.9))

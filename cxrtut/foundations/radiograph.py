@@ -4,8 +4,9 @@
 2. *Sim-to-real*: a classifier that has seen simulated images only is tested on real ones. What it
    recognises there, the simulation must have drawn well enough.
 
-Reading of the result: the view (AP or PA) goes with the labels, differently in every sample of the
-NIH collection, and so is a confounder; the table therefore has a column for PA images alone.
+How to read the result: the view (anteroposterior or posteroanterior) goes with the labels,
+differently in every sample of the NIH collection, and so is a confounder. The table therefore has a
+column for posteroanterior images alone.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def threshold_relative(heatmap: Float[Tensor, "B H W"], fraction: float) -> Bool
     constant or negative, take `heatmap.normalise` first (it makes a constant map zeros). An
     absolute cut is simply `heatmap > level`.
 
-    Reading: papers that follow ChestX-ray8 cut at 60 and 180 of 255; that is `fraction` 60 / 255
-    or 180 / 255 of a normalised map.
+    Papers that follow ChestX-ray8 cut at 60 and 180 of 255; that is `fraction` 60 / 255 or
+    180 / 255 of a normalised map.
 
     Raises:
         ValueError: a fraction outside [0, 1).

@@ -17,9 +17,11 @@ def class_activation_map(
     negative evidence is information, so nothing is cut off. The gradient flows through both
     arguments.
 
-    Reading: the paper's F_k sums over the places and is called average pooling; here the classifier
-    takes the mean, so a map is h w times its share. The paper sets the bias to zero; here it is
-    left out of the map, as it belongs to no place.
+    Reading (network, sum or mean): Zhou et al. sum over the places, call this average pooling, and
+        set the bias to zero.
+        Here: The classifier takes the mean, so a map is $h w$ times its share. The bias is left out
+            of the map.
+        Why: Today's networks take the mean, and the bias belongs to no place.
 
     Args:
         features: what the last convolution gives, before pooling.

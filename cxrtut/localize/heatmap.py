@@ -56,9 +56,11 @@ def heatmap_from_maps(
     """Maps of a feature layer, of any sign, as heat maps of the image: S - min S of each map,
     enlarged. >= 0 with 0 reached, in the units of the map.
 
-    Reading: papers that follow ChestX-ray8 bring each map to [0, 255] before it is cut, so that its
-    lowest place is 0 and only what lies above it counts; that is kept here. The range is not: what
-    one image has more than another is still there.
+    Reading (evaluation, the range of a map): Papers that follow ChestX-ray8 bring each map to [0,
+        255] before they cut it.
+        Here: The lowest place becomes 0, but the range stays.
+        Why: Only what lies above the lowest place counts, and an image can still have more than
+            another.
     """
     flat = maps.flatten(0, 1).to(torch.promote_types(maps.dtype, torch.float32))
     spread = flat.amax((1, 2), keepdim=True) - flat.amin((1, 2), keepdim=True)

@@ -41,14 +41,16 @@ def pseudo_masks(classes: Sequence[str], cells: int) -> Float[Tensor, "K h w"]:
     """Masks drawn by hand on an upright, centred chest: the pseudo masks of Kim et al.
     (arXiv:2101.09915, Section 4.4 and Fig. 7).
 
-    Reading: the paper says that infiltration, mass, nodule and pneumonia get the whole lungs; the
-    other masks of Fig. 7 cannot be read. Cardiomegaly gets an enlarged heart, atelectasis and
-    effusion the lower third of the chest on either side, corners included, pneumothorax the upper
-    half of the lungs. Other classes get none. Lungs and heart are ellipses, which we drew on the
-    mean of simulated normal images.
+    Reading (network, shapes of the drawn masks): Infiltrate, mass, nodule and pneumonia get the
+        whole lungs. The other masks of Fig. 7 cannot be read.
+        Here: Cardiomegaly gets an enlarged heart, atelectasis and effusion the lower third of the
+            chest with its corners, pneumothorax the upper half of the lungs, and other classes
+            nothing. Lungs and heart are ellipses, drawn on the mean of simulated normal images.
+        Why: We expect these diseases there.
 
-    Reading: masks are 1 in the disease's area and 0 elsewhere. A cell on the border has the share
-    of it that is covered: on 8 x 8 cells a heart of zeros and ones would be a square.
+    Reading (network, cells on the border): Masks are 1 in the disease's area and 0 elsewhere.
+        Here: A cell on the border has the share of it that is covered.
+        Why: On 8 × 8 cells a heart of zeros and ones would be a square.
     """
     fine = 8 * cells
     at = (torch.arange(fine) + 0.5) / fine

@@ -1,14 +1,13 @@
 """Heat maps from an image and its healthy version: what was changed is what is ill (Zhang et al.,
 MICCAI 2019).
 
-Reading: the paper shows "the difference" of the input and the output of its encoder-decoder, and
-normalises the heat maps to [0, 1] before scoring. It says neither how the channels are joined nor
-whether one image or all images are normalised together. We take the absolute difference and the
-mean over the channels (`residual_heatmap`; the largest channel is `largest_residual_heatmap`; one
-channel makes them equal), and leave the range alone: `heatmap.normalise` normalises per image,
-which is our headline because activation maps need it too. Normalising all images together is a
-rising function of all pixels and changes no ranking, so for a precision-recall curve it is the map
-as it comes.
+Reading (evaluation, from difference to heat map): "The difference" is "normalized to [0,1]". It is
+    not said how channels are joined, nor whether each image is normalised by itself.
+    Here: We take the mean absolute difference over the channels (`residual_heatmap`), or the
+        largest (`largest_residual_heatmap`; with one channel they are equal). The range stays.
+        `heatmap.normalise`, used for our headline, works per image.
+    Why: Activation maps need it per image too. Normalising all images together would not change a
+        precision-recall curve, as it changes no ranking.
 """
 
 from jaxtyping import Float

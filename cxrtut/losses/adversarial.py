@@ -42,8 +42,10 @@ def least_squares_discriminator_loss(
 ) -> Float[Tensor, ""]:
     """E[(D(real) - 1)²] + E[D(fake)²].
 
-    Reading: Mao et al. print both losses with a factor 1/2, CycleGAN (Zhu et al., ICCV 2017,
-    Section 4) without. Here it is absent.
+    Reading (loss, the factor 1/2): Mao et al. print both losses with a factor 1/2, CycleGAN (Zhu et
+        al., ICCV 2017, Section 4) without it.
+        Here: We leave it out.
+        Why: The weights of other losses then mean what they mean in CycleGAN.
 
     Args:
         real_score: any shape, unbounded.

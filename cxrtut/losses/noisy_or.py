@@ -1,13 +1,11 @@
-"""Noisy-or: an image has a disease where at least one of its patches has it (multiple instances).
+r"""Noisy-or: an image has a disease where at least one of its patches has it (multiple instances).
 
-    p and 1 - p from [0, 1] to [0.98, 1]    `log_normalised`
-    p(y | x) = 1 - Π_j (1 - p_j)            `log_image_probability`
+Z. Li, C. Wang, M. Han et al., Thoracic Disease Identification and Localization with Limited
+Supervision, CVPR 2018; after accounts of it, as `baselines.limited_supervision` says.
 
-Source: Z. Li, C. Wang, M. Han et al., Thoracic Disease Identification and Localization with Limited
-Supervision, CVPR 2018.
-
-Reading: these equations are written down after accounts of the paper and public implementations,
-not after its print.
+Equations
+    $p$ and $1 - p$ from [0, 1] to [0.98, 1]    `log_normalised`
+    $p(y | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
 """
 
 import torch

@@ -7,13 +7,13 @@ shall not move. Everything is computed in float32 or better.
 Norms are `torch.linalg.vector_norm`, whose gradient at the zero vector is zero (the square root of
 a sum of squares would give NaN there): a pixel or a layer that agrees exactly pulls nowhere.
 
-Reading: Kim, Jung and Lee (Weakly Supervised Thoracic Disease Localization via Disease Masks) train
-their alignment on Eq. (9), the plain sum of Eqs. (7) and (8), with no word on batches; we take the
-mean over the images. Eq. (7) divides the norm of a layer by its number of features, and Eq. (8)
-sums over the pixels: at 512 pixels the latter is some ten million times the former, so that Eq. (9)
-to the letter is Eq. (8) alone, and its size depends on that of the image. We take means in both
-(`perceptual_loss`, `euclidean_loss`), which are comparable and the same at every size; the losses
-as printed stand beside them (`printed_perceptual_loss`, `printed_euclidean_loss`).
+Reading (loss, means instead of sums): Kim, Jung and Lee (2021) add Eq. (7), which divides the norm
+    of each layer by its number of features, and Eq. (8), a sum over pixels. Batches are not
+    mentioned.
+    Here: We take means in both, and over the images (`perceptual_loss`, `euclidean_loss`). The
+        losses as printed are `printed_perceptual_loss` and `printed_euclidean_loss`.
+    Why: At 512 pixels Eq. (8) is some ten million times Eq. (7), so their sum is Eq. (8) alone, and
+        depends on the size of the image. Means are comparable at every size.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,10 @@ Layers = Sequence[Float[Tensor, "_ _ _ _"]]
 def perceptual_loss(target: Layers, features: Layers) -> Float[Tensor, ""]:
     """Mean over the layers of mean (F_s(A) - F_s(x))², over images, channels and places.
 
-    Reading: Eq. (7) of Kim, Jung and Lee prints the norm of the difference without a square and
-    cites Johnson et al., who square it. We square it, so that the gradient shrinks as the images
-    agree, and average over the layers rather than sum.
+    Reading (loss, the square of the norm): Eq. (7) of Kim, Jung and Lee has no square, but cites
+        Johnson et al., who have one.
+        Here: We square, and average over the layers instead of adding them.
+        Why: The gradient then shrinks as the images agree.
 
     Args:
         target: of each layer (B or 1, C, h, w).

@@ -9,7 +9,7 @@ from torch import Tensor
 def weighted_bce_loss(
     logits: Float[Tensor, "B K"], label_vector: Float[Tensor, "B K"], *, weights: str = "batch"
 ) -> Float[Tensor, ""]:
-    """(w_P Σ_{y = 1} -log σ(z) + w_N Σ_{y = 0} -log(1 - σ(z))) / (|P| + |N|), with σ the sigmoid,
+    r"""(w_P Σ_{y = 1} -log σ(z) + w_N Σ_{y = 0} -log(1 - σ(z))) / (|P| + |N|), with σ the sigmoid,
     w_P = (|P| + |N|) / |P| and w_N = (|P| + |N|) / |N|.
 
     That is the mean over the positives plus the mean over the negatives: 2 log 2 where the
@@ -18,18 +18,21 @@ def weighted_bce_loss(
     Nothing is read back from the device, so the step can be captured as a CUDA graph. Each rank
     counts its own share of the batch.
 
-    Reading: ChestX-ray8 counts |P| and |N| as the ones and the zeros of the batch's label matrix.
-    Kim, Jung and Lee print "positive and negative samples in a batch"; a footnote says that a
-    sample is an image, and the text that rare classes weigh more. We count entries over all classes
-    ("batch"), which ChestX-ray8 defines and Kim, Jung and Lee cite. With "class" each class has
-    counts and weights of its own, and the losses of the classes are averaged. Counting images is
-    not offered: the sums run over labels.
+    Reading (loss, what is counted): Kim, Jung and Lee count "positive and negative samples in a
+        batch". In a footnote a sample is an image; in the text rare classes weigh more. ChestX-ray8
+        counts the ones and zeros of the batch's label matrix.
+        Here: We count entries over all classes ("batch"). With "class", each class has its own
+            counts and weights, and the losses are averaged over the classes.
+        Why: Kim, Jung and Lee cite ChestX-ray8, and the sums run over labels, not over images.
 
-    Reading: a sum is printed, which is (|P| + |N|) times ours for "batch". For batches of one shape
-    that is a constant factor, which Adam hardly sees.
+    Reading (loss, sum or mean): Eq. (10) is a sum, $|P| + |N|$ times ours for "batch".
+        Here: We divide by $|P| + |N|$.
+        Why: For batches of one shape this is a constant, which Adam hardly sees.
 
-    Reading: without positives (or negatives) the printed weight is infinite and its sum empty. That
-    half is dropped, which leaves log 2 at chance.
+    Reading (loss, batches without positives): Without positives (or negatives) the weight is
+        infinite and the sum empty.
+        Here: That half is dropped.
+        Why: The other half is still a loss, $\log 2$ at chance.
 
     Args:
         logits: before the sigmoid.

@@ -6,17 +6,22 @@ boxes (n, 4) of pair p, xyxy in pixels of one frame, without padding; there may 
 predicted and a true box is above a threshold T. Areas and ratios are taken in float64, so that
 boxes of whole pixels reach an IoU of T exactly, and not by rounding.
 
-Reading: Kim, Jung and Lee (Weakly Supervised Thoracic Disease Localization via Disease Masks) count
-a hit where "the IoU of two boxes is above a threshold" and do not say what a unit is. We take the
-pairs with a true box, the class being given: the heat map of the true class is scored whether or
-not the classifier predicts it, as in ChestX-ray8. IoU = T is no hit. An image without a true box is
-never scored, nor are boxes predicted beside the hit: see `average_false_positives`.
+Reading (evaluation, what a unit is): Kim, Jung and Lee (2021) count a hit where "the IoU of two
+    boxes is above a threshold". They do not say what a unit is.
+    Here: A unit is a pair with a true box, whether or not its class is predicted. IoU = T is no
+        hit. Images without a true box are not scored, nor are boxes beside the hit (see
+        `average_false_positives`).
+    Why: ChestX-ray8 also scores the map of the true class.
 
-Reading: nothing is said of several boxes of one class in an image. The best match counts.
+Reading (evaluation, several boxes of one class): Nothing is said of several boxes of one class in
+    an image.
+    Here: The best match counts.
+    Why: One predicted box can match only one of them.
 
-Reading: the "Mean" column of Tables 1 and 2 is not defined. It is the plain mean over the classes
-(`macro_mean`), as the printed numbers show; the share of hits among all pairs
-(`localisation_accuracy`) gives a class with more boxes more weight, and is higher there.
+Reading (evaluation, the mean): Tables 1 and 2 do not define their column "Mean".
+    Here: It is the plain mean over the classes (`macro_mean`).
+    Why: The printed numbers show it. The share of hits among all pairs (`localisation_accuracy`)
+        gives classes with more boxes more weight, and is higher there.
 """
 
 from collections.abc import Sequence
@@ -131,7 +136,9 @@ def average_false_positives(
     Here a pair may be without truth, an image without that disease: all that is predicted for it is
     false.
 
-    Reading: two predicted boxes on one true box are both matched, and none is false.
+    Reading (evaluation, two boxes on one): Nothing is said of two predicted boxes on one true box.
+        Here: Both are matched, and none is false.
+        Why: Both are where the disease is.
 
     Args:
         predicted: boxes (n, 4) of each pair of an image and a class.

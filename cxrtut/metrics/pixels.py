@@ -1,12 +1,12 @@
 """How well heat maps agree with masks, pixel by pixel (Zhang et al., MICCAI 2019, Sec. 3).
 
-Reading: the paper draws precision-recall curves over pixels and prints the area under each. It does
-not say how the area is taken, over which pixels, nor what becomes of images without a lesion. We
-pool the pixels of all images that have a positive pixel (an image without any is left out) and take
-the step-wise average precision, every tie as one threshold. A constant heat map then scores the
-prevalence, the share of positive pixels: the level of chance to state beside every number. The
-trapezoid rule flatters maps with few distinct values, a constant one most of all; it is here to
-compare with (`trapezoid_area`).
+Reading (evaluation, the area under the curve): How the area under precision-recall curves is taken,
+    over which pixels, and whether images without a lesion count, is not said.
+    Here: We pool the pixels of all images that have a positive one, and take the step-wise average
+        precision, with every tie as one threshold. `trapezoid_area` is there for comparison.
+    Why: A constant map then scores the prevalence, the level of chance to state beside every
+        number. The trapezoid rule flatters maps with few distinct values, most of all a constant
+        one.
 
 Pooling ranks the pixels of different images against each other, so the range of each map matters:
 normalise the maps per image first, and say so. What makes all maps of a set rise together, such as
@@ -156,9 +156,10 @@ def pointing_game(
     """Whether the hottest pixel of each image is inside its mask: 1 or 0, NaN where the mask is
     empty (Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016).
 
-    Reading: the paper counts a hit up to 15 pixels away; widen the mask for that. Of several
-    equally hot pixels we take the share that is inside, what a blind pick among them would score:
-    a constant map scores the mask's share of the image.
+    Reading (evaluation, near hits and ties): The paper counts a hit up to 15 pixels away.
+        Here: A hit is inside; widen the mask for more. Of equally hot pixels we take the share that
+            is inside.
+        Why: A blind pick would score this, so a constant map scores the mask's share of the image.
 
     Raises:
         TypeError: the heat is not of floats, or the mask not of bools.

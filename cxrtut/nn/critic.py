@@ -14,9 +14,10 @@ class Critic(nn.Module):
     normalisation would tie the images of a batch together, and the gradient penalty is defined for
     each image on its own (Gulrajani et al., NIPS 2017, Section 4).
 
-    Reading: Zhang et al. (MICCAI 2019) say "seven-layer CNN" and no more. With images of 128 px
-    this one has seven convolutions, of 64, 128, 256, 512, 512, 512 and 1 channels. At another size
-    their number changes, so that the last one still sees the whole image: six at 64 px.
+    Reading (network, layers of D): Zhang et al. (MICCAI 2019) say "a seven-layer CNN" and no more.
+        Here: At 128 px there are seven convolutions, of 64, 128, 256, 512, 512, 512 and 1 channels;
+            at 64 px there are six.
+        Why: The last one always sees the whole image.
     """
 
     def __init__(self, channels: int = 1, base: int = 64, size: int = 128) -> None:

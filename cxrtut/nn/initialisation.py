@@ -15,9 +15,10 @@ def initialise_normal(module: nn.Module, std: float, generator: torch.Generator)
     Numbers are drawn where the generator lives and then copied, so that one on the CPU gives the
     same network on every device.
 
-    Reading: pix2pix (Isola et al., CVPR 2017, Section 6.2) and CycleGAN draw the weights from a
-    Gaussian of mean 0 and standard deviation 0.02 and do not speak of norms. For these we follow
-    their public code: the mean of a scale is 1.
+    Reading (network, scales of norms): The weights of pix2pix (Isola et al., CVPR 2017, Section
+        6.2) and CycleGAN have mean 0 and standard deviation 0.02. Norms are not mentioned.
+        Here: Their scales have mean 1.
+        Why: The public code of both does the same.
 
     Args:
         module: a network, or a part of one.

@@ -22,9 +22,10 @@ class PatchGAN(nn.Module):
     before an instance norm (without weights) it has one, although the norm subtracts it again.
     That is how the public pix2pix and CycleGAN networks are built.
 
-    Reading: the pix2pix paper says that all convolutions have stride 2 (Section 6.1), which would
-    give patches of 94 x 94 pixels. In its public code, and here, the last two have stride 1, which
-    gives the 70 x 70 that the paper names.
+    Reading (network, strides): All convolutions of pix2pix have stride 2 (Section 6.1), which would
+        give patches of 94 × 94 pixels.
+        Here: The last two have stride 1.
+        Why: The public code does the same, and gives the 70 × 70 that the paper names.
     """
 
     def __init__(

@@ -29,8 +29,9 @@ class SpatialTransformer(nn.Module):
     Bounded, the parameters pass through tanh: scales in 1 +- .5, shifts in +- .5 (a quarter of the
     image), angles in +- 45 degrees; with six, each entry lies within .5 of the identity's.
 
-    Reading: Kim, Jung and Lee give their five parameters no bounds. Without any, nothing keeps a
-    scale from collapsing onto a patch that is as flat as their blurred anchor.
+    Reading (network, bounds): Kim, Jung and Lee give their five parameters no bounds.
+        Here: They are bounded unless `bounded` is False.
+        Why: Nothing else keeps a scale from collapsing onto a patch as flat as the blurred anchor.
     """
 
     def __init__(

@@ -20,9 +20,11 @@ class UNet(nn.Module):
     largest of 2x2 pixels, and the decoder a transposed 2x2 convolution of stride 2, concatenated
     behind the encoder's map of the same level. `output` is the last, 1x1 convolution.
 
-    Reading: Zhang et al. (MICCAI 2019) use "a modified UNet" and give no layers. Here two things
-    differ from the original: 3x3 convolutions are padded by 1, so that the output is as large as
-    the input, and each is followed by a norm (it keeps its bias).
+    Reading (network, layers of G): Zhang et al. (MICCAI 2019) use "a modified UNet" and give no
+        layers.
+        Here: Two things differ from the original: 3 × 3 convolutions are padded by 1, and each is
+            followed by a norm (it keeps its bias).
+        Why: The output is then as large as the input, and norms are usual today.
     """
 
     def __init__(

@@ -1,24 +1,28 @@
-"""Biomarker localisation by a CNN classifier and a GAN.
+r"""Biomarker localisation by a CNN classifier and a GAN.
 
 R. Zhang, S. Tan, R. Wang et al., Biomarker Localization by Combining CNN Classifier and Generative
 Adversarial Network, MICCAI 2019.
 
 Equations
-    (1)  min_{G,C} max_D  L_GAN(D, G) + λ1 L_CE(C, G) + λ2 L_ED(G)    `Biomarker`
-    (2)  L1 = λ1 L_CE(C, G) + λ2 L_ED(G), over G and C                `Biomarker.loss_1`
-    (3)  L2 = L_GAN(D, G) + λ2 L_ED(G): max over D                    `Biomarker.critic_loss`
-                                        min over G                    `Biomarker.loss_2`
-    L_ED, L_CE                                                        `ed_loss`, `ce_loss`
+    (1)  $\min_{G,C} \max_D L_{GAN}(D, G) + \lambda_1 L_{CE}(C, G) + \lambda_2 L_{ED}(G)$
+         `Biomarker`
+    (2)  $\min_{G,C} L_1 = \lambda_1 L_{CE}(C, G) + \lambda_2 L_{ED}(G)$    `Biomarker.loss_1`
+    (3)  $\min_G \max_D L_2 = L_{GAN}(D, G) + \lambda_2 L_{ED}(G)$
+         `Biomarker.critic_loss` for D, `Biomarker.loss_2` for G
+    $L_{ED}$ and $L_{CE}$    `ed_loss`, `ce_loss`
 Steps
-    Section 2, "subtracting the output from the input"                `BiomarkerLocaliser`
-    Section 3.1, "modified UNet ... Tanh"                             `Generator`
+    Section 2, "subtracting the output of the encoder-decoder from its input"
+         `BiomarkerLocaliser`
+    Section 3.1, "a modified UNet" with "Tanh activation function"    `Generator`
     Section 3.1, "the UNet is pre-trained with all images"            `Pretraining`
     (not in the paper) C before the rest                              `WarmUp`
-    Section 3.2 and Fig. 3, without C, without D, without both        `WithoutClassifier`,
-                                                                      `WithoutCritic`, `Pretraining`
+    Section 3.2 and Fig. 3, without C, without D, without both
+         `WithoutClassifier`, `WithoutCritic`, `Pretraining`
 
-Reading: batches hold normal and abnormal images in turn (normal first), as the paper's sets are
-balanced (2,101 of each, 1,460 of each); `randomness.balanced` gives that order.
+Reading (data, normal and abnormal in turn): The sets are balanced (2,101 images of each kind, 1,460
+    of each). The order of the images is not given.
+    Here: Batches hold normal and abnormal images in turn, normal first (`randomness.balanced`).
+    Why: Every batch is then as balanced as the sets.
 """
 
 from __future__ import annotations
@@ -95,9 +99,12 @@ SMOKE = Config(
 class Generator(nn.Module):
     """The encoder-decoder G of Fig. 1: "a modified UNet with Tanh activation function".
 
-    Reading: Tanh reaches -1 and 1 only at infinity, so that black borders would keep a residual for
-    ever. We train on images scaled to [-0.9, 0.9] (`Config.input_scale`) and undo it at the end;
-    outputs lie in [-1 / 0.9, 1 / 0.9].
+    Reading (network, the range of Tanh): A "Tanh activation function" keeps the output within the
+        range of the input, [-1, 1].
+        Here: G sees images scaled to [-0.9, 0.9] (`Config.input_scale`), and its output is scaled
+            back, to [-1 / 0.9, 1 / 0.9].
+        Why: Tanh reaches -1 and 1 only at infinity, so black borders would keep a difference for
+            ever.
     """
 
     def __init__(self, config: Config) -> None:
@@ -114,6 +121,13 @@ class ResidualGenerator(nn.Module):
 
     Its last convolution starts near zero, so that it begins as the identity. Exactly zero would be
     a trap: without a difference, C and D send no gradient that says where one should be.
+
+    Reading (network, the generator of the smoke preset): The output of G is the image, through Tanh
+        (Section 3.1).
+        Here: With `Config.residual`, as in `SMOKE`, it is $x + U(x)$ without Tanh, and there is no
+            pre-training.
+        Why: The direct generator first has to learn to copy, for which minutes on a CPU are too
+            short.
     """
 
     def __init__(self, config: Config) -> None:
@@ -152,7 +166,14 @@ def make_networks(config: Config, seed: int) -> dict[str, nn.Module]:
 
 
 def ed_loss(image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"]) -> Tensor:
-    """L_ED(G) = mean |x - G(x)|, over all images, channels and pixels (Section 2: "L1 loss")."""
+    r"""L_ED(G) = mean |x - G(x)|, over all images, channels and pixels.
+
+    Reading (loss, mean or sum): "L1 loss" (Section 2) does not say whether pixels are added or
+        averaged.
+        Here: We take the mean.
+        Why: A sum would drown the other losses, and $\lambda_2 = 10$ would depend on the size of
+            the image.
+    """
     return (image - output).abs().mean()
 
 
@@ -163,21 +184,29 @@ def ce_loss(
 ) -> Tensor:
     """L_CE(C, G) = -mean log softmax(C(x - G(x)))[label], label 1 where any disease is there.
 
-    Reading: "the subtraction of the encoder-decoder's output from its input" is x - G(x), with its
-    sign.
+    Reading (loss, the sign of the difference): C sees "the subtraction of the encoder-decoder's
+        output from its input".
+        Here: We take $x - G(x)$ with its sign.
+        Why: The paper names no absolute value.
     """
     return F.cross_entropy(classifier(difference).float(), label_vector.amax(1).long())
 
 
 class Biomarker:
-    """G, C and D of Fig. 1, trained by turns on Eqs. (2) and (3).
+    r"""G, C and D of Fig. 1, trained by turns on Eqs. (2) and (3).
 
-    Reading: "an alternating strategy" leaves the order and the numbers open. D moves in every step,
-    each on a batch of its own, as in Algorithm 1 of Gulrajani et al. 2017; in every step that is a
-    multiple of `critic_steps`, G and C then move on Eq. (2), and G on Eq. (3). G keeps one Adam
-    state across both equations. λ2 L_ED stands in both, so G feels it twice.
+    Reading (training, who moves when): "An alternating strategy" leaves the order and the numbers
+        open.
+        Here: D moves in every step, each time on a batch of its own. In every step that is a
+            multiple of `critic_steps`, G and C then move on Eq. (2) and G on Eq. (3). One Adam
+            state serves G in both.
+        Why: Algorithm 1 of Gulrajani et al. (2017) trains the critic in this way. G feels
+            $\lambda_2 L_{ED}$ twice, because both equations contain it.
 
-    Reading: the paper cites WGAN and gives a gradient-penalty coefficient; that is WGAN-GP.
+    Reading (loss, which Wasserstein GAN): The paper cites WGAN, but gives a "gradient penalty
+        coefficient".
+        Here: We train WGAN-GP.
+        Why: The original WGAN has no such coefficient.
     """
 
     n_uniforms = 1  # where between a real and a generated image the penalty is taken
@@ -225,9 +254,10 @@ class Biomarker:
 
         y are normal images, x abnormal ones; D is high for what looks normal.
 
-        Reading: the paper has "real and generated normal images". A generated one is G's output for
-        an abnormal image (as in VA-GAN), not for any image. G sees the whole batch all the same,
-        because batch norm would treat abnormal images alone otherwise than in Eq. (2).
+        Reading (loss, generated normal images): D compares "real and generated normal images".
+            Here: A generated one is $G(x)$ of an abnormal image only, as in VA-GAN. G still sees
+                the whole batch.
+            Why: Batch norm would treat abnormal images alone differently than Eq. (2) does.
         """
         G, D = self.networks["generator"], self.networks["discriminator"]
         with torch.no_grad():
@@ -273,8 +303,11 @@ class Pretraining(Biomarker):
     """G alone on L_ED: the pre-training of Section 3.1, and the arm "only encoder-decoder" of
     Section 3.2.
 
-    Reading: "pre-trained with all images" does not say on what; we take L_ED. With a U-Net's skips
-    that is learning to copy, so the arm can only show what a copy leaves behind.
+    Reading (training, the loss of the pre-training): The UNet is "pre-trained with all images". The
+        loss is not given.
+        Here: We take $L_{ED}$.
+        Why: It needs neither C nor D. With a U-Net's skips G learns to copy, so this arm can only
+            show what a copy leaves behind.
     """
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
@@ -289,9 +322,10 @@ class Pretraining(Biomarker):
 class WarmUp(Biomarker):
     """C alone on Eq. (2), between the pre-training and the arms that have C.
 
-    Reading: after the pre-training x - G(x) is nearly nothing, and L_ED would make it nothing
-    before C has learnt to read it; G-C is then stuck at no difference for ever. The paper does not
-    speak of this. A few hundred steps in which only C moves are enough.
+    Reading (training, C before the rest): The paper never trains C alone.
+        Here: C alone moves for a few hundred steps.
+        Why: After the pre-training $x - G(x)$ is nearly nothing. $L_{ED}$ would make it nothing
+            before C has learnt to read it, and G-C would stay there for ever.
     """
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:

@@ -1,38 +1,39 @@
-"""Weakly supervised localisation of thoracic diseases by disease masks.
+r"""Weakly supervised localisation of thoracic diseases by disease masks.
 
 H.-W. Kim, H.-G. Jung, S.-W. Lee, Weakly Supervised Thoracic Disease Localization via Disease Masks,
 arXiv:2101.09915, 2021.
 
 Equations
-    (1)  S_c = Σ_k w_k^c f_k                            `localize.cam.class_activation_map`
-    (2)  P_c = Sigmoid(ΣΣ S_c)                          `MaskAttention.forward`
-    (3)  ψ_c = T(1/N_c Σ N(H(L_c) + L_c))               `disease_mask`, `select_confident`
-    (4)  f' = ψ f + f                                   `attended_features`
-    (5)  Ŝ_c = Σ_k w_k^c f'_k                           `MaskAttention.maps`
-    (6)  φ(I) = B(G([sx cos θ ...] I))                  `smooth`, `warp`,
-                                                    `nn.spatial_transformer.five_parameter_matrix`
-    (7)  L_p = Σ_s ||F_s(A) - F_s(φ(I))|| / (C H W)     `losses.perceptual.perceptual_loss`
-    (8)  L_e = ΣΣ ||A - φ(I)||                          `losses.perceptual.euclidean_loss`
-    (9)  L_total = L_e + L_p                            `Alignment.loss`
-    (10) L_WCE                                          `losses.weighted_bce`, `Classification.loss`
+    (1)  $S_c = \sum_k w_k^c f_k$    `localize.cam.class_activation_map`
+    (2)  $P_c = \mathrm{Sigmoid}(\sum_{i,j} S_c^{i,j})$    `MaskAttention.forward`
+    (3)  $\psi_c = T(\frac{1}{N_c} \sum_d N(\bar L_c^d))$, where $\bar L_c^d = H(L_c^d) + L_c^d$, or
+         $L_c^d$ for the asymmetric class    `disease_mask`, `select_confident`
+    (4)  $f' = \psi \cdot f + f$    `attended_features`
+    (5)  $\hat S_c = \sum_k w_k^c f'_k$    `MaskAttention.maps`
+    (6)  $\varphi(I) = B(G(\begin{bmatrix} s_x \cos\theta & -s_y \sin\theta & t_x \\
+         s_x \sin\theta & s_y \cos\theta & t_y \end{bmatrix} I))$
+         `smooth`, `warp`, `nn.spatial_transformer.five_parameter_matrix`
+    (7)  $L_p = \sum_s \frac{1}{C^s H^s W^s} \|F_s(A) - F_s(\varphi(I))\|_2$
+         `losses.perceptual.perceptual_loss`
+    (8)  $L_e = \sum_{i,j} \|A^{i,j} - \varphi(I)^{i,j}\|_2$    `losses.perceptual.euclidean_loss`
+    (9)  $L_{total} = L_e + L_p$    `Alignment.loss`
+    (10) $L_{WCE} = \omega_P \sum_{y \in P} -\ln M(x) + \omega_N \sum_{y \in N} -\ln(1 - M(x))$
+         `losses.weighted_bce`, `Classification.loss`
 Steps
-    Section 4.2, ResNet-50 on the images                `Classification`
-    Section 3.2, alignment                              `anchor_image`, `Alignment`,
-                                                        `nn.spatial_transformer.align`
-    Section 4.2, ResNet-50 on aligned images            `Classification` again
-    Section 3.1.1, the masks                            `disease_mask`
-    Section 3.1.2, retraining with the masks            `Classification`, `MaskAttention.masks`
-    Section 4.3, maps to boxes                          `MaskedClassifier`,
-                                                        `baselines.aligned.Aligned`,
-                                                        `boxes_from_heat`
-    Section 4.4, masks drawn by hand                    `localize.location_priors.pseudo_masks`
+    Section 4.2, ResNet-50 on the images, and again on aligned ones    `Classification`
+    Section 3.2, alignment    `anchor_image`, `Alignment`, `nn.spatial_transformer.align`
+    Section 3.1.1, the masks    `disease_mask`
+    Section 3.1.2, retraining with the masks    `Classification`, `MaskAttention.masks`
+    Section 4.3, maps to boxes    `MaskedClassifier`, `baselines.aligned.Aligned`, `boxes_from_heat`
+    Section 4.4, masks drawn by hand    `localize.location_priors.pseudo_masks`
 
-Reading: the paper's images are P x P x 3, a grey image three times. A first convolution on one
-channel can be anything that one on three equal channels can be, so that images have one channel
-here. With ImageNet's weights it is their sum over the colours.
+Reading (data, grey images): Images are $P \times P \times 3$, a grey image three times.
+    Here: They have one channel, and ImageNet's first weights are summed over the colours.
+    Why: One channel can do everything that three equal ones can.
 
-Reading: the classifier has 14 classes (Table 3), and masks are shown for the eight that have boxes
-(Fig. 3). Nothing is said of the others; they have no mask, so that their maps stay as they are.
+Reading (network, other classes): There are 14 classes (Table 3), but masks for eight (Fig. 3).
+    Here: The other six have no mask, so their maps stay as they are.
+    Why: Nothing is said of them.
 """
 
 from __future__ import annotations
@@ -137,19 +138,20 @@ SMOKE = Config(
 
 
 class MaskAttention(nn.Module):
-    """A classifier whose features are weighted by a mask for each class, at first by none.
+    r"""A classifier whose features are weighted by a mask for each class, at first by none.
 
-    Reading: Eq. (2) applies the sigmoid to the *sum* of the map and calls it global average
-    pooling. We take the mean; with the sum over 16 x 16 cells logits would be 256 times as large,
-    and P_c >= 0.8 would mean nothing. The bias of the linear layer, which Eq. (1) leaves out of the
-    map, is added.
+    Reading (network, sum or mean): Eq. (2) sums a map and calls this "global averaging pooling".
+        Here: We take the mean, and add the bias, which Eq. (1) leaves out of the map.
+        Why: The sum over 16 × 16 cells is 256 times as large; $P_c \geq 0.8$ would mean nothing.
 
-    Reading: ψ is per class while f is shared, so that Eq. (4) has either one f' with some joint ψ
-    or one for each class. We take the second. As a class activation map is linear in the features,
-    it needs no copies of them: Ŝ_c = (1 + ψ_c) S_c. The first is `shared`.
+    Reading (network, a mask per class): Eq. (3) has a $\psi_c$ per class, Eq. (4) a single $\psi$.
+        Here: Each class has its own $f'$. Maps are linear in the features, so no copies are needed:
+            $\hat S_c = (1 + \psi_c) S_c$. `shared` makes a joint $\psi$ instead.
+        Why: Each class then keeps the mask that was made for it.
 
-    Reading: "the disease masks deactivate the parts with a lower probability". With + f in Eq. (4)
-    they do not: such parts keep the factor 1, the others get up to 2.
+    Reading (network, deactivation): Masks are to "deactivate the parts with a lower probability".
+        Here: We compute Eq. (4) as printed.
+        Why: Because of $+ f$ it does not: such parts keep the factor 1, the others get up to 2.
     """
 
     masks: Float[Tensor, "K h w"]
@@ -200,8 +202,9 @@ def make_classifier(config: Config, n_classes: int, seed: int) -> MaskAttention:
 def make_aligner(config: Config, seed: int) -> SpatialTransformer:
     """ResNet-18 with five outputs (Section 3.2), or ten layers at the CPU's size.
 
-    Reading: what lies between the pooled features and the five outputs is not said; we put one
-    hidden layer of 256, and a last layer that starts at the identity.
+    Reading (network, five numbers): How the ResNet-18 "outputs five parameters" is not said.
+        Here: A hidden layer has 256 units, and the last layer starts at the identity.
+        Why: Training then begins with the images as they are.
     """
     with seeded("disease masks, aligner", seed):
         if config.classifier_layers == 50:
@@ -236,20 +239,21 @@ def anchor_image(normal: Float[Tensor, "N C H W"]) -> Float[Tensor, "1 C H W"]:
 
 
 class Alignment:
-    """Trains the aligner to make every image look like the anchor, Eqs. (6) to (9).
+    r"""Trains the aligner to make every image look like the anchor, Eqs. (6) to (9).
 
-    Reading: Eq. (6) names the pooled and enlarged image φ(I); the classifier, though, gets the
-    sharp one (Fig. 4 shows sharp images), and B(G(.)) is for this loss alone.
+    Reading (network, blurred or sharp): Eq. (6) calls the pooled and enlarged image $\varphi(I)$.
+        Here: $B(G(\cdot))$ serves this loss alone; the classifier gets the sharp image.
+        Why: Fig. 4 shows sharp images.
 
-    Reading: as printed, Eq. (8) is a sum over pixels of about 1e5 and Eq. (7) of about 1e-3 a
-    layer, so that Eq. (9) would be Eq. (8) alone. We take the means of both; their weights are
-    `Config.lambda_p` and `lambda_e`, 1 and 1. See `losses.perceptual`.
+    Reading (network, whose features): Eq. (7) takes "a ResNet-50 model pretrained on the
+        ChestX-ray14 dataset".
+        Here: It is the classifier of the images as they are, frozen.
+        Why: The paper describes no other.
 
-    Reading: the network that gives the features of Eq. (7), "a ResNet-50 model pretrained on the
-    ChestX-ray14 dataset", is the classifier of the images as they are, frozen.
-
-    Reading: Eq. (7) has the features of the anchor, a blurred mean such as that network has never
-    seen. Their mean over smoothed normal images is another choice, `Config.anchor_features` "mean".
+    Reading (loss, a blurred anchor): Eq. (7) compares with the features of the anchor.
+        Here: So do we. `Config.anchor_features` "mean" compares with the mean features of smoothed
+            normal images.
+        Why: The network has never seen an image as blurred as the anchor.
     """
 
     n_uniforms = 0
@@ -305,7 +309,9 @@ class Alignment:
 class Classification:
     """Trains a classifier, with or without masks, on Eq. (10): three times in a run of the paper.
 
-    Reading: no augmentation is mentioned and none is done.
+    Reading (data, augmentation): No augmentation is mentioned.
+        Here: We do none.
+        Why: Mirrored images would contradict the asymmetric mask.
     """
 
     n_uniforms = 0
@@ -339,9 +345,10 @@ def select_confident(
 ) -> Int[Tensor, " n"]:
     """Rows of the training images whose maps of a class go into its mask, the surest first.
 
-    Reading: "dropping images x where P_c(x) < 0.8" does not say whether an image must have the
-    label. We ask for it. Where fewer than `fewest` images pass, the surest `fewest` positives are
-    taken (or all there are): a class that the classifier is never sure about gets a mask as well.
+    Reading (training, confident images): "Dropping images" with $P_c(x) < 0.8$ asks for no label.
+        Here: We ask for it. If fewer than `fewest` pass, we take the `fewest` surest positives, or
+            all there are.
+        Why: The map of a false positive shows something else, and every class should get a mask.
     """
     surest = torch.where(positive > 0, probability, -1.0).argsort(descending=True, stable=True)
     n_positive = int((positive > 0).sum())
@@ -357,10 +364,10 @@ def disease_mask(
     N brings each map to [0, 1]. The flip H makes sense only where the midline of the chest is the
     midline of the image.
 
-    Reading: T, "a thresholding function to obtain the highly activated areas", is not given. The
-    mean is divided by its maximum; what is below `threshold` becomes 0, the rest keeps its value,
-    because the paper contrasts its masks ("spatial probability") with masks of 0 and 1.
-    `binary` gives the latter.
+    Reading (network, the threshold T): "A thresholding function" $T$ is not given.
+        Here: The mean is divided by its maximum, and values below `threshold` become 0. The others
+            stay, or become 1 with `binary`.
+        Why: The paper contrasts its "spatial probability" with masks of 0 and 1.
 
     Args:
         maps: S_c of the chosen images; none give a mask of zeros.
@@ -427,10 +434,12 @@ def boxes_from_heat(heat: Float[Tensor, "B H W"], threshold: float = 180 / 255) 
     """The box around the largest region above `threshold` times the map's maximum, one of each
     image.
 
-    Reading: "the predefined threshold presented in [18, 37]": [18] cuts maps of [0, 255] at 60 and
-    at 180 and draws boxes around the isolated regions. Fig. 6 shows one box a map; we take 180 and
-    the largest 8-connected region. [18]'s own protocol, any region at any of both thresholds, is
-    reported beside it.
+    Reading (evaluation, from map to box): Maps are cut at "the predefined threshold presented in
+        [18, 37]". [18] cuts [0, 255] at 60 and at 180 and boxes every region. We have not seen
+        [37].
+        Here: We cut at 180 and box the largest 8-connected region; the rule of [18] is reported
+            too.
+        Why: Fig. 6 shows one box per map.
     """
     return largest_component_box(threshold_relative(heat, threshold), heat)
 

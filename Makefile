@@ -7,13 +7,14 @@ INSTALLED := $(VENV)/.installed
 # Idle OpenMP threads that spin slow every other process down on a shared machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help book notebooks test test-installed test-notebooks bench goldens clean
+.PHONY: help book notebooks test test-installed test-book test-notebooks bench goldens clean
 
 help:
 	@echo "make book      run every page at preset $(PRESET) and build the book into build/html"
 	@echo "make notebooks write the pages as notebooks for Jupyter and Colab into build/notebooks"
 	@echo "make test      formatting, lint, types and every test that needs no GPU"
 	@echo "make test-installed   the tests alone, with the $(PYTHON) and the torch that are already there"
+	@echo "make test-book what readers see of build/html: needs a Chromium, and npm for axe-core"
 	@echo "make test-notebooks   run each notebook from an empty folder with the wheel alone and no network"
 	@echo "make bench     images/s of rendering, augmentation, data and decoding"
 	@echo "make goldens   rewrite book/goldens from what the pages print now"
@@ -53,6 +54,9 @@ test: $(INSTALLED)
 # Installs nothing, so that it tests the torch that is there; without the extra `book`, no page.
 test-installed:
 	$(PYTHON) -m pytest
+
+test-book: $(INSTALLED)
+	CXRTUT_BUILT_BOOK=build/html $(PY) -m pytest tests/browser
 
 # Twice: the recorded networks were fetched before, and they cannot be had.
 test-notebooks: notebooks

@@ -1,7 +1,8 @@
 """What the pages load besides the book: MathJax, require.js and the widget manager, made local.
 
 No Python package of the requirements ships these files, so they come from npm, by name, version and
-checksum. With them in place a built page needs no network.
+checksum. With them in place a built page needs no network. What the tests of the built pages need
+comes the same way, and is not shipped.
 """
 
 import base64
@@ -31,6 +32,15 @@ VENDORED = {
         "1.0.15",
         "sha512-5thBIV6ymNgmPVOHvzx+gGy8ZSKmSazhtGw4/c4xJDVzRhG9PTeQsRjF3FUTopvFi//SABeNz1yp47bCrJ3CQA==",
         r"package/dist/(embed-amd\.js|.*\.woff2)",
+    ),
+}
+
+# Looks for what keeps people out of a page; for tests/browser alone.
+AXE = {
+    "axe-core": (
+        "4.14.1",
+        "sha512-FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
+        r"package/(axe\.min\.js)",
     ),
 }
 
@@ -66,12 +76,7 @@ def vendor(target: Path) -> bool:
     with tempfile.TemporaryDirectory(prefix=".partial-", dir=target.parent.parent) as scratch:
         fresh = Path(scratch, "offline")
         try:
-            for name, (version, integrity, kept) in VENDORED.items():
-                command = ["npm", "pack", "--silent", f"{name}@{version}"]
-                subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=120)
-                archive = next(Path(scratch).glob(f"*{version}.tgz"))
-                unpack(archive, integrity, kept, fresh / name.rpartition("/")[2])
-                archive.unlink()
+            fetch(VENDORED, fresh)
         except (OSError, subprocess.SubprocessError) as error:
             removed = "; the files of other versions are removed" if target.exists() else ""
             shutil.rmtree(target, ignore_errors=True)
@@ -84,6 +89,21 @@ def vendor(target: Path) -> bool:
         fresh.rename(target)
     print(f"html   vendored {', '.join(f'{name} {v[0]}' for name, v in VENDORED.items())}")
     return True
+
+
+def fetch(packages: dict[str, tuple[str, str, str]], folder: Path) -> None:
+    """Get packages from npm; each one's files into a folder of its name.
+
+    Raises:
+        ValueError: a package is not the one that was published.
+        OSError, subprocess.SubprocessError: there is no npm, or it brings nothing.
+    """
+    for name, (version, integrity, kept) in packages.items():
+        with tempfile.TemporaryDirectory() as scratch:
+            command = ["npm", "pack", "--silent", f"{name}@{version}"]
+            subprocess.run(command, cwd=scratch, check=True, capture_output=True, timeout=120)
+            archive = next(Path(scratch).glob(f"*{version}.tgz"))
+            unpack(archive, integrity, kept, folder / name.rpartition("/")[2])
 
 
 def unpack(archive: Path, integrity: str, kept: str, folder: Path) -> None:

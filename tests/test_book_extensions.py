@@ -49,6 +49,7 @@ def test_local_scripts_are_used_where_they_are_present_only(tmp_path: Path) -> N
     (tmp_path / "vendor" / "offline").mkdir(parents=True)
     load("offline_assets").use_local_files(app, settings)
     assert settings["html_extra_path"] == [(tmp_path / "vendor").as_posix()]
+    assert all(how == {"defer": "defer"} for how in settings["nb_ipywidgets_js"].values())
     assert [*settings["nb_ipywidgets_js"], settings["mathjax_path"]] == [
         "../offline/requirejs/require.js",
         "../offline/widget_setup.js",

@@ -1,7 +1,11 @@
 """What a built page loads from elsewhere, and the files that are kept so that it loads nothing."""
 
+import base64
+import hashlib
 import importlib.util
+import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -55,6 +59,29 @@ def test_a_package_that_was_tampered_with_is_refused(tmp_path: Path) -> None:
     ):
         offline.unpack(archive, "sha512-AAAA", ".*", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_files_of_a_package_get_a_folder_of_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = tmp_path / "owner-thing-1.2.tgz"
+    with tarfile.open(published, "w:gz") as archive:
+        for name in ("package/a.js", "package/b.js"):
+            archive.addfile(tarfile.TarInfo(name))
+    digest = base64.b64encode(hashlib.sha512(published.read_bytes()).digest()).decode()
+    asked = []
+
+    def npm(command: list[str], cwd: str, **_: object) -> None:
+        asked.append(command)
+        shutil.copy(published, cwd)
+
+    monkeypatch.setattr(offline.subprocess, "run", npm)
+    packages = {"@owner/thing": ("1.2", f"sha512-{digest}", r"package/(a\.js)")}
+    offline.fetch(packages, tmp_path / "out")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.js")] == [
+        "out/thing/a.js"
+    ]
+    assert asked == [["npm", "pack", "--silent", "@owner/thing@1.2"]]
 
 
 @pytest.mark.parametrize("error", [FileNotFoundError("npm"), subprocess.TimeoutExpired("npm", 120)])

@@ -16,7 +16,7 @@ import cxrtut
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv"}
+CONDA_NAMES = {"torch": "pytorch", "opencv-python": "py-opencv", "playwright": "playwright-python"}
 IMPORT_NAMES = {"opencv-python": "cv2", "pillow": "PIL", "pyyaml": "yaml"}
 # What Google Colab ships (autumn 2026); a requirement above it would move the reader's numpy.
 COLAB = {

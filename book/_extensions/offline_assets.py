@@ -20,10 +20,12 @@ def use_local_files(app: Sphinx, config: Config) -> None:
     config["html_extra_path"] = [*config.html_extra_path, vendor.as_posix()]
     # Sphinx resolves script names against _static; the extra files lie beside that folder.
     config["mathjax_path"] = "../offline/mathjax/tex-mml-chtml.js"
+    # On pages with widgets alone, and 3.5 MB there: the words do not wait for them.
+    late = {"defer": "defer"}
     config["nb_ipywidgets_js"] = {
-        "../offline/requirejs/require.js": {},
-        "../offline/widget_setup.js": {},
-        "../offline/html-manager/embed-amd.js": {},
+        "../offline/requirejs/require.js": late,
+        "../offline/widget_setup.js": late,
+        "../offline/html-manager/embed-amd.js": late,
     }
 
 

@@ -1,8 +1,8 @@
 """Heat maps over radiographs: evidence with its sign, what lies above a cut, boxes.
 
 Heat is laid over a dimmed radiograph in colours that are brighter than all its greys, and the
-brighter the hotter: dark orange, orange, pale yellow; evidence against a class runs the same way
-from dark to pale blue. So readers who are colour-blind can order them too. Where a map is near
+brighter the hotter: brown, gold, pale yellow; evidence against a class runs the same way from dark
+to pale blue. So readers who are colour-blind can order them too. Where a map is near
 zero nothing is laid over the image, so that the radiograph can be read under it.
 """
 
@@ -62,7 +62,7 @@ def evidence_colours() -> ListedColormap:
 
 
 def draw_evidence(axis: Axes, evidence: Float[Tensor, "h w"], limit: float, size: int) -> None:
-    """Evidence over an image of `size` pixels that is drawn already: orange for, blue against.
+    """Evidence over an image of `size` pixels that is drawn already: yellow for, blue against.
 
     Each cell is laid over its pixels as it is, coarse as it may be; the nearer to 0, the more the
     radiograph shines through, and beyond `limit` nothing gets stronger.

@@ -1,8 +1,9 @@
 """What holds for every figure of the book: its size, its type, that no text is cut or covered."""
 
+import functools
 import importlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -139,15 +140,13 @@ WITH_A_BAR = set(FIGURES) - {
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
 
-@pytest.fixture(autouse=True)
-def close_figures() -> Iterator[None]:
-    yield
-    plt.close("all")
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[Figure], list[Text]]:
-    """All texts that are really drawn: matplotlib keeps more of them, such as far-away ticks."""
+@functools.cache
+def drawn(name: str) -> tuple[Figure, list[Text]]:
+    """A figure, drawn once, and all texts in it that matplotlib really draws: it keeps more of
+    them, such as ticks outside the axes.
+    """
+    figure = FIGURES[name](64)
+    figure.canvas.draw()
     seen: list[Text] = []
     original = Text.draw
 
@@ -156,15 +155,11 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Callable[[Figure], list[Text]]:
             seen.append(self)
         original(self, renderer)
 
-    monkeypatch.setattr(Text, "draw", draw)
-
-    def texts(figure: Figure) -> list[Text]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Text, "draw", draw)
         figure.canvas.draw()
-        seen.clear()
-        figure.canvas.draw()
-        return list(seen)
-
-    return texts
+    plt.close(figure)
+    return figure, seen
 
 
 def test_every_function_that_makes_a_figure_is_looked_at_here() -> None:
@@ -179,21 +174,27 @@ def test_every_function_that_makes_a_figure_is_looked_at_here() -> None:
 
 @every_figure
 def test_a_figure_is_wide_fine_transparent_and_has_at_most_four_columns(name: str) -> None:
-    figure = FIGURES[name](64)
+    figure, _ = drawn(name)
     assert figure.get_figwidth() == 7.5 and figure.dpi == 200
     assert figure.get_facecolor()[3] == 0
-    figure.canvas.draw()
     middles = [round(axis.get_window_extent().ymax) for axis in figure.axes]
     assert max(middles.count(middle) for middle in middles) <= 4
 
 
+@pytest.mark.parametrize(
+    "name", sorted(set(FIGURES) - {"terms_over_steps", "precision_over_recall"})
+)
+def test_pictures_fill_the_width_of_a_figure(name: str) -> None:
+    """They become smaller, with gaps between them, where a figure is not high enough."""
+    figure, _ = drawn(name)
+    places = [axis.get_window_extent() for axis in figure.axes]
+    first_row = [place.width for place in places if place.y0 == pytest.approx(places[0].y0, abs=2)]
+    assert sum(first_row) >= 0.87 * figure.bbox.width
+
+
 @every_figure
-@pytest.mark.parametrize("size", [64, 256])
-def test_text_is_large_inside_the_figure_and_on_no_other_text(
-    name: str, size: int, drawn: Callable[[Figure], list[Text]]
-) -> None:
-    figure = FIGURES[name](size)
-    texts = drawn(figure)
+def test_text_is_large_inside_the_figure_and_on_no_other_text(name: str) -> None:
+    figure, texts = drawn(name)
     assert all(text.get_fontsize() >= 10 for text in texts)
     places = [text.get_window_extent() for text in texts]
     for text, place in zip(texts, places, strict=True):
@@ -211,17 +212,15 @@ def test_text_is_large_inside_the_figure_and_on_no_other_text(
 
 @every_figure
 def test_a_figure_of_heat_or_differences_has_one_bar_that_says_what_it_shows(name: str) -> None:
-    bars = [axis for axis in FIGURES[name](64).axes if axis.get_label() == "<colorbar>"]
+    bars = [axis for axis in drawn(name)[0].axes if axis.get_label() == "<colorbar>"]
     assert len(bars) == (name in WITH_A_BAR)
     for bar in bars:
         assert bar.get_xlabel() and len(bar.get_xticks()) >= 2
 
 
 @every_figure
-def test_every_text_is_in_ink_but_those_in_a_picture(
-    name: str, drawn: Callable[[Figure], list[Text]]
-) -> None:
-    for text in drawn(FIGURES[name](64)):
+def test_every_text_is_in_ink_but_those_in_a_picture(name: str) -> None:
+    for text in drawn(name)[1]:
         assert text.get_path_effects() or to_rgb(text.get_color()) == to_rgb(images.INK)
 
 

@@ -85,10 +85,10 @@ def test_differences_are_darker_the_larger_and_differ_in_sign_for_every_eye(kind
     assert (np.linalg.norm(more - less, axis=-1)[1:-1] > 15).all()
 
 
-def test_evidence_for_is_orange_and_against_is_blue_and_none_is_transparent():
+def test_evidence_for_is_yellow_and_against_is_blue_and_none_is_transparent():
     colours, _ = shown(torch.tensor([[1.0, -1.0], [0.0, 0.5]]), 1.0)
     for_, against, none, half = colours.reshape(4, 4)
-    assert for_[0] > for_[2] and against[2] > against[0]
+    assert min(for_[0], for_[1]) > for_[2] and against[2] > against[0]
     assert none[3] == 0
     assert for_[3] == against[3] == overlays.OPACITY
     assert half[3] == pytest.approx(overlays.OPACITY / 2, abs=0.01)

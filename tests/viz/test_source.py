@@ -57,7 +57,7 @@ class Box:
         """Puts it in.
 
         Args:
-            thing: $x$ < & *y*.
+            thing: $x$ <b> &lt; *y*.
         """
 
     class Lid:
@@ -96,7 +96,7 @@ def test_docstrings_leave_the_code_and_stand_below_it_under_their_names() -> Non
     )
     assert shown.docstring == (
         "What holds things.\n\nMore of it.\n\n"
-        "put\n    Puts it in.\n\n    Args:\n        thing: $x$ < & *y*.\n\n"
+        "put\n    Puts it in.\n\n    Args:\n        thing: $x$ <b> &lt; *y*.\n\n"
         "Lid\n    Its lid.\n\n"
         "Lid.open\n    Opens it."
     )

@@ -150,5 +150,8 @@ def test_scores_are_shown_as_shares_of_their_range_on_one_bar() -> None:
     figure = surfaces.score_maps([40 * ramp() + 7], REAL, [FAKE], ["a"], limit=2.0, columns=1)
     filled = figure.axes[0].collections[0]
     assert np.allclose(filled.levels, np.linspace(0, 1, surfaces.LEVELS + 1))
+    assert all(len(path.vertices) for path in filled.get_paths())  # every step occurs
+    heights = np.concatenate([path.vertices[:, 1] for path in filled.get_paths()])
+    assert heights.min() == -2 and heights.max() == 2
     flat = surfaces.score_maps([torch.ones(5, 5)], REAL, [FAKE], ["a"], limit=2.0, columns=1)
     assert flat.axes[0].get_title() == "a\nscores 0.0 apart"

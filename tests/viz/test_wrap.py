@@ -194,4 +194,6 @@ def test_a_blank_in_a_field_of_an_f_string_or_behind_a_name_of_a_character_is_no
     field = "call(f'{function(argument_one,  argument_two)}:{function(argument)}')"
     assert "{function(argument_one,  argument_two)}" in wrapped(field, 50)
     named = r"call('\N{LATIN SMALL LETTER A WITH MACRON}\N{GREEK SMALL LETTER ALPHA}')"
-    assert named[5:-1] in wrapped(named, 50)
+    other = "call('words that are far too many for a line of fifty')"
+    made = wrapped(f"{named}\n{other}", 50)
+    assert named[5:-1] in made and other not in made

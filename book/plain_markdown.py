@@ -96,8 +96,6 @@ class Page:
                 inside = token.nesting == 1
             elif token.type == "inline":
                 edits += self._inline(token, text, max(starts[begin], _reached(edits)))
-            else:
-                _refuse(token, KNOWN)
         return _edited(text, edits)
 
     def _block(self, token: Token, text: str, starts: list[int]) -> str | None:
@@ -180,7 +178,6 @@ class Page:
         """The changes inside of a paragraph, heading or cell that begins at or after `at`."""
         edits: list[Edit] = []
         for child in token.children or []:
-            _refuse(child, KNOWN_INLINE | {"myst_role"})
             if child.type == "text" and (left := re.search(r"\[\^[^\]]+\]", child.content)):
                 raise BookError(f"no plain form is known of a footnote: {left[0]}")
             place = child.meta.get("place")

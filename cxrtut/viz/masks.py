@@ -22,6 +22,7 @@ from cxrtut.viz.images import (
 from cxrtut.viz.overlays import DIMMED, draw_heat, heat_bar
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Found = tuple[Float[Tensor, "N H W"], Sequence[Float[Tensor, "_ 4"]]]
@@ -30,25 +31,31 @@ Found = tuple[Float[Tensor, "N H W"], Sequence[Float[Tensor, "_ 4"]]]
 
 def masks_over(
     anchor: Float[Tensor, "1 H W"],
-    masks: Float[Tensor, "K h w"],
+    masks: Mapping[str, Float[Tensor, "K h w"]],
     names: Sequence[str],
-    columns: int = 4,
     label: str = "mask, from 0 to 1",
 ) -> Figure:
-    """The anchor once for each class, its mask over it: the stronger, the brighter.
+    """Columns of classes, a row for each set of masks: the anchor, and over it the mask of the
+    class, the stronger, the brighter. More than four classes go on below, in the same order.
 
     Args:
         anchor: in [-1, 1].
-        masks: in [0, 1], of any resolution.
+        masks: name of the set -> its masks in [0, 1], of any resolution.
         names: of the classes.
-        columns: panels in a row.
         label: of the bar of colours.
+
+    Raises:
+        ValueError: a set that has not one mask for each class.
     """
-    figure, axes = grid(len(masks), columns, names, below=BAR)
-    for axis, mask in zip(axes, masks, strict=True):
-        draw(axis, anchor[0], DIMMED)
-        draw_heat(axis, mask, 1.0, anchor.shape[-1])
-    heat_bar(figure, axes[0], label)
+    for of, found in masks.items():
+        if len(found) != len(names):
+            raise ValueError(f"{of}: expected {len(names)} masks, got {len(found)}")
+    figure, rows = _rows_below(list(masks), names)
+    for of, row, block in rows:
+        for axis, k in zip(row, block, strict=True):
+            draw(axis, anchor[0], DIMMED)
+            draw_heat(axis, masks[of][k], 1.0, anchor.shape[-1])
+    heat_bar(figure, figure.axes[0], label)
     return figure
 
 
@@ -93,22 +100,37 @@ def localisations(
         found: name of the method -> its heat in [0, 1] and boxes.
         titles: above the columns.
     """
-    n, size, columns = len(image), image.shape[-1], min(len(image), 4)
+    size = image.shape[-1]
+    figure, rows = _rows_below(list(found), titles)
+    for name, row, block in rows:
+        heat, boxes = found[name]
+        for axis, i in zip(row, block, strict=True):
+            draw(axis, image[i, 0], DIMMED)
+            draw_heat(axis, heat[i], 1.0, size)
+            draw_outline(axis, truth[i])
+            draw_boxes(axis, boxes[i])
+    heat_bar(figure, figure.axes[0], "heat, share of the strongest in the image")
+    return figure
+
+
+def _rows_below(
+    names: Sequence[str], titles: Sequence[str]
+) -> tuple[Figure, list[tuple[str, list[Axes], range]]]:
+    """A figure with a column for each title and a row for each name, at most four columns: the
+    other columns go on below, with a row for each name again.
+
+    Returns:
+        The figure; and of each row its name, its panels, and which columns they are.
+    """
+    n, columns = len(titles), min(len(titles), 4)
     blocks = [range(first, min(first + columns, n)) for first in range(0, n, columns)]
     told = []
     for block in blocks:
         told += [titles[i] for i in block]
-        told += [""] * (columns * len(found) - len(block))
-    figure, axes = grid(len(told), columns, told, below=BAR, left=name_space(list(found)))
-    rows = iter(axes[k : k + columns] for k in range(0, len(axes), columns))
-    for block in blocks:
-        for name, (heat, boxes) in found.items():
-            row = next(rows)
-            name_row(row[0], name)
-            for axis, i in zip(row, block, strict=False):
-                draw(axis, image[i, 0], DIMMED)
-                draw_heat(axis, heat[i], 1.0, size)
-                draw_outline(axis, truth[i])
-                draw_boxes(axis, boxes[i])
-    heat_bar(figure, axes[0], "heat, share of the strongest in the image")
-    return figure
+        told += [""] * (columns * len(names) - len(block))
+    figure, axes = grid(len(told), columns, told, below=BAR, left=name_space(names))
+    panels = iter(axes[k : k + columns] for k in range(0, len(axes), columns))
+    rows = [(name, next(panels)[: len(block)], block) for block in blocks for name in names]
+    for name, row, _ in rows:
+        name_row(row[0], name)
+    return figure, rows

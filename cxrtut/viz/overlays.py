@@ -29,6 +29,7 @@ from cxrtut.viz.images import (
     name_row,
     name_space,
 )
+from cxrtut.viz.widgets import montage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -205,6 +206,33 @@ def spotlights(
         for x0, y0, x1, y1 in corners:
             cv2.rectangle(picture, (x0, y0), (x1 - 1, y1 - 1), 255, 1)
     return shown
+
+
+def spotlight_frames(
+    image: Float[Tensor, "N 1 H W"],
+    inside: Sequence[Bool[Tensor, "N H W"]],
+    boxes: Sequence[Sequence[Float[Tensor, "_ 4"]]],
+    region: Bool[Tensor, "N H W"],
+    columns: int = 4,
+) -> list[UInt8[np.ndarray, "h w"]]:
+    """The frames of a slider: the same radiographs as `spotlights`, in rows, once for each cut.
+
+    Args:
+        image: N radiographs.
+        inside: of each frame, where the heat is above the cut.
+        boxes: of each frame, the boxes of each radiograph.
+        region: what is outlined.
+        columns: radiographs in a row.
+
+    Raises:
+        ValueError: not as many sets of boxes as frames.
+    """
+    if len(inside) != len(boxes):
+        raise ValueError(f"expected boxes for each of {len(inside)} frames, got {len(boxes)}")
+    return [
+        montage(spotlights(image, above, found, region), columns)
+        for above, found in zip(inside, boxes, strict=True)
+    ]
 
 
 def _dot_outline(picture: UInt8[np.ndarray, "h w"], mask: Tensor, enlarged: int) -> None:

@@ -79,7 +79,8 @@ def found_boxes(size: int) -> Figure:
 
 
 def masks_over(size: int) -> Figure:
-    return masks.masks_over(films(1, size)[0], heat(8, 8), DISEASES)
+    sets = {name: heat(8, 8) for name in ("learnt", "drawn by hand", "the truth")}
+    return masks.masks_over(films(1, size)[0], sets, DISEASES)
 
 
 def before_and_after(size: int) -> Figure:

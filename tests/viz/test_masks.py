@@ -14,19 +14,24 @@ def figures_without_a_screen():
     plt.close("all")
 
 
-def test_each_class_has_the_anchor_with_its_own_mask_over_it():
-    anchor, own = torch.rand(1, 32, 32) * 2 - 1, torch.rand(5, 4, 4)
-    figure = masks.masks_over(anchor, own, list("abcde"), columns=3, label="share")
-    drawn = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in drawn] == list("abcde") and len(figure.axes) == 6 + 1
-    assert figure.axes[-1].get_xlabel() == "share"
-    for k, axis in enumerate(drawn):
-        below, above = axis.images
+def test_each_class_has_the_anchor_with_its_mask_of_every_set_over_it():
+    anchor, own, other = torch.rand(1, 32, 32) * 2 - 1, torch.rand(5, 4, 4), torch.rand(5, 8, 8)
+    sets = {"own": own, "other": other}
+    figure = masks.masks_over(anchor, sets, list("abcde"), label="share")
+    *panels, bar = figure.axes
+    assert bar.get_xlabel() == "share"
+    assert [axis.get_title() for axis in panels] == [*"abcd", *[""] * 4, "e", *[""] * 7]
+    shown = [axis.images for axis in panels]
+    assert [len(pictures) for pictures in shown] == [2] * 8 + [2, 0, 0, 0] * 2
+    wanted = [*own[:4], *other[:4], own[4], other[4]]
+    for (below, above), mask in zip(filter(None, shown), wanted, strict=True):
         assert below.get_array().shape == (32, 32)
-        assert torch.allclose(torch.as_tensor(above.get_array()), own[k])
+        assert torch.allclose(torch.as_tensor(above.get_array()), mask)
         assert above.get_extent() == [-0.5, 31.5, 31.5, -0.5]
-    with pytest.raises(ValueError, match="titles: expected 5"):
-        masks.masks_over(anchor, own, ["a"])
+    names = [(i, text.get_text()) for i, axis in enumerate(panels) for text in axis.texts]
+    assert names == [(0, "own"), (4, "other"), (8, "own"), (12, "other")]
+    with pytest.raises(ValueError, match="other: expected 5 masks, got 4"):
+        masks.masks_over(anchor, {"own": own, "other": other[:4]}, list("abcde"))
 
 
 def test_images_stand_beside_their_aligned_selves_and_the_means_come_last():

@@ -192,3 +192,17 @@ def test_a_picture_of_no_pixels_is_an_error():
     none = torch.zeros(1, 8, 8, dtype=torch.bool)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         overlays.spotlights(torch.zeros(1, 1, 8, 8), none, [torch.zeros(0, 4)], none, 0)
+
+
+def test_each_frame_has_the_radiographs_in_rows_with_its_own_cut_and_boxes():
+    image, none = torch.full((3, 1, 8, 8), 0.2), torch.zeros(3, 8, 8, dtype=torch.bool)
+    without, box = torch.zeros(0, 4), torch.tensor([[2.0, 2.0, 6.0, 6.0]])
+    boxes = [[without] * 3, [without, without, box]]
+    first, second = overlays.spotlight_frames(image, [none, ~none], boxes, none, columns=2)
+    assert first.shape == second.shape == (48, 48)
+    assert (first[:24] == round(153 * overlays.DIMMED)).all(), "two radiographs beside each other"
+    assert (second[:24] == 153).all()
+    assert (first[24:, 24:] == 0).all() and (second[24:, 24:] == 0).all(), "no fourth one"
+    assert (second[24:, :24] == 255).any() and not (first == 255).any()
+    with pytest.raises(ValueError, match="boxes for each of 1 frames, got 2"):
+        overlays.spotlight_frames(image, [none], boxes, none)

@@ -67,7 +67,7 @@ TRANSFER = (
     "Classifiers that have seen simulated images only, tested on real and on simulated ones: the "
     "area under the ROC curve (AUROC) of each disease against images without finding, the mean "
     "over seeds and their range; .5 is chance. The standard error comes from the number of "
-    "real images. PA: films taken from behind alone."
+    "real images. PA: only films taken from behind."
 )
 SPECTRUM_FREQUENCIES = (2, 4, 8, 16, 32, 64, 100)  # cycles per image of 256 px
 

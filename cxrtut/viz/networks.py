@@ -44,7 +44,7 @@ def layer_table(
 ) -> Table:
     """The layers of a network in the order in which they run, found by running it once on zeros.
 
-    A row says what the layer is, such as "Conv2d 1 -> 32, 3 x 3, stride 2"; norms and activations
+    A row says what the layer is, such as "Conv2d 1 → 32, 3 x 3, stride 2"; norms and activations
     stand in the row of the layer before them. A network of many layers is shown by its groups; of a
     block that is shown as one, norms and activations are left out. The last row is the whole
     network. Only modules are seen: what the `forward` of a module does by
@@ -226,7 +226,7 @@ def _leaf(module: nn.Module) -> str:
     """A layer with its numbers."""
     name = _class(module)
     if isinstance(module, _CONVOLUTIONS):
-        about = [f"{name} {module.in_channels} -> {module.out_channels}", _size(module.kernel_size)]
+        about = [f"{name} {module.in_channels} → {module.out_channels}", _size(module.kernel_size)]
         if set(module.stride) != {1}:
             about.append(f"stride {_size(module.stride, same=True)}")
         if set(module.dilation) != {1}:
@@ -235,7 +235,7 @@ def _leaf(module: nn.Module) -> str:
             about.append(f"{module.groups} groups")
         return ", ".join(about)
     if isinstance(module, nn.Linear):
-        return f"{name} {module.in_features} -> {module.out_features}"
+        return f"{name} {module.in_features} → {module.out_features}"
     if isinstance(module, nn.LeakyReLU):
         return f"{name} {module.negative_slope:g}"
     if isinstance(module, nn.Dropout | nn.Dropout2d):

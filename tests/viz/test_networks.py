@@ -37,9 +37,9 @@ class Small(nn.Module):
 def test_rows_are_those_that_one_writes_by_hand() -> None:
     rows = layer_table(Small(), (1, 8, 10), caption="c").rows
     assert [tuple(row.values()) for row in rows] == [
-        ("first", "Conv2d 1 -> 4, 3 x 3, stride 2; BatchNorm2d", "4 x 4 x 5", 4 * 9 + 4 + 8),
-        ("body.0", "Conv2d 4 -> 6, 5 x 5; ReLU", "6 x 4 x 5", 6 * 4 * 25),
-        ("last", "Linear 6 -> 3", "3", 6 * 3 + 3),
+        ("first", "Conv2d 1 → 4, 3 x 3, stride 2; BatchNorm2d", "4 x 4 x 5", 4 * 9 + 4 + 8),
+        ("body.0", "Conv2d 4 → 6, 5 x 5; ReLU", "6 x 4 x 5", 6 * 4 * 25),
+        ("last", "Linear 6 → 3", "3", 6 * 3 + 3),
         ("Small", "parameters of its own", "–", 7),
         ("total", "Small", "3", 48 + 600 + 21 + 7),
     ]
@@ -88,7 +88,7 @@ def test_every_network_of_the_book_has_a_short_table_whose_parameters_add_up(nam
 def test_a_layer_whose_weights_are_used_without_a_call_has_a_row_at_the_end() -> None:
     network = disease_masks.make_classifier(disease_masks.SMOKE, 8, 0)
     row = layer_table(network, (1, 64, 64), caption="c").rows[-2]
-    assert tuple(row.values()) == ("classifier", "Linear 128 -> 8, not called", "–", 128 * 8 + 8)
+    assert tuple(row.values()) == ("classifier", "Linear 128 → 8, not called", "–", 128 * 8 + 8)
 
 
 class Twice(nn.Module):
@@ -110,7 +110,7 @@ class Twice(nn.Module):
 def test_inputs_and_outputs_may_be_several_and_a_layer_may_run_twice() -> None:
     network = Twice()
     first, total = layer_table(network, (4,), (3, 5), caption="c").rows
-    assert first["what it is"] == "Linear 4 -> 4 (runs 2 times)" and first["parameters"] == 20
+    assert first["what it is"] == "Linear 4 → 4 (runs 2 times)" and first["parameters"] == 20
     assert total["output"] == "4; 3 x 5; one number; –" and total["parameters"] == 20
     assert network.modes == [False] and network.gradients == [False]
 
@@ -148,7 +148,7 @@ def test_the_layers_come_in_the_order_in_which_they_run() -> None:
 
 def test_a_network_of_one_layer_and_one_in_double_precision_have_tables() -> None:
     (only, total) = layer_table(nn.Conv2d(2, 3, (1, 3)).double(), (2, 4, 4), caption="c").rows
-    assert tuple(only.values()) == ("Conv2d", "Conv2d 2 -> 3, 1 x 3", "3 x 4 x 2", 21)
+    assert tuple(only.values()) == ("Conv2d", "Conv2d 2 → 3, 1 x 3", "3 x 4 x 2", 21)
     assert total["output"] == "3 x 4 x 2"
 
 

@@ -35,3 +35,10 @@ def usable(preset: str) -> tuple[str, str]:
         )
         return SMALLEST, device
     return preset, device
+
+
+def same_at_every_preset() -> None:
+    """Says which torch runs, of a page whose networks are too small for a GPU: it has one size."""
+    import torch
+
+    print(f"torch {torch.__version__}. This page needs no GPU and is the same at every preset.")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxrtut.experiments import runtime
-from cxrtut.experiments.runtime import usable
+from cxrtut.experiments.runtime import same_at_every_preset, usable
 
 
 @pytest.fixture(params=[False, True], ids=["no GPU", "GPU"])
@@ -36,3 +36,9 @@ def test_a_preset_that_needs_no_gpu_is_kept(gpu, monkeypatch, capsys):
 def test_an_unknown_preset_is_answered_with_those_there_are():
     with pytest.raises(ValueError, match="expected a preset of smoke, colab, paper, got 'colb'"):
         usable("colb")
+
+
+def test_a_page_of_one_size_asks_for_no_gpu_and_names_torch(gpu, capsys):
+    same_at_every_preset()
+    told = capsys.readouterr().out
+    assert torch.__version__ in told and "hours" not in told and "smoke" not in told

@@ -328,9 +328,9 @@ class Snapshot:
     """A game at one moment.
 
     Attributes:
-        step: steps done.
+        step: steps of the generator, or what would have been its steps where it does not move.
         surface: the critic's score over the plane.
-        fake: generated points, from the same noise in each frame.
+        fake: a thousand generated points, from the same noise in each frame.
     """
 
     step: int
@@ -341,26 +341,33 @@ class Snapshot:
 class Film:
     """Remembers the beginning and, as a callback of `train`, the moment of each report."""
 
-    def __init__(self, networks: Mapping[str, nn.Module]) -> None:
-        self.networks = networks
+    def __init__(self, game: WassersteinGAN | NonSaturatingGAN) -> None:
+        """
+        Args:
+            game: is looked at from now on; each of its steps is one of the critic.
+        """
+        self.game = game
         self.frames = [self._frame(0)]
 
     def __call__(self, report: Report) -> None:
-        self.frames.append(self._frame(report.step))
+        self.frames.append(self._frame(report.step // self.game.critic_steps))
 
     def _frame(self, step: int) -> Snapshot:
-        return Snapshot(step, surface(self.networks["critic"]), sample(self.networks, 400))
+        networks = self.game.networks
+        return Snapshot(step, surface(networks["critic"]), sample(networks))
 
 
-def measure_game(
-    networks: Mapping[str, nn.Module], ring: Ring, n: int = 1000
-) -> dict[str, int | float]:
-    """How a game stands, in three numbers: modes that the n generated points reach, the share of
-    the points that is near a mode, and the median of the critic's slope over the plane.
-    """
-    points = sample(networks, n)
+def measure_points(points: Float[Tensor, "n 2 1 1"], ring: Ring) -> dict[str, int | float]:
+    """How many modes the generated points reach, and the share of the points near a mode."""
     return {
-        "modes": int(ring.modes_reached(points).sum()),
-        "near a mode": ring.near(points).sum().item() / n,
-        "median slope": slope(networks["critic"]).median().item(),
+        "modes reached": int(ring.modes_reached(points).sum()),
+        "near a mode": ring.near(points).sum().item() / len(points),
     }
+
+
+def measure_game(networks: Mapping[str, nn.Module], ring: Ring) -> dict[str, int | float]:
+    """How a game stands: `measure_points` of a thousand generated points, and the median of the
+    critic's slope over the plane.
+    """
+    median = slope(networks["critic"]).median().item()
+    return {**measure_points(sample(networks), ring), "median slope": median}

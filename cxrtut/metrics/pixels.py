@@ -156,7 +156,8 @@ def pointing_game(
     """Whether the hottest pixel of each image is inside its mask: 1 or 0, NaN where the mask is
     empty (Zhang et al., Top-down Neural Attention by Excitation Backprop, ECCV 2016).
 
-    Reading (evaluation, near hits and ties): The paper counts a hit up to 15 pixels away.
+    Reading (evaluation, near hits and ties): Zhang et al. (ECCV 2016) count a hit up to 15 pixels
+        away.
         Here: A hit is inside; widen the mask for more. Of equally hot pixels we take the share that
             is inside.
         Why: A blind pick would score this, so a constant map scores the mask's share of the image.

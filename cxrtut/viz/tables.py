@@ -22,6 +22,11 @@ def _shown(value: Cell, digits: int) -> str:
     return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
 
 
+def _whole(text: str) -> str:
+    """A text in which no line ends inside a size, such as 3 x 64 x 64."""
+    return re.sub(r"(?<=\d) x (?=\d)", "\N{NO-BREAK SPACE}x\N{NO-BREAK SPACE}", text)
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows that share their columns, under a caption.
@@ -71,7 +76,7 @@ class Table:
         ]
 
     def _repr_html_(self) -> str:
-        head, *body = ([escape(cell) for cell in line] for line in self._cells())
+        head, *body = ([_whole(escape(cell)) for cell in line] for line in self._cells())
         styles = [f'style="text-align: {side}"' for side in self._sides()]
         heads = "".join(
             f'<th scope="col" {style}>{cell}</th>' for cell, style in zip(head, styles, strict=True)

@@ -246,13 +246,13 @@ def test_the_slope_is_the_length_of_the_gradient() -> None:
     torch.testing.assert_close(slope, torch.full((5, 5), hypot(3.0, 4.0)))
 
 
-def test_a_film_remembers_the_beginning_and_every_report() -> None:
-    task = WassersteinGAN(critic_steps=1)
-    film = Film(task.networks)
-    train(task, Ring(), steps=4, batch_size=16, report_every=2, callbacks=[film])
+def test_a_film_remembers_the_beginning_and_every_report_by_steps_of_the_generator() -> None:
+    task = WassersteinGAN(critic_steps=3)
+    film = Film(task)
+    train(task, Ring(), steps=12, batch_size=16, report_every=6, callbacks=[film])
     assert [frame.step for frame in film.frames] == [0, 2, 4]
     assert not torch.equal(film.frames[0].fake, film.frames[2].fake)
-    assert torch.equal(film.frames[2].fake, adversarial.sample(task.networks, 400))
+    assert torch.equal(film.frames[2].fake, adversarial.sample(task.networks))
     assert torch.equal(film.frames[2].surface, adversarial.surface(task.networks["critic"]))
 
 
@@ -263,8 +263,22 @@ def test_a_game_is_measured_by_modes_points_and_slope() -> None:
 
     networks = {"generator": Perfect(), "critic": plane_critic(0.0, 2.0)}
     told = adversarial.measure_game(networks, Ring())
-    assert told["modes"] == 8 and told["median slope"] == pytest.approx(2)
+    assert told["modes reached"] == 8 and told["median slope"] == pytest.approx(2)
     assert 0.97 < told["near a mode"] <= 1
+
+
+def test_a_last_frame_and_the_game_that_it_shows_measure_alike() -> None:
+    ring, task = Ring(), WassersteinGAN(critic_steps=1)
+    film = Film(task)
+    train(task, ring, steps=20, batch_size=64, report_every=20, callbacks=[film])
+    shown = adversarial.measure_points(film.frames[-1].fake, ring)
+    assert shown.items() <= adversarial.measure_game(task.networks, ring).items()
+
+
+def test_the_share_near_a_mode_is_of_all_points() -> None:
+    ring = Ring()
+    points = torch.cat([ring.centres[:1].repeat(3, 1), torch.zeros(1, 2)])[:, :, None, None]
+    assert adversarial.measure_points(points, ring) == {"modes reached": 1, "near a mode": 0.75}
 
 
 def test_the_engine_can_fill_the_draws_of_a_batch() -> None:

@@ -75,6 +75,13 @@ def test_text_cannot_break_the_table():
     assert made.get("aria-label") == '<u> "a" & b'
 
 
+def test_no_line_of_a_page_ends_inside_a_size():
+    table = Table([{"layer": "Conv2d 1 -> 4, 3 x 3", "x": "y x z"}], caption="Layers")
+    html = table._repr_html_()
+    assert "Conv2d 1 -&gt; 4, 3\xa0x\xa03<" in html and ">y x z<" in html
+    assert "3 x 3" in repr(table)
+
+
 def test_rows_with_other_columns_are_named():
     with pytest.raises(ValueError, match=r"\['a'\], got \['b'\]"):
         Table([{"a": 1}, {"b": 2}], caption="c")

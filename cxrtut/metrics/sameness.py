@@ -3,13 +3,13 @@ all images can score well without having looked at any; what it would score is t
 a map says something of its image.
 """
 
-import torch
 from jaxtyping import Float
+from torch import Tensor
 
 from cxrtut.metrics.inputs import check_scores
 
 
-def mean_of_others(heatmap: Float[torch.Tensor, "B H W"]) -> Float[torch.Tensor, "B H W"]:
+def mean_of_others(heatmap: Float[Tensor, "B H W"]) -> Float[Tensor, "B H W"]:
     """For each image the mean heat map of all other images: an answer that has not seen the image.
 
     Raises:
@@ -24,7 +24,7 @@ def mean_of_others(heatmap: Float[torch.Tensor, "B H W"]) -> Float[torch.Tensor,
     return others.to(heatmap.dtype)
 
 
-def likeness_to_others(heatmap: Float[torch.Tensor, "B H W"]) -> Float[torch.Tensor, "B"]:
+def likeness_to_others(heatmap: Float[Tensor, "B H W"]) -> Float[Tensor, "B"]:
     """Pearson's correlation, over the pixels, of each image's heat map with `mean_of_others`,
     float64: 1 where the map is the others' mean up to a factor and an offset, about 0 where the
     others say nothing of it, NaN where one of the two is constant.
@@ -33,6 +33,7 @@ def likeness_to_others(heatmap: Float[torch.Tensor, "B H W"]) -> Float[torch.Ten
         TypeError: the heat is not of floats.
         ValueError: heat that is NaN, or fewer than two images.
     """
+    check_scores("heatmap", heatmap, "B H W")
     own, others = (maps.double().flatten(1) for maps in (heatmap, mean_of_others(heatmap)))
     own, others = (maps - maps.mean(1, keepdim=True) for maps in (own, others))
     return (own * others).sum(1) / (own.norm(dim=1) * others.norm(dim=1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cxrtut import metrics
-from cxrtut.metrics import classification, counterfactual, detection, intervals, pixels
+from cxrtut.metrics import classification, counterfactual, detection, intervals, pixels, sameness
 from cxrtut.metrics.inputs import check_positions
 
 F = torch.tensor([0.1, 0.4, 0.3, 0.2])
@@ -39,6 +39,8 @@ MEASURES = {
     detection.average_false_positives: ([BOXES], [BOXES], 0.5, 1),
     detection.oracle_threshold: (F[None], CLASS, 2, 0.5),
     intervals.bootstrap_interval: (F, 0),
+    sameness.mean_of_others: (F.view(2, 1, 2),),
+    sameness.likeness_to_others: (F.view(2, 1, 2),),
 }
 WITHOUT_TENSORS = {
     classification.hanley_standard_error, pixels.step_area, pixels.trapezoid_area, pixels.best_f1,

@@ -147,7 +147,7 @@ def recorded_systems(
         instead: arm to what the reader has trained; may lack some of the arms.
 
     Returns:
-        Arm to system: those asked for, or those of `instead`.
+        Arm to system: those asked for, or those of `instead`; on the CPU.
 
     Raises:
         FileNotFoundError: no such arm was published.
@@ -165,6 +165,9 @@ def recorded_systems(
             f"The recorded networks of {paper} ({', '.join(arms)}) are left out, since they are "
             f"neither on this machine nor online; the page goes on with {rest}."
         )
+        for system in instead.values():  # where the published ones would be
+            for network in system.networks.values():
+                network.to("cpu")
         return dict(instead)
 
 

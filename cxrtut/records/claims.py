@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -233,6 +233,21 @@ def claims_table(
             }
         )  # fmt: skip
     return rows
+
+
+def as_differences(
+    rows: Sequence[Mapping[str, str | int | float | None]],
+) -> list[dict[str, str | int | float | None]]:
+    """The rows of `claims_table` in four columns, which a page has room for: claim, status, and the
+    difference in the paper and here, without the number of seeds.
+    """
+    return [
+        {
+            "claim": row["claim"], "status": row["status"], "paper": row["difference, paper"],
+            "ours": str(row["difference, ours"]).partition(" (")[0],
+        }
+        for row in rows
+    ]  # fmt: skip
 
 
 def stale_note(records: Sequence[RunRecord]) -> str:

@@ -8,6 +8,7 @@ from records.test_run_record import a_record
 from cxrtut.records.claims import (
     ClaimError,
     Difference,
+    as_differences,
     claims_table,
     difference,
     read_claims,
@@ -212,3 +213,18 @@ def test_a_measure_may_be_of_one_class(claim):
 @pytest.mark.parametrize("path", sorted(CLAIMS.glob("*.yml")), ids=lambda path: path.stem)
 def test_the_claims_of_the_library_are_whole(path):
     assert read_claims(path)
+
+
+def test_the_short_form_has_the_differences_alone() -> None:
+    row = {
+        "claim": "A is better.", "status": "agrees at small size", "where": "Table 1",
+        "paper": ".5 against .4", "ours": ".32 against .30", "difference, paper": "+.1",
+        "difference, ours": "+.020 ± .010 (3 seeds)",
+    }  # fmt: skip
+    untold = row | {"difference, paper": "–", "difference, ours": "–"}
+    short = [list(line.items()) for line in as_differences([row, untold])]
+    begun = [("claim", "A is better."), ("status", "agrees at small size")]
+    assert short == [
+        [*begun, ("paper", "+.1"), ("ours", "+.020 ± .010")],
+        [*begun, ("paper", "–"), ("ours", "–")],
+    ]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 INK = "#767676"  # grey with a contrast of 4.5 on white and on black
 BOX, OUTLINE = "#ffb000", "#00b4d8"  # amber and cyan: told apart by colour-blind readers too
+BOX_ON_HEAT = "#ffffff"  # amber is a colour of heat
 CASING = "#101010"  # under what is coloured, so that it shows on any grey
 RED_BLUE = "RdBu_r"
 WIDTH, DPI, MOST_COLUMNS = 7.5, 200, 4  # inches, dots an inch
@@ -164,20 +165,22 @@ def draw(axis: Axes, image: Float[Tensor, "H W"], light: float = 1.0) -> None:
     axis.imshow(grey(image), cmap="gray", vmin=0, vmax=255 / light, interpolation="none")
 
 
-def draw_boxes(axis: Axes, boxes: Float[Tensor, "N 4"], labels: Sequence[str] = ()) -> None:
+def draw_boxes(
+    axis: Axes, boxes: Float[Tensor, "N 4"], labels: Sequence[str] = (), colour: str = BOX
+) -> None:
     """Boxes (xyxy pixels; edges between pixels) over an image, labels inside their upper edge."""
     from matplotlib.patches import Rectangle
 
     for i, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
         corner = (x0 - 0.5, y0 - 0.5)
-        frame = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=BOX, linewidth=LINE)
+        frame = Rectangle(corner, x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=LINE)
         frame.set(path_effects=cased(), joinstyle="miter")
         axis.add_patch(frame)
         if labels:
             width = max(axis.get_xlim())
             left = (x0 + x1) / 2 < width / 2
             axis.text(
-                x0 if left else x1 - 1, y0, labels[i], color=BOX, fontsize=TEXT, va="top",
+                x0 if left else x1 - 1, y0, labels[i], color=colour, fontsize=TEXT, va="top",
                 ha="left" if left else "right", path_effects=cased(1.2),
             )  # fmt: skip
 

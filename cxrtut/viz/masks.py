@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cxrtut.viz.images import (
     BAR,
+    BOX_ON_HEAT,
     OUTLINE,
     cased,
     draw,
@@ -91,7 +92,7 @@ def localisations(
     found: Mapping[str, Found],
     titles: Sequence[str],
 ) -> Figure:
-    """Columns of images, a row for each method: its heat, its boxes in amber, the true boxes
+    """Columns of images, a row for each method: its heat, its boxes in white, the true boxes
     outlined in cyan (the paper's Fig. 6). More than four images go on below, in the same order.
 
     Args:
@@ -108,7 +109,7 @@ def localisations(
             draw(axis, image[i, 0], DIMMED)
             draw_heat(axis, heat[i], 1.0, size)
             draw_outline(axis, truth[i])
-            draw_boxes(axis, boxes[i])
+            draw_boxes(axis, boxes[i], colour=BOX_ON_HEAT)
     heat_bar(figure, figure.axes[0], "heat, share of the strongest in the image")
     return figure
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from cxrtut.viz import masks
-from cxrtut.viz.images import BOX
+from cxrtut.viz.images import BOX_ON_HEAT
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +65,7 @@ def test_every_method_has_a_row_with_its_heat_and_its_boxes():
     ]
     there = (1.5, 2.5, 7.0, 9.0)
     assert boxes == [[there], [], [], [there]]
-    colour = matplotlib.colors.to_rgba(BOX)
+    colour = matplotlib.colors.to_rgba(BOX_ON_HEAT)
     assert figure.axes[0].patches[0].get_edgecolor() == colour
     assert [axis.get_title() for axis in figure.axes[:-1]] == ["a", "b", "", ""]
     assert [t.get_text() for axis in figure.axes for t in axis.texts] == ["one", "other"]

@@ -9,7 +9,6 @@ parameters' cell a field; a cell whose metadata has `cellView: form` and whose f
 import ast
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +16,11 @@ from typing import Any
 from addresses import COLAB_BADGE, library_of_release, notebook_on_colab, page_in_the_book
 from book_error import BookError
 from citations import REFERENCES, Citations, prefix_of
+from fold_titles import FOLDED, caption_of, last_heading, parsed, title_of
 from nbformat import validate
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from plain_markdown import REFERENCES_HERE, Page, italic
 
-FOLDED = {"hide-cell", "hide-input", "remove-input"}
 LEFT_OUT = "remove-cell"
 PARAMETERS = "parameters"
 TAGS = FOLDED | {LEFT_OUT, PARAMETERS, "hide-output", "nbval-check-output"}
@@ -82,7 +81,7 @@ def _cells(page: Page, cells: Sequence[Any], presets: Sequence[str]) -> Iterator
             raise BookError(f"book/{page.name}.md: no plain form is known of the tag {unknown[0]}")
         if cell.cell_type == "markdown":
             text = page.plain(cell.source)
-            heading = next(reversed(re.findall(r"^##+ (.+)$", text, re.MULTILINE)), heading)
+            heading = last_heading(text, heading)
             yield new_markdown_cell(
                 _with_badge(page.name, text) if number == 0 else text, id=cell["id"]
             )
@@ -94,14 +93,13 @@ def _code(
     page: Page, cell: Any, tags: set[str], heading: str, presets: Sequence[str]
 ) -> Iterator[Any]:
     """A cell of code, and its caption below it."""
-    shown = cell.metadata.get("mystnb", {})
-    caption = shown.get("figure", {}).get("caption", "")
+    caption = caption_of(cell)
     source = cell.source
     metadata: dict[str, Any] = {}
     if PARAMETERS in tags:
         source, metadata = form(source, presets), {"tags": [PARAMETERS], "cellView": "form"}
     elif tags & FOLDED:
-        source = f"# @title {_what(source, caption, heading)}\n{source}"
+        source = f"# @title {title_of(cell, heading)}\n{source}"
         metadata = {"cellView": "form", "jupyter": {"source_hidden": True}}
     yield new_code_cell(source, id=cell["id"], metadata=metadata)
     if caption:
@@ -134,22 +132,6 @@ def _field(name: str, value: Any, presets: Sequence[str]) -> str:
     if type(value) not in kinds:
         raise BookError(f"expected a number, a text or a truth value for {name}, got {value!r}")
     return json.dumps({"type": kinds[type(value)]})
-
-
-def _what(source: str, caption: str, heading: str) -> str:
-    """A title for a folded cell: the figure or table that it makes, else its section."""
-    number = re.search(r"""(?:^|["'])((?:Figure|Table) \d+)\.""", caption or source)
-    if number:
-        return f"Code of {number[1]}"
-    if all(isinstance(node, ast.Import | ast.ImportFrom) for node in _parsed(source).body):
-        return "Imports"
-    plain = re.sub(r"[$*`_\\]|\[|\]\([^)]*\)", "", heading)
-    return f"Code: {plain}" if heading else "Set-up"
-
-
-def _parsed(source: str) -> ast.Module:
-    """Python without magics."""
-    return ast.parse(re.sub(r"^(\s*)[%!].*$", r"\1pass", source, flags=re.MULTILINE))
 
 
 def _with_badge(name: str, text: str) -> str:
@@ -202,7 +184,7 @@ def _refuse_what_left_out_cells_define(name: str, cells: Sequence[Any]) -> None:
 def _names(source: str) -> tuple[set[str], set[str]]:
     """Names that a cell defines, and those that it uses without having defined them itself."""
     made, used = set[str](), set[str]()
-    for node in ast.walk(_parsed(source)):
+    for node in ast.walk(parsed(source)):
         match node:
             case ast.Name(id=name, ctx=ast.Load()):
                 used.add(name)

@@ -1,11 +1,13 @@
 """An executed notebook as the book shows it: one cell of parameters, with the values that were used
-and a line that says how the page was made.
+and a line that says how the page was made; folded cells have titles.
 """
 
 import ast
 import copy
 import json
 from typing import Any
+
+from fold_titles import give_titles
 
 INJECTED = "injected-parameters"
 PARAMETERS = "parameters"
@@ -32,6 +34,7 @@ def shown_notebook(notebook: Any, record: dict[str, Any]) -> Any:
             cell.source = with_values(cell.source, record["parameters"])
             cells.append(new_markdown_cell(f"*{made_with(record)}*", id="how-it-was-made"))
     shown.cells = cells
+    give_titles(shown)
     return shown
 
 

@@ -61,3 +61,22 @@ def test_only_values_change():
 )
 def test_the_line_says_what_the_record_says(changed, line):
     assert made_with(RECORD | changed) == line
+
+
+def test_a_folded_cell_is_called_by_what_it_makes_and_by_the_page_first():
+    def prompts(source, tags=("hide-input",), **mystnb):
+        metadata = {"tags": list(tags), **({"mystnb": mystnb} if mystnb else {})}
+        cells = [
+            new_markdown_cell("# A\n\n## The *loss*"),
+            new_code_cell(source, metadata=metadata),
+        ]
+        cell = shown_notebook(new_notebook(cells=cells), RECORD).cells[1]
+        about = cell.metadata.get("mystnb", {})
+        return about.get("code_prompt_show"), about.get("code_prompt_hide")
+
+    assert prompts('Table(rows, caption="Table 4. So")') == ("Code of Table 4",) * 2
+    assert prompts("draw();", figure={"caption": "Figure 2. A"}) == ("Code of Figure 2",) * 2
+    assert prompts("import torch") == ("Imports",) * 2
+    assert prompts("x = 1") == ("Code: The loss",) * 2
+    assert prompts("x = 1", code_prompt_show="Ours", code_prompt_hide="Away") == ("Ours", "Away")
+    assert prompts("x = 1", tags=()) == (None, None)

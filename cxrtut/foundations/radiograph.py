@@ -12,7 +12,7 @@ column for posteroanterior images alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -397,6 +397,21 @@ def transfer_table(record: RunRecord) -> list[dict[str, str | int | float | None
         on_simulated = [_number(run, f"auroc_simulated/{name}") for run in runs]
         rows.append(row | {"AUROC, simulated": float(np.mean(on_simulated))})
     return rows
+
+
+def above_chance(rows: Sequence[Mapping[str, str | int | float | None]], images: str = "") -> str:
+    """A sentence that names the diseases whose AUROC lies more than two standard errors above .5.
+
+    Args:
+        rows: of `transfer_table`.
+        images: "" for all real images, ", PA" for films taken from behind.
+    """
+    found = []
+    for row in rows:
+        area, error = row[f"AUROC{images}"], row[f"standard error{images}"]
+        if isinstance(area, float) and isinstance(error, float) and area - 0.5 > 2 * error:
+            found.append(str(row["disease"]))
+    return f"More than two standard errors above .5: {', '.join(found) or 'none'}."
 
 
 def _number(numbers: Numbers, name: str) -> float:

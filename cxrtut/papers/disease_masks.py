@@ -251,9 +251,8 @@ class Alignment:
         Why: The paper describes no other.
 
     Reading (loss, a blurred anchor): Eq. (7) compares with the features of the anchor.
-        Here: So do we. `Config.anchor_features` "mean" compares with the mean features of smoothed
-            normal images.
-        Why: The network has never seen an image as blurred as the anchor.
+        Here: So do we. `Config.anchor_features` "mean" has the mean features of smoothed images.
+        Why: No image is as blurred as the anchor, so that the other choice may be the better one.
     """
 
     n_uniforms = 0

@@ -257,5 +257,7 @@ def stale_note(records: Sequence[RunRecord]) -> str:
         return ""
     return (
         f"{len(old)} of {len(records)} records shown here are stale: the code that made them has "
-        "changed since. `python -m cxrtut reproduce` makes them again; each record has its command."
+        "changed since, perhaps that of the simulated radiographs too. What this page draws or "
+        "computes now may differ from what those runs saw, so compare numbers within a table, not "
+        "between tables. `python -m cxrtut reproduce` makes them again; each has its command."
     )

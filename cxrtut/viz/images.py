@@ -261,7 +261,7 @@ def planes(
     """
     ends = [(float(value.min()), float(value.max())) for value in values]
     told = [
-        f"{title}\n{low:.3g} to {high:.3g}".replace("\n-", "\n−")
+        f"{title}\n{low:.2g} to {high:.2g}".replace("\n-", "\n−")
         for title, (low, high) in zip(titles, ends, strict=True)
     ]
     figure, axes = grid(len(values), columns, told, below=BAR)

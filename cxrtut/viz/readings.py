@@ -86,7 +86,8 @@ class Readings:
     def _repr_html_(self) -> str:
         html = "".join(table(caption, rows) for caption, rows in by_group(self.entries))
         if self.comparators:
-            count = f"Readings on the comparators ({len(self.comparators)})"
+            n = len(self.comparators)
+            count = f"Readings on the comparators: {n}"
             folded = "".join(table(caption, rows) for caption, rows in _by_module(self.comparators))
             html += f"<details><summary>{count}</summary>{folded}</details>"
         return html + (_COLAB if "google.colab" in sys.modules else "")

@@ -57,10 +57,11 @@ class SourceCode:
         shown = f"{where}\n\n{fence}python\n{self.code}\n{fence}\n"
         if not self.docstring:
             return shown
+        last = self.name.rpartition(".")[2]
         # With a blank line before it, <pre> is a block of HTML of its own, which ends at </pre>
         # and may hold blank lines.
         return (
-            f"{shown}\n<details><summary>Docstring</summary>\n\n"
+            f"{shown}\n<details><summary>Docstring of <code>{escape(last)}</code></summary>\n\n"
             '<pre class="docstring" style="white-space: pre-wrap">'
             f"{escape(self.docstring, quote=False)}</pre>\n\n</details>\n"
         )

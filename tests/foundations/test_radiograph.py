@@ -199,3 +199,33 @@ def test_simulated_boxes_have_the_sizes_and_places_of_the_nih_boxes():
         centre = (box[:, :2] + box[:, 2:]) / 2
         centre_nih = nih[:, :2] + nih[:, 2:] / 2
         assert np.abs(centre.mean(0) - centre_nih.mean(0)).max() < 0.14, name
+
+
+def test_what_is_clearly_above_chance_is_named():
+    rows = [
+        {
+            "disease": "A",
+            "AUROC": 0.61,
+            "standard error": 0.05,
+            "AUROC, PA": 0.5,
+            "standard error, PA": 0.1,
+        },
+        {
+            "disease": "B",
+            "AUROC": 0.60,
+            "standard error": 0.05,
+            "AUROC, PA": 0.4,
+            "standard error, PA": 0.01,
+        },
+        {
+            "disease": "C",
+            "AUROC": 0.90,
+            "standard error": 0.05,
+            "AUROC, PA": 0.8,
+            "standard error, PA": 0.1,
+        },
+    ]
+    said = "More than two standard errors above .5: "
+    assert radiograph.above_chance(rows) == f"{said}A, C."
+    assert radiograph.above_chance(rows, ", PA") == f"{said}C."
+    assert radiograph.above_chance(rows[:0]) == f"{said}none."

@@ -189,7 +189,7 @@ def test_comparators_are_folded_by_module_and_baselines_are_comparators(said):
     html = both._repr_html_()
     before, folded = html.split("<details>")
     assert "chestxray8" not in before
-    assert "<summary>Readings on the comparators (7)</summary>" in folded
+    assert "<summary>Readings on the comparators: 7</summary>" in folded
     assert Cells(folded.removesuffix("</details>")).captions == [
         "The weakly supervised classifier that came with the ChestX-ray8 images", "A module"
     ]  # fmt: skip

@@ -132,7 +132,8 @@ def test_markdown_folds_the_docstring_and_keeps_its_blank_lines(thing: Any) -> N
     page = Page(html)
     assert page.texts["pre code"].strip() == show(thing).code
     assert 'class="language-python"' in html
-    assert page.texts["details summary"] == "Docstring"
+    assert page.texts["details summary"] == "Docstring of "
+    assert page.texts["details summary code"] == thing.__name__
     assert page.texts["details pre"] == show(thing).docstring
 
 

@@ -53,19 +53,6 @@ def measures_table(
     return rows if wanted else []
 
 
-def class_table(
-    record: RunRecord, measure: str, arms: Sequence[str], side: str = "test"
-) -> list[Row]:
-    """One measure by class: a row for each arm, the mean over seeds."""
-    rows: list[Row] = []
-    for arm in arms:
-        row: Row = {"method": arm}
-        for name in record.classes:
-            row[name] = _mean(_values(record.results[arm], side, f"{measure}/{name}"))
-        rows.append(row)
-    return rows
-
-
 def beside_paper(
     record: RunRecord,
     printed: Mapping[str, PublishedTable],

@@ -138,6 +138,7 @@ class Split:
         order: Literal["shuffled", "balanced"] = "shuffled",
         *,
         augmentation: Augmentation | None = None,
+        with_targets: bool = False,
     ) -> Loader:
         """Training batches.
 
@@ -146,14 +147,17 @@ class Split:
                 abnormal images in turn, so that any even share of a batch is half and half. An
                 epoch then has each image of the larger group once, and the smaller is repeated.
             augmentation: how images are changed, if they are.
+            with_targets: see `Loader`.
 
         Raises:
             ValueError: balanced, and there are no normal or no abnormal images to learn from.
         """
         if order == "shuffled":
-            return Loader(self.store, shuffled(torch.from_numpy(self.train)), augmentation)
+            return Loader(
+                self.store, shuffled(torch.from_numpy(self.train)), augmentation, with_targets
+            )
         pair = torch.from_numpy(self.normal()), torch.from_numpy(self.abnormal())
-        return Loader(self.store, balanced(*pair, largest=True), augmentation)
+        return Loader(self.store, balanced(*pair, largest=True), augmentation, with_targets)
 
     def showing_boxes(self, share: float, seed: int) -> Split:
         """The same images with the boxes of a random share of them only: what a method that learns

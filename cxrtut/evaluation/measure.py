@@ -36,6 +36,29 @@ class Measure:
 
 
 @dataclass(frozen=True)
+class JudgedMeasure:
+    """A measure that needs another system, a judge, which is trained on the same images.
+
+    Attributes:
+        side: whose images are looked at.
+        measure: (system, judge, split, side) to numbers, as in `Measure`.
+        better: as in `Measure`.
+    """
+
+    side: Side
+    measure: Callable[[System, System, Split, Side], Numbers]
+    better: Mapping[str, Better]
+
+    def by(self, judge: System) -> Measure:
+        """The measure with this judge."""
+
+        def measure(system: System, split: Split, side: Side) -> Numbers:
+            return self.measure(system, judge, split, side)
+
+        return Measure(self.side, measure, self.better)
+
+
+@dataclass(frozen=True)
 class ForClasses:
     """A system that answers for some of its classes, in an order of one's own: that of a split.
 

@@ -20,7 +20,7 @@ from cxrtut.engine.distributed import init_distributed
 from cxrtut.engine.initial_weights import WeightsError
 from cxrtut.engine.precision import Precision
 from cxrtut.engine.progress import progress
-from cxrtut.evaluation.measure import Measure
+from cxrtut.evaluation.measure import JudgedMeasure, Measure
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
 from cxrtut.files import plain_name, sha256_of_file
@@ -75,6 +75,9 @@ class Comparison(Generic[C]):
         faithful: presets whose networks are the paper's: only they can settle a claim.
         sources: where the paper's kind of images are from.
         check: what a split must have; raises StoreError before anything is trained.
+        judge: trains the system that `judged` needs, on the images of the arms; asked for after
+            them, it shares with them what the run keeps (`Run.once`).
+        judged: what is measured of each arm with the help of the judge.
     """
 
     paper: str
@@ -86,6 +89,8 @@ class Comparison(Generic[C]):
     faithful: frozenset[str]
     sources: frozenset[str]
     check: Callable[[Split], None] = field(default=lambda split: None)
+    judge: Callable[[C, Split, Run], System] | None = None
+    judged: tuple[JudgedMeasure, ...] = ()
 
     def configuration(self, preset: str, settings: Iterable[str] = ()) -> C:
         """A preset with some fields replaced; see `override`.
@@ -129,7 +134,15 @@ class Comparison(Generic[C]):
 
     def better(self) -> dict[str, str]:
         """Which side of each measure is the better one."""
-        return {name: side for m in self.measures for name, side in m.better.items()}
+        every: tuple[Measure | JudgedMeasure, ...] = (*self.measures, *self.judged)
+        return {name: side for m in every for name, side in m.better.items()}
+
+    def measures_of(self, config: C, split: Split, run: Run) -> tuple[Measure, ...]:
+        """All measures of a run; trains the judge, where there is one."""
+        if self.judge is None:
+            return self.measures
+        judge = self.judge(config, split, run)
+        return (*self.measures, *(measure.by(judge) for measure in self.judged))
 
 
 def override(config: C, settings: Iterable[str]) -> C:
@@ -247,9 +260,10 @@ def train(
             },
         )  # fmt: skip
         system = chosen.train(config, split, run)
+        measures = comparison.measures_of(config, split, run)
         if not ranks.first:
             return None
-        result = measure_all(system, split, comparison.measures, time.perf_counter() - start)
+        result = measure_all(system, split, measures, time.perf_counter() - start)
         name = folder / "system.safetensors"
         about = Description(comparison.paper, arm, asdict(config), split.classes)  # type: ignore[call-overload]
         weights = {arm: Weights(name.name, save_system(system, about, name))}
@@ -313,9 +327,8 @@ def reproduce(
             began = time.perf_counter()
             system = arm.train(config, split, run)
             seconds = time.perf_counter() - began
-            results.setdefault(name, []).append(
-                measure_all(system, split, comparison.measures, seconds)
-            )
+            measures = comparison.measures_of(config, split, run)
+            results.setdefault(name, []).append(measure_all(system, split, measures, seconds))
             if weights_folder is not None and seed == 0:
                 plain = f"{comparison.paper}-{how.preset}-{plain_name(name)}"
                 file = weights_folder / f"{plain}.safetensors"

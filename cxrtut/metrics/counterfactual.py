@@ -11,9 +11,6 @@ from torch import Tensor
 
 from cxrtut.metrics.inputs import check_finite, check_truth
 
-# Of a grey level: what the rounding of float32 images in [-1, 1] may add to a difference.
-_ROUNDING = 1e-3
-
 
 def residual_lesion_ratio(
     image: Float[Tensor, "B C H W"],
@@ -55,22 +52,34 @@ def background_change(
     return _mean_inside((output - image).abs(), ~mask)
 
 
-def image_change_rate(
-    image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"], *, grey_levels: float = 2.0
+def pixel_change_rate(
+    image: Float[Tensor, "B C H W"], output: Float[Tensor, "B C H W"], *, grey_levels: float = 0.0
 ) -> Float[Tensor, "B"]:
-    """The share of pixels changed by more than `grey_levels` of 255, in any channel.
+    """Eq. (13) of Kim et al. (PILLET-GAN, MIDL 2022): the share of pixels that were changed, in any
+    channel, by more than `grey_levels` of 255; float64. Two levels are hardly visible.
 
-    Two levels are hardly visible. A change of exactly that many does not count, whatever the
-    rounding of float32.
+    Reading (evaluation, what a changed pixel is): Eq. (13) counts a pixel as changed unless
+        $x_{ij} = G_{ij}(x, t)$.
+        Here: Both images are clipped and rounded to the 256 grey levels of a file before they are
+            compared. A tolerance of more than 0 levels can be asked for.
+        Why: No network gives back a floating-point number exactly, so that every pixel of every
+            method would count as changed.
 
     Raises:
         TypeError: an image that is not of floats.
-        ValueError: shapes that do not agree, or values that are not finite.
+        ValueError: shapes that do not agree, values that are not finite, or a tolerance below 0.
     """
     _check(None, image=image, output=output)
-    change = (output - image).abs() * 127.5
-    changed = (change > grey_levels + _ROUNDING).any(dim=1)
+    if grey_levels < 0:
+        raise ValueError(f"grey_levels: expected 0 or more, got {grey_levels}")
+    before, after = _grey_levels(image), _grey_levels(output)
+    changed = ((after - before).abs() > grey_levels).any(dim=1)
     return changed.double().mean(dim=(1, 2))
+
+
+def _grey_levels(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+    """0 ... 255 of [-1, 1], as files hold them, in floats that can be subtracted."""
+    return ((image.float() + 1.0) * 127.5).round().clamp(0, 255)
 
 
 def _mean_inside(

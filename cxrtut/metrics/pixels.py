@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from cxrtut.metrics.classification import auroc
 from cxrtut.metrics.inputs import check_bools, check_scores, check_truth
 
 
@@ -134,6 +135,36 @@ def image_average_precision(
         average_precision(score, positive)
         for score, positive in zip(heatmap.flatten(1), mask.flatten(1), strict=True)
     ]
+    return torch.tensor(areas, dtype=torch.float64, device=heatmap.device)
+
+
+def pixel_auroc(heatmap: Float[Tensor, "B H W"], mask: Bool[Tensor, "B H W"]) -> float:
+    """Area under the ROC curve of the pixels of all images with a positive and a negative one,
+    pooled; NaN when there is no such image. A constant map has .5.
+
+    Raises:
+        TypeError: the heat is not of floats, or the mask not of bools.
+        ValueError: heat that is NaN, or a mask of another shape.
+    """
+    check_scores("heatmap", heatmap, "B H W")
+    check_truth("mask", mask, heatmap.shape, "heat maps")
+    flat = mask.flatten(1)
+    counted = flat.any(dim=1) & ~flat.all(dim=1)
+    return auroc(heatmap[counted].flatten(), mask[counted].flatten())
+
+
+def image_auroc(heatmap: Float[Tensor, "B H W"], mask: Bool[Tensor, "B H W"]) -> Float[Tensor, "B"]:
+    """Area under the ROC curve of the pixels of each image by itself, float64; NaN for an image
+    whose pixels are all positive or all negative.
+
+    Raises:
+        TypeError: the heat is not of floats, or the mask not of bools.
+        ValueError: heat that is NaN, or a mask of another shape.
+    """
+    check_scores("heatmap", heatmap, "B H W")
+    check_truth("mask", mask, heatmap.shape, "heat maps")
+    pairs = zip(heatmap.flatten(1), mask.flatten(1), strict=True)
+    areas = [auroc(score, positive) for score, positive in pairs]
     return torch.tensor(areas, dtype=torch.float64, device=heatmap.device)
 
 

@@ -1,4 +1,5 @@
-"""Classifiers that one can look into: residual networks of 10, 18 and 50 layers, and VGG-19.
+"""Classifiers that one can look into: residual networks of 10, 18 and 50 layers, DenseNet
+and VGG-19.
 
 Each has two parts, and a class activation map needs no more: `features` takes the image to the last
 feature map (B, c, h, w), `classifier` takes that map, pooled, to logits (B, K). Weights are random,
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from cxrtut.evaluation_mode import evaluating
 
 _STRIDES = (2, 4, 8, 16)
+# Layers: growth, layers of the blocks (each of two convolutions), channels of the first convolution
+_DENSE = {121: (32, (6, 12, 24, 16), 64), 21: (12, (2, 2, 2, 2), 24)}
 
 
 class ResNet10(nn.Module):
@@ -173,6 +176,52 @@ def mean_stages(
             for part in images.split(batch_size)
         ]
     return [torch.stack(layer).sum(0) / len(images) for layer in zip(*sums, strict=True)]
+
+
+class DenseNet(nn.Module):
+    """DenseNet (Huang et al., CVPR 2017), torchvision's layers under torchvision's names, with 121
+    layers or with 21 for small machines.
+
+    The last feature map (1024 channels of 121 layers) is behind the last norm and ReLU;
+    `classifier` is linear on its mean.
+    """
+
+    def __init__(
+        self, channels: int = 1, classes: int = 2, *, layers: int = 121, stride: int = 32
+    ) -> None:
+        """
+        Args:
+            channels: channels of the image; the first convolution is made for them, with the
+                initial weights of torchvision's.
+            classes: number of logits.
+            layers: 121, the paper's; or 21, with blocks of 2 and a growth of 12.
+            stride: pixels of the image for one pixel of the last feature map: 32, the paper's;
+                without the first pooling 16, with a first convolution of stride 1 besides 8. Small
+                images need it: at 64 px a stride of 32 leaves 2 x 2 cells.
+
+        Raises:
+            ValueError: other layers, or another stride.
+        """
+        from torchvision.models import DenseNet as Layers
+
+        super().__init__()
+        if layers not in _DENSE:
+            raise ValueError(f"layers: expected 21 or 121, got {layers}")
+        if stride not in (8, 16, 32):
+            raise ValueError(f"stride: expected 8, 16 or 32, got {stride}")
+        growth, blocks, width = _DENSE[layers]
+        network = Layers(growth, blocks, width, num_classes=classes)
+        first = nn.Conv2d(channels, width, 7, 1 if stride == 8 else 2, 3, bias=False)
+        nn.init.kaiming_normal_(first.weight)
+        features = OrderedDict(network.features.named_children(), conv0=first)
+        if stride < 32:
+            del features["pool0"]
+        self.features = nn.Sequential(features)
+        self.features.add_module("relu5", nn.ReLU())
+        self.classifier = network.classifier
+
+    def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B K"]:
+        return self.classifier(self.features(image).mean((2, 3)))
 
 
 class VGG19(nn.Module):

@@ -9,6 +9,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 THRESHOLDS = (0.3, 0.5, 0.7)
+TOLERANCES = (0, 1, 2, 4)  # grey levels of 255
+SHARES = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)  # of a change
+_KINDS = (
+    ("_abnormal", ", P to H", "; images with the disease only (P to H)."),
+    ("_normal", ", H to H", "; images without the disease only (H to H)."),
+    ("", ", both", "; all images."),
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +72,70 @@ MEASURES: Mapping[str, Word] = {
         "The area under the ROC curve: how often a random image with the disease is ranked above a "
         "random one without; .5 is chance. With several diseases, the mean over them.",
     ),
+    "pixel_auroc": Word(
+        "pixel AUC",
+        "The area under the ROC curve when each pixel is ranked by its heat: how often a pixel "
+        "inside the outlines is hotter than one outside; .5 is chance. The heat of each image is "
+        "first scaled to the range from 0 to 1; then the pixels of all images are ranked together.",
+    ),
+    "pixel_auroc_image": Word(
+        "pixel AUC by image",
+        "The pixel AUC of each image on its own; this is the mean over images.",
+    ),
+    "auroc_max_heat": Word(
+        "AUROC, largest heat",
+        "The area under the ROC curve when images are ranked by their largest heat: .5 is chance.",
+    ),
+    "twin_error": Word(
+        "distance to the twin",
+        "How far the pseudo-healthy image is from the same patient without the disease: the mean "
+        "over pixels in grey levels of 255.",
+    ),
+    "twin_error_untouched": Word(
+        "distance to the twin, untouched",
+        "The same distance for the image as it was: what a method reaches that does nothing.",
+    ),
+    "change_on_normal": Word(
+        "change of normal images",
+        "How much a method changes an image that has no disease, where nothing had to change: the "
+        "mean over pixels in grey levels of 255.",
+    ),
+    **{
+        f"{name}{kind}": Word(f"{shown}{which}", f"{meaning}{of}")
+        for name, shown, meaning in (
+            (
+                "translated",
+                "passes for healthy",
+                "The share of images translated to healthy that the judge, a frozen classifier, "
+                "calls healthy",
+            ),
+            (
+                "judge",
+                "judge is right",
+                "The share of images as they were, not translated, that the judge classifies "
+                "correctly",
+            ),
+        )
+        for kind, which, of in _KINDS
+    },
+    **{
+        f"pixel_change{kind}@{t}": Word(
+            f"pixels changed{which}" + (f", by more than {t}" if t else ""),
+            "The share of pixels that a translation to healthy changes"
+            + (f" by more than {t} of 255 grey levels" if t else " by at least one grey level")
+            + of,
+        )
+        for t in TOLERANCES
+        for kind, which, of in _KINDS
+    },
+    **{
+        f"flipped@{share:g}": Word(
+            f"flipped at {share:g}",
+            "Of the abnormal images that the judge calls abnormal, the share that it calls healthy "
+            f"once {share:g} times the change is added to them.",
+        )
+        for share in SHARES
+    },
     "false_positives": Word(
         "false boxes",
         "Boxes an image that meet no true box at an IoU of .3, with one box for each disease that "
@@ -153,6 +224,18 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Liu (boxes)": "The method of Liu et al. when some training images show their boxes.",
         "Li (boxes)": "Limited supervision by Li et al., which sees some boxes of training images.",
         "average box (boxes)": "The mean training box of each disease, whatever the image shows.",
+    },
+    "pillet_gan": {
+        "CheXNet": "The class activation map of CheXNet, a classifier; it makes no images.",
+        "VA-GAN": "A map generator and a critic, without domains.",
+        "StarGAN": "A generator that makes the image anew in the domain that is asked for.",
+        "Fixed-Point GAN": "StarGAN that learns what to add and to leave healthy images alone.",
+        "PILLET-GAN": "The full method: a lesion map, with the spatial attention block.",
+        "w/o SAB": "PILLET-GAN without the spatial attention block.",
+        "no target identity": "PILLET-GAN without the first term of Eq. (8) (our ablation).",
+        "no origin identity": "PILLET-GAN without the second term of Eq. (8) (our ablation).",
+        "A * G'": "Features times attention, without the residual connection (our ablation).",
+        "tanh of the sum": "The tanh around image and map, as in VA-GAN (our ablation).",
     },
 }
 """Paper -> arm -> what it is."""

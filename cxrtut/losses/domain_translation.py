@@ -1,0 +1,111 @@
+"""The losses of a generator that translates images between domains, and of its discriminator, which
+says of an image whether it is real and of which domain it is (StarGAN, Choi et al., CVPR 2018).
+
+A discriminator gives two answers, (scores of patches, logits of domains); see `nn.stargan`. A
+domain is given as a one-hot vector. Every loss is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
+from cxrtut.losses.gradient_penalty import gradient_penalty
+
+Discriminator = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def domain_vector(label_vector: Float[Tensor, "B K"]) -> Float[Tensor, "B 2"]:
+    """Labels as domains: (1, 0) for an image without disease, (0, 1) for one with any."""
+    diseased = label_vector.amax(1)
+    return torch.stack((1 - diseased, diseased), dim=1)
+
+
+def origin_and_target(
+    label_vector: Float[Tensor, "B K"], target_vector: Float[Tensor, "B K"] | None
+) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+    """The domains o of the images of a batch, and t that they shall have.
+
+    Args:
+        label_vector: of the batch.
+        target_vector: of the batch; a loader makes one that is told so.
+
+    Raises:
+        ValueError: a batch without target labels.
+    """
+    if target_vector is None:
+        raise ValueError("target_vector: expected target labels, got none; ask the loader for them")
+    return domain_vector(label_vector), domain_vector(target_vector)
+
+
+def healthy_domain(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2"]:
+    """The domain vector (1, 0), "healthy", for each image."""
+    return images.new_tensor([1.0, 0.0]).expand(len(images), 2)
+
+
+def domain_loss(logits: Float[Tensor, "B K"], domain: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
+    """-E[log softmax(logits)[domain]]: the mean cross-entropy of images of known domains.
+
+    Reading (loss, softmax or sigmoids): "$-\\log D_{cls}(o|x)$" does not say how probabilities are
+        made of the outputs.
+        Here: We take the softmax.
+        Why: A radiograph is healthy or not, so the domains exclude each other. For such domains the
+            public code of StarGAN takes the softmax, too.
+    """
+    return F.cross_entropy(logits.float(), domain)
+
+
+def discriminator_loss(
+    discriminator: Discriminator,
+    real: Float[Tensor, "B C H W"],
+    fake: Float[Tensor, "B C H W"],
+    domain: Float[Tensor, "B K"],
+    mix: Float[Tensor, "B"],
+    *,
+    lambda_gp: float,
+    lambda_cls: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """E[D(fake)] - E[D(real)] + λ_gp E[(||∇D||₂ - 1)²] + λ_cls E[-log D_cls(domain | real)].
+
+    Args:
+        discriminator: see the module.
+        real: images.
+        fake: translated ones, as many; no gradient goes to them.
+        domain: of the real images.
+        mix: where between a real and a translated image the penalty is taken, in [0, 1].
+        lambda_gp: of the gradient penalty, on the sum of an image's patch scores.
+        lambda_cls: of the classification.
+
+    Returns:
+        The loss, and for the report the distance E[D(real)] - E[D(fake)], the penalty and the
+        cross-entropy.
+    """
+    score, logits = discriminator(real)
+    distance = wasserstein_critic_loss(score, discriminator(fake.detach())[0])
+    penalty = gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)
+    classified = domain_loss(logits, domain)
+    terms = {"distance": -distance, "penalty": penalty, "cls": classified}
+    return distance + lambda_gp * penalty + lambda_cls * classified, terms
+
+
+def translation_loss(
+    discriminator: Discriminator,
+    fake: Float[Tensor, "B C H W"],
+    target: Float[Tensor, "B K"],
+    *,
+    lambda_cls: float,
+) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
+    """-E[D(fake)] + λ_cls E[-log D_cls(target | fake)]: what a generator hears from a frozen
+    discriminator.
+
+    Returns:
+        The loss, and its two terms for the report.
+    """
+    score, logits = discriminator(fake)
+    adversarial, classified = wasserstein_generator_loss(score), domain_loss(logits, target)
+    return adversarial + lambda_cls * classified, {"adversarial": adversarial, "cls": classified}

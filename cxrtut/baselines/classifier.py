@@ -136,19 +136,21 @@ class ActivationMaps:
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, size = self.networks["classifier"], (images.shape[-2], images.shape[-1])
-        logits = logits_of(network, images)
-        scores = probabilities((logits[:, 1] - logits[:, 0])[:, None])
         features = network.get_submodule("features")
-        with evaluating(network):
-            if self.layer is None:
-                linear = network.get_submodule("classifier")
-                assert isinstance(linear, nn.Linear)
-                with torch.no_grad():
-                    maps = class_activation_map(features(images), linear.weight)[:, 1:2]
-            else:
-                abnormal = torch.ones(len(images), dtype=torch.int64, device=images.device)
-                layer = features.get_submodule(self.layer)
+        if self.layer is None:
+            linear = network.get_submodule("classifier")
+            assert isinstance(linear, nn.Linear)
+            with evaluating(network), torch.no_grad():
+                last = features(images)
+                logits = linear(last.mean((2, 3))).float()
+                maps = class_activation_map(last, linear.weight)[:, 1:2]
+        else:
+            logits = logits_of(network, images)
+            abnormal = torch.ones(len(images), dtype=torch.int64, device=images.device)
+            layer = features.get_submodule(self.layer)
+            with evaluating(network):
                 maps = grad_cam(network, layer, images, abnormal)[:, None]
+        scores = probabilities((logits[:, 1] - logits[:, 0])[:, None])
         heat = resize_heatmap(maps[:, 0], size)[:, None]
         return scores, heat - heat.amin((2, 3), keepdim=True).clamp_max(0)
 

@@ -62,6 +62,21 @@ class Arm(Generic[C]):
 
 
 @dataclass(frozen=True)
+class Timed(Generic[C]):
+    """Training steps that the bench times, at the sizes of publications.
+
+    Attributes:
+        arms: whose steps.
+        configurations: by name, such as "128 px, batch 4".
+        published_steps: of a whole training as it was published.
+    """
+
+    arms: tuple[str, ...]
+    configurations: Mapping[str, C]
+    published_steps: int
+
+
+@dataclass(frozen=True)
 class Comparison(Generic[C]):
     """What a paper compares.
 
@@ -78,6 +93,7 @@ class Comparison(Generic[C]):
         judge: trains the system that `judged` needs, on the images of the arms; asked for after
             them, it shares with them what the run keeps (`Run.once`).
         judged: what is measured of each arm with the help of the judge.
+        timed: what the bench times besides the paper's own arm.
     """
 
     paper: str
@@ -91,6 +107,7 @@ class Comparison(Generic[C]):
     check: Callable[[Split], None] = field(default=lambda split: None)
     judge: Callable[[C, Split, Run], System] | None = None
     judged: tuple[JudgedMeasure, ...] = ()
+    timed: Timed[C] | None = None
 
     def configuration(self, preset: str, settings: Iterable[str] = ()) -> C:
         """A preset with some fields replaced; see `override`.
@@ -288,6 +305,7 @@ def reproduce(
     seeds: int,
     arms: Sequence[str] = (),
     weights_folder: Path | None = None,
+    keep: Callable[[RunRecord], None] = lambda record: None,
 ) -> RunRecord:
     """Every arm of a comparison (or those named), each seed with its own data and weights.
 
@@ -297,6 +315,8 @@ def reproduce(
         seeds: how many.
         arms: all by default; those that need boxes to learn from are left out where there are none.
         weights_folder: gets the systems of the first seed, a file for each arm.
+        keep: is given the record of the seeds so far after each of them, so that hours of work are
+            not lost with the last one.
 
     Raises:
         ConfigurationError, StoreError: as in `train`; said before anything is trained.
@@ -334,10 +354,12 @@ def reproduce(
                 file = weights_folder / f"{plain}.safetensors"
                 about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
                 weights[name] = Weights(file.name, save_system(system, about, file))
-    return _record(
-        comparison, how, config, splits, results, weights, device, tuple(range(seeds)),
-        time.perf_counter() - start,
-    )  # fmt: skip
+        record = _record(
+            comparison, how, config, splits, results, weights, device, tuple(range(seed + 1)),
+            time.perf_counter() - start,
+        )  # fmt: skip
+        keep(record)
+    return record
 
 
 def _record(

@@ -124,6 +124,9 @@ def difference(record: RunRecord, claim: Claim) -> Difference:
     direction = record.direction(measure)
     if direction == "neither":
         raise ClaimError(f"{claim.claim!r}: {measure} has no better side")
+    # Seed by seed; where an arm has fewer, over the first ones
+    n = min(len(high), len(low))
+    high, low = high[:n], low[:n]
     gains = [a - b for a, b in zip(high, low, strict=True)]
     pair = sum(high) / len(high), sum(low) / len(low)
     return Difference(*mean_and_margin(gains), len(gains), direction == "lower", pair)

@@ -23,8 +23,11 @@ IMAGES_OF: Mapping[str, str] = {
 
 def over_seeds(record: RunRecord) -> str:
     """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"."""
-    n = len(record.seeds)
-    return f"mean over {n} seeds ± half its 95 % interval" if n > 1 else "one seed"
+    counts = sorted({len(runs) for runs in record.results.values()})
+    if counts[-1:] <= [1]:
+        return "one seed"
+    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"mean over {n} seeds ± half its 95 % interval"
 
 
 def measures_table(

@@ -77,7 +77,7 @@ class Budget:
     published: int = 0
 
 
-SLOW = 20  # repeats' lengths: what takes longer is called once more, and that is its only repeat
+SLOW = 20  # lengths of a repeat: of what takes longer, the call after the warm-up is the only one
 FULL = Budget(
     repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, large=1088, compiled=True,
     published=1,
@@ -221,12 +221,14 @@ def measure(
         return max(clock() - start, 1e-9)
 
     with _threads(benchmark.threads):
-        slow = seconds(1) > SLOW * budget.seconds
+        seconds(1)
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(benchmark.device)
-        calls = 1 if slow else math.ceil(budget.seconds / seconds(1))
-        repeats = 1 if slow else budget.repeats
-        rates = [calls * benchmark.images / seconds(calls) for _ in range(repeats)]
+        once = seconds(1)
+        calls = math.ceil(budget.seconds / once)
+        rates = [benchmark.images / once]
+        if once <= SLOW * budget.seconds:
+            rates = [calls * benchmark.images / seconds(calls) for _ in range(budget.repeats)]
     mib = torch.cuda.max_memory_allocated(benchmark.device) / 2**20 if on_cuda else None
     if benchmark.mib is not None:
         mib = benchmark.mib()

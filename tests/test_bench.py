@@ -107,6 +107,9 @@ def test_the_table_is_aligned_and_has_a_line_for_every_row(record):
     assert all(line[ends - 1] != " " and line[ends] == " " for line in body)
     last = record["rows"][-1]
     assert body[-1].split()[-2:] == [f"{last['step_ms']:.4g}", f"{last['parameters']:,}"]
+    assert body[0].endswith("hours, published")
+    told = table({**record, "rows": [{**last, "published_hours": 12.34}]}).splitlines()[-1]
+    assert told.endswith("  12.3")
 
 
 def test_the_rate_is_the_median_of_the_repeats_and_leaves_out_the_warm_up():

@@ -10,17 +10,17 @@ from cxrtut.records.run_record import ArmRun, RecordError, RunRecord, Weights
 from cxrtut.records.tables import over_seeds
 
 
-def record(arms, seeds, **more):
+def record(arms, n, **more):
     """A record whose arm `name` has the value `start + seed`."""
     kept = {
         "paper": "toy", "what": "toy", "command": f"run {' '.join(arms)}",
         "configuration": {"n": 1},
-        "data": [{"source": "s", "seed": seed} for seed in range(seeds)], "classes": ("P",),
-        "seeds": tuple(range(seeds)), "better": {"m": "higher"}, "code": {"a.py": "1"},
+        "data": [{"source": "s", "seed": seed} for seed in range(n)], "classes": ("P",),
+        "seeds": tuple(range(n)), "better": {"m": "higher"}, "code": {"a.py": "1"},
         "revision": "abc", "hardware": {}, "versions": {"torch": "2"}, "seconds": 10.0,
     }  # fmt: skip
     results = {
-        name: tuple(ArmRun(test={"m": start + seed}) for seed in range(seeds))
+        name: tuple(ArmRun(test={"m": start + seed}) for seed in range(n))
         for name, start in arms.items()
     }
     return RunRecord(**kept | {"results": results} | more)

@@ -10,20 +10,21 @@ Equations
     (3)  $L = \tanh(f_{conv}^{1 \times 1/1}((SAB(G') + 1) \cdot G'))$
          `LesionGenerator.lesion_map`
     (4)  $x_{fake} = x + L$    `LesionGenerator.forward`
-    (5)  $L_{adv}^G$    `cxrtut.losses.adversarial.wasserstein_generator_loss`
-    (6)  $L_{adv}^D$    `cxrtut.losses.adversarial.wasserstein_critic_loss` and
-         `cxrtut.losses.gradient_penalty.gradient_penalty`
+    (5)  $L_{adv}^G$    `losses.adversarial.wasserstein_generator_loss`
+    (6)  $L_{adv}^D$    `losses.adversarial.wasserstein_critic_loss` and
+         `losses.gradient_penalty.gradient_penalty`
     (7)  $L_{recon} = E \| G(G(x, t), o) - x \|_1$    `PilletGAN.generator_loss`
     (8)  $L_{id} = E \| G(x, t) - x \|_1 + E \| G(x, o) - x \|_1$    `PilletGAN.generator_loss`
     (9)  $L_{cls}^{real} = E[-\log D_{cls}(o | x)]$
-         `cxrtut.losses.domain_translation.domain_loss`
+         `losses.domain_translation.domain_loss`
     (10)  $L_{cls}^{fake} = E[-\log D_{cls}(t | G(x, t))]$
-         `cxrtut.losses.domain_translation.domain_loss`
+         `losses.domain_translation.domain_loss`
     (11)  $L_D = -L_{adv}^D + \lambda_{cls} L_{cls}^{real}$    `PilletGAN.discriminator_loss`
     (12)  $L_G = L_{adv}^G + \lambda_{cls} L_{cls}^{fake} + \lambda_{recon} L_{recon} +
          \lambda_{id} L_{id}$
          `PilletGAN.generator_loss`
-    (13)  the pixel change rate    `cxrtut.metrics.counterfactual.pixel_change_rate`
+    (13)  $\sum_{ij} d_{ij}(x) / (W H)$, the pixel change rate
+         `metrics.counterfactual.pixel_change_rate`
 Steps
     Section 4.2.1, one update of G for five of D                 `PilletGAN.phases`
     Section 4.2.2, "the target domain is fixed to the 'health' class"    `LesionLocaliser`
@@ -355,6 +356,8 @@ class LesionLocaliser:
         """L of Eq. (3), target "healthy", in evaluation mode; the mode is put back."""
         generator = self.networks["generator"]
         assert isinstance(generator, LesionGenerator)
+        if not len(images):  # an instance norm wants one at least
+            return torch.zeros_like(images)
         with evaluating(generator):
             parts = [generator.lesion_map(x, healthy_domain(x)) for x in images.split(batch_size)]
-        return torch.cat(parts) if parts else torch.zeros_like(images)
+        return torch.cat(parts)

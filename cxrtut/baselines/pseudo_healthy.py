@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Prediction
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.residual import residual_heatmap
 
 Translate = Callable[[nn.Module, Tensor], Tensor]
@@ -49,6 +49,6 @@ class PseudoHealthy:
         healthy = images.clone()
         if len(images):  # an instance norm wants one at least
             with evaluating(generator):
-                parts = [self.to_healthy(generator, x).clamp(-1, 1) for x in images.split(64)]
+                parts = [self.to_healthy(generator, x).clamp(-1, 1) for x in in_parts(images)]
             healthy = torch.cat(parts)
         return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)

@@ -52,7 +52,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.losses.domain_translation import (
     discriminator_loss,
     healthy_domain,
@@ -350,14 +350,12 @@ class LesionLocaliser:
         return Prediction(heatmap=heat, image=(images + lesion).clamp(-1, 1))
 
     @torch.no_grad()
-    def lesion_map(
-        self, images: Float[Tensor, "B C H W"], batch_size: int = 64
-    ) -> Float[Tensor, "B C H W"]:
+    def lesion_map(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """L of Eq. (3), target "healthy", in evaluation mode; the mode is put back."""
         generator = self.networks["generator"]
         assert isinstance(generator, LesionGenerator)
         if not len(images):  # an instance norm wants one at least
             return torch.zeros_like(images)
         with evaluating(generator):
-            parts = [generator.lesion_map(x, healthy_domain(x)) for x in images.split(batch_size)]
+            parts = [generator.lesion_map(x, healthy_domain(x)) for x in in_parts(images)]
         return torch.cat(parts)

@@ -24,6 +24,7 @@ from cxrtut.evaluation.measure import JudgedMeasure, Measure
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
 from cxrtut.files import plain_name, sha256_of_file
+from cxrtut.records.merged import differences
 from cxrtut.records.run_record import (
     ArmRun,
     Json,
@@ -306,6 +307,7 @@ def reproduce(
     arms: Sequence[str] = (),
     weights_folder: Path | None = None,
     keep: Callable[[RunRecord], None] = lambda record: None,
+    begun: RunRecord | None = None,
 ) -> RunRecord:
     """Every arm of a comparison (or those named), each seed with its own data and weights.
 
@@ -317,9 +319,11 @@ def reproduce(
         weights_folder: gets the systems of the first seed, a file for each arm.
         keep: is given the record of the seeds so far after each of them, so that hours of work are
             not lost with the last one.
+        begun: what `keep` was given by a run that was interrupted: its seeds are not run again.
 
     Raises:
-        ConfigurationError, StoreError: as in `train`; said before anything is trained.
+        ConfigurationError, StoreError: as in `train`; said before anything is trained. Also for a
+            `begun` of other arms, settings, images or code.
     """
     config = comparison.configuration(how.preset, how.settings)
     if how.begin_from:
@@ -332,10 +336,27 @@ def reproduce(
     start, device = time.perf_counter(), torch.device(how.device)
     results: dict[str, list[ArmRun]] = {}
     weights: dict[str, Weights] = {}
-    splits = []
-    for seed in range(seeds):
+    splits: list[Split] = []
+    before = 0.0 if begun is None else begun.seconds
+
+    def record() -> RunRecord:
+        return _record(
+            comparison, how, config, splits, results, weights, device, tuple(range(len(splits))),
+            before + time.perf_counter() - start,
+        )  # fmt: skip
+
+    if begun is not None:
+        splits += [comparison.images(how.source, config, seed) for seed in begun.seeds[:seeds]]
+        results |= {name: list(runs) for name, runs in begun.results.items()}
+        weights |= begun.weights
+        wrong = differences(begun, record())
+        wrong += [] if set(begun.results) <= set(chosen) else ["arms"]
+        if wrong:
+            raise ConfigurationError(
+                f"expected to go on with the same run, but it had other {', '.join(wrong)}"
+            )
+    for seed in range(len(splits), seeds):
         split = comparison.images(how.source, config, seed)
-        splits.append(split)
         run = how.run(
             seed=seed,
             device=device,
@@ -354,12 +375,9 @@ def reproduce(
                 file = weights_folder / f"{plain}.safetensors"
                 about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
                 weights[name] = Weights(file.name, save_system(system, about, file))
-        record = _record(
-            comparison, how, config, splits, results, weights, device, tuple(range(seed + 1)),
-            time.perf_counter() - start,
-        )  # fmt: skip
-        keep(record)
-    return record
+        splits.append(split)
+        keep(record())
+    return record()
 
 
 def _record(

@@ -14,6 +14,19 @@ _SAME = (
 )  # fmt: skip
 
 
+def differences(shorter: RunRecord, longer: RunRecord) -> list[str]:
+    """In what two records differ that must agree for numbers to stand in one table; the shorter may
+    have fewer seeds, if they are the first of the longer's.
+    """
+    wrong = [name for name in _SAME if getattr(shorter, name) != getattr(longer, name)]
+    n = len(shorter.seeds)
+    if shorter.seeds != longer.seeds[:n]:
+        wrong.append("seeds")
+    if list(shorter.data) != list(longer.data)[:n]:
+        wrong.append("data")
+    return wrong
+
+
 def merged(records: Sequence[RunRecord]) -> RunRecord:
     """The arms of all records in one, in their order.
 
@@ -34,13 +47,7 @@ def merged(records: Sequence[RunRecord]) -> RunRecord:
         raise RecordError("expected records to merge, got none")
     longest = max(records, key=lambda record: len(record.seeds))
     for record in records:
-        wrong = [name for name in _SAME if getattr(record, name) != getattr(longest, name)]
-        n = len(record.seeds)
-        if record.seeds != longest.seeds[:n]:
-            wrong.append("seeds")
-        if list(record.data) != list(longest.data)[:n]:
-            wrong.append("data")
-        if wrong:
+        if wrong := differences(record, longest):
             raise RecordError(
                 f"expected records that differ in their arms only, got other {', '.join(wrong)}"
             )

@@ -63,30 +63,31 @@ def test_adding_nothing_leaves_no_image_as_it_is_but_a_grey_one():
 
 def test_the_generator_loss_is_that_of_a_loop_over_images_and_branches():
     task, batch = stub(lambda_rec=5.0, lambda_cls=3.0), domain_batch()
-    D, adds = task.networks["discriminator"], (-0.5, 1.0)
-    expected = dict.fromkeys(("adversarial", "cls", "rec"), 0.0)
-    expected |= {f"{name} same": 0.0 for name in expected} | {"id": 0.0}
+    D, adds = task.networks["discriminator"], task.networks["generator"].numbers
+    names = ("adversarial", "cls", "rec")
+    expected = dict.fromkeys((*names, *(f"{name} same" for name in names), "id"), 0.0)
     for k in range(4):
         x = batch.image[k, None]
         for target, mark in ((ASKED[k], ""), (OWN[k], " same")):
             fake = torch.tanh(x + adds[target])
             back = torch.tanh(fake + adds[OWN[k]])
             score, logits = D(fake)
-            expected["adversarial" + mark] -= score.mean().item() / 4
-            expected["cls" + mark] -= torch.log_softmax(logits[0], 0)[target].item() / 4
-            expected["rec" + mark] += (back - x).abs().mean().item() / 4
-        expected["id"] += (fake - x).abs().mean().item() / 4  # of its own domain
+            expected["adversarial" + mark] -= score.mean() / 4
+            expected["cls" + mark] -= torch.log_softmax(logits[0], 0)[target] / 4
+            expected["rec" + mark] += (back - x).abs().mean() / 4
+        expected["id"] += (fake - x).abs().mean() / 4  # of its own domain
     loss, terms = task.generator_loss(batch)
-    assert {k: v.item() for k, v in terms.items()} == {
-        k: pytest.approx(v, rel=1e-3) for k, v in expected.items()
-    }
-    weights = {"adversarial": 1, "cls": 3, "rec": 5}
-    total = sum(weights[k.removesuffix(" same")] * v for k, v in expected.items() if k != "id")
-    assert loss.item() == pytest.approx(total + 10 * expected["id"], rel=1e-3)
+    assert list(terms) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-3, atol=1e-5)
+    weights = {"adversarial": 1, "cls": 3, "rec": 5, "id": 10}
+    total = sum(weights[k.removesuffix(" same")] * v for k, v in expected.items())
+    torch.testing.assert_close(loss, total, rtol=1e-3, atol=1e-5)
+    # both passes of both branches are differentiated
+    slopes = [torch.autograd.grad(v, adds, retain_graph=True)[0] for v in (loss, total)]
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-4)
     task.lambda_id = 0.1  # that of the public code's command line
-    assert task.generator_loss(batch)[0].item() == pytest.approx(
-        total + 0.1 * expected["id"], rel=1e-3
-    )
+    torch.testing.assert_close(task.generator_loss(batch)[0], total - 9.9 * expected["id"])
 
 
 def test_the_branch_of_the_own_domain_has_a_cycle_of_its_own():

@@ -85,23 +85,24 @@ def test_equations_1_2_and_5_are_those_of_a_loop_over_images():
 
 def test_equations_3_4_and_6_are_those_of_a_loop_over_images():
     task, batch = stub(lambda_rec=5.0, lambda_cls=3.0), domain_batch()
-    D = task.networks["discriminator"]
+    D, by = task.networks["discriminator"], task.networks["generator"].by
     expected = {"adversarial": 0.0, "cls": 0.0, "rec": 0.0}
-    there, back = (-0.5, -0.5, 2.0, 2.0), (-0.5, 2.0, -0.5, 2.0)
-    for k in range(4):
+    for k, (target, own) in enumerate(((0, 0), (0, 1), (1, 0), (1, 1))):
         x = batch.image[k, None]
-        fake = torch.tanh(x + there[k])
+        fake = torch.tanh(x + by[target])
         score, logits = D(fake)
-        expected["adversarial"] -= score.mean().item() / 4
-        expected["cls"] -= torch.log_softmax(logits[0], 0)[int(there[k] > 0)].item() / 4
-        expected["rec"] += (torch.tanh(fake + back[k]) - x).abs().mean().item() / 4
+        expected["adversarial"] -= score.mean() / 4
+        expected["cls"] -= torch.log_softmax(logits[0], 0)[target] / 4
+        expected["rec"] += (torch.tanh(fake + by[own]) - x).abs().mean() / 4
     loss, terms = task.generator_loss(batch)
-    assert {k: v.item() for k, v in terms.items()} == {
-        k: pytest.approx(v, rel=1e-3) for k, v in expected.items()
-    }
-    weights = {"adversarial": 1, "cls": 3, "rec": 5}
-    total = sum(weights[k] * v for k, v in expected.items())
-    assert loss.item() == pytest.approx(total, rel=1e-3)
+    assert list(terms) == list(expected)
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name], value, rtol=1e-3, atol=1e-5)
+    total = sum({"adversarial": 1, "cls": 3, "rec": 5}[k] * v for k, v in expected.items())
+    torch.testing.assert_close(loss, total, rtol=1e-3, atol=1e-5)
+    # both passes are differentiated
+    slopes = [torch.autograd.grad(value, by)[0] for value in (loss, total)]
+    torch.testing.assert_close(*slopes, rtol=1e-3, atol=1e-4)
 
 
 def test_the_generator_runs_twice_in_its_step_and_once_without_gradient_in_the_discriminators():

@@ -213,6 +213,10 @@ def test_equations_1_to_3_for_the_map_in_closed_form():
     assert terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-4)
     assert terms["reg"].item() == pytest.approx(reg, rel=1e-4)
     assert loss.item() == pytest.approx(adversarial + 30 * reg, rel=1e-4)
+    (slope,) = torch.autograd.grad(loss, task.networks["generator"].d)
+    inner = 1 - y.square()  # of the tanh
+    expected = -0.125 * inner.sum((1, 2, 3)).mean() + 30 * ((y - x).sign() * inner).mean()
+    torch.testing.assert_close(slope, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_map_of_zero_is_not_the_cheapest():

@@ -181,7 +181,7 @@ def test_all_arms_of_another_seed_begin_from_other_weights(split):
         assert torch.equal(flat(one), flat(same)) and not torch.equal(flat(one), flat(other)), name
 
 
-@pytest.mark.parametrize("arm", ["w/o SAB", "A * G'", "tanh of the sum", "VA-GAN", "CheXNet"])
+@pytest.mark.parametrize("arm", ["A * G'", "CheXNet"])
 def test_a_trained_arm_is_loaded_again_with_the_same_answers(tmp_path, split, arm):
     record = train(COMPARISON, HOW, arm=arm, seed=0, folder=tmp_path)
     loaded = cxrtut.load(tmp_path)

@@ -177,5 +177,5 @@ def test_a_classifier_is_asked_once_for_its_answer_and_its_activation_map():
     answer = ActivationMaps(network, ("A",), size=32, channels=1).predict(images)
     assert asked == [5] and network.training
     logits = logits_of(network, images)
-    torch.testing.assert_close(answer.scores, torch.softmax(logits, 1)[:, 1:])
+    torch.testing.assert_close(answer.scores, torch.softmax(logits.double(), 1)[:, 1:])
     assert not answer.scores.requires_grad and not answer.heatmap.requires_grad

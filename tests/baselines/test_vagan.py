@@ -168,9 +168,10 @@ def test_the_last_layer_of_the_critic_has_no_ring_of_pure_bias():
 
 
 def test_the_initial_weights_are_he_et_als():
+    convolutions = nn.Conv2d | nn.ConvTranspose2d
     for network in (MapGenerator(1, 16), VAGANCritic(1, 16)):
         for part in network.modules():
-            if isinstance(part, nn.Conv2d) and part.weight.numel() > 4000:
+            if isinstance(part, convolutions) and part.weight.numel() > 4000:
                 fan_in = part.weight[0].numel()
                 assert part.weight.std().item() == pytest.approx((2 / fan_in) ** 0.5, rel=0.06)
             if isinstance(part, nn.Conv2d) and part.bias is not None:
@@ -304,6 +305,7 @@ def test_it_is_a_task_that_moves_one_network_a_step():
     d, m = phases[0][0], phases[3][0]
     assert (d.updates, d.loss) == (("discriminator",), task.critic_loss)
     assert (m.updates, m.loss) == (("generator",), task.map_loss)
+    assert d.eval_mode == m.eval_mode == ()
     for optimizer in task.optimizers.values():
         group = optimizer.param_groups[0]
         assert (group["lr"], group["betas"]) == (1e-4, (0.0, 0.9))

@@ -94,6 +94,15 @@ def test_the_scale_of_an_image_matters_to_the_ranks_of_images_alone():
     assert abs(again["auroc_max_heat"] - first["auroc_max_heat"]) > 0.01
 
 
+def test_images_are_ranked_by_their_hottest_pixel_and_not_by_their_mean():
+    masks = truths()
+    ill = torch.from_numpy(masks[4:].any((1, 2, 3)))
+    heat = torch.where(ill[:, None, None, None], 0.0, 0.5).expand(-1, 1, SIZE, SIZE).clone()
+    heat[ill, 0, 0, 0] = 1
+    split = split_of(masks)
+    assert roc(Answers(split, heatmap=heat), split, "test")["auroc_max_heat"] == 1
+
+
 def test_where_there_are_no_masks_the_boxes_are_the_truth_and_images_without_count_nowhere():
     split = split_of(
         None, boxes=[(7, 0, 1.0, 2.0, 5.0, 6.0, "x"), (13, 0, 4.0, 4.0, 8.0, 9.0, "x")]

@@ -268,12 +268,12 @@ def test_the_change_rates_are_means_over_the_images_of_each_kind_and_over_all():
     assert found["pixel_change@0"] < found["pixel_change_abnormal@0"] - 0.1
 
 
-def test_a_system_that_does_nothing_changes_nothing_and_three_levels_are_more_than_two():
+def test_a_system_that_does_nothing_changes_nothing_and_four_levels_are_more_than_two():
     split = split_of([1, 0], bright([100, 100]))
     same = split.batch(split.test).image
     assert set(pixel_change(Answers(split, image=same), split, "test").values()) == {0.0}
-    three = from_uint8(torch.from_numpy(np.array(split.store.store.images) + np.uint8(3)))
-    found = pixel_change(Answers(split, image=three), split, "test")
+    four = from_uint8(torch.from_numpy(np.array(split.store.store.images) + np.uint8(4)))
+    found = pixel_change(Answers(split, image=four), split, "test")
     assert [found[f"pixel_change_normal@{t}"] for t in TOLERANCES] == [1, 1, 1, 0]
 
 

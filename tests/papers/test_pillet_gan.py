@@ -440,6 +440,7 @@ def test_presets_change_size_and_length_and_never_the_equations(preset):
         ({"output": "clip"}, "output: expected one of sum, tanh, got 'clip'"),
         ({"size": 72}, r"size: expected a multiple of 16 \(4 by strides, 4 by pooling\), got 72"),
         ({"classifier_layers": 50}, "classifier_layers: expected 21 or 121, got 50"),
+        ({"critic_steps": 0}, "critic_steps: expected 1 or more, got 0"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, words):

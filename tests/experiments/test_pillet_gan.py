@@ -107,6 +107,21 @@ def test_the_judge_is_the_arm_of_that_name_and_frozen(split, trained):
     assert not network.training and not any(w.requires_grad for w in network.parameters())
 
 
+def test_the_classifier_weighs_the_rarer_kind_more(monkeypatch, split):
+    normal, abnormal = split.normal(), split.abnormal()
+    rare = replace(split, train=np.concatenate([normal, abnormal[: len(abnormal) // 3]]))
+    seen = []
+    monkeypatch.setattr(
+        experiment, "CheXNet", lambda network, weights, **_: seen.append(weights) or None
+    )
+    run = Run(trainer=lambda *_, **__: [])
+    monkeypatch.setattr(Run, "fit", lambda *_, **__: [])
+    train_chexnet(SMOKE, rare, run)
+    n, p = len(rare.normal()), len(rare.abnormal())
+    torch.testing.assert_close(seen[0], torch.tensor([p, n]) / (n + p))
+    assert seen[0][1] > seen[0][0]  # w_+ of the diseased, of whom there are fewer
+
+
 def test_the_judge_of_a_seed_does_not_depend_on_which_arm_asks_for_it(split, trained):
     alone = train_chexnet(TINY, split, Run())
     assert torch.equal(

@@ -124,8 +124,9 @@ def difference(record: RunRecord, claim: Claim) -> Difference:
     direction = record.direction(measure)
     if direction == "neither":
         raise ClaimError(f"{claim.claim!r}: {measure} has no better side")
-    gains = [a - b for a, b in zip(high, low, strict=True)]
-    pair = sum(high) / len(high), sum(low) / len(low)
+    n = min(len(high), len(low))  # an arm has the first seeds, though perhaps not all
+    gains = [a - b for a, b in zip(high[:n], low[:n], strict=True)]
+    pair = sum(high[:n]) / n, sum(low[:n]) / n
     return Difference(*mean_and_margin(gains), len(gains), direction == "lower", pair)
 
 

@@ -22,9 +22,14 @@ IMAGES_OF: Mapping[str, str] = {
 
 
 def over_seeds(record: RunRecord) -> str:
-    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"."""
-    n = len(record.seeds)
-    return f"mean over {n} seeds ± half its 95 % interval" if n > 1 else "one seed"
+    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"; "3 or 5
+    seeds" where some arms have fewer.
+    """
+    counts = sorted({len(runs) for runs in record.results.values()}) or [len(record.seeds)]
+    if counts == [1]:
+        return "one seed"
+    n = " or ".join(map(str, counts))
+    return f"mean over {n} seeds ± half its 95 % interval"
 
 
 def measures_table(

@@ -19,6 +19,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,10 @@ def command_line() -> argparse.ArgumentParser:
     predict.set_defaults(run=run_predict)
     bench = commands.add_parser("bench", help="how fast images come on this machine")
     bench.add_argument("--quick", action="store_true", help="only see that everything runs")
+    bench.add_argument(
+        "--published", action="store_true",
+        help="time the networks of publications at their own size on a CPU, too (half an hour)",
+    )  # fmt: skip
     _add_device(bench)
     bench.add_argument("--json", type=Path, metavar="FILE", help="keep the table as a record")
     bench.set_defaults(run=run_bench)
@@ -174,7 +179,8 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
         parser.add_argument("paper", help="an unknown one is answered with the names there are")
         parser.add_argument(
             "--preset", default="smoke",
-            help="smoke: two CPU cores; colab: a T4; paper: the paper's sizes (default: smoke)",
+            help="smoke: two CPU cores, minutes; cpu (some papers): two cores, hours; colab: a T4; "
+            "paper: the paper's sizes (default: smoke)",
         )  # fmt: skip
         parser.add_argument(
             "--set", dest="settings", action="append", default=[], metavar="NAME=VALUE",
@@ -232,7 +238,14 @@ def _add_training(commands: argparse._SubParsersAction) -> None:
     reproduce.add_argument(
         "--weights", type=Path, metavar="DIR", help="keeps the systems of the first seed"
     )
+    reproduce.add_argument(
+        "--resume", action="store_true", help="go on after the seeds that --out has already"
+    )
     reproduce.set_defaults(run=run_reproduce)
+    merge = commands.add_parser("merge", help="records of some arms each become one record")
+    merge.add_argument("records", type=Path, nargs="+", metavar="FILE", help="of `reproduce`")
+    merge.add_argument("--out", type=Path, required=True, metavar="FILE", help="record to write")
+    merge.set_defaults(run=run_merge)
 
 
 def run_train(options: argparse.Namespace) -> None:
@@ -261,24 +274,38 @@ def run_reproduce(options: argparse.Namespace) -> None:
     """`python -m cxrtut reproduce`: runs everything, writes the record and prints its table."""
     from cxrtut.experiments.comparison import reproduce
     from cxrtut.experiments.registered import comparison
-    from cxrtut.records.run_record import write_record
+    from cxrtut.records.run_record import read_record_file, write_record
     from cxrtut.records.tables import IMAGES_OF, measures_table, over_seeds
     from cxrtut.viz.tables import Table
 
     chosen = comparison(options.paper)
     how = _how(options, chosen)
     check_writable("--out", options.out)
+    if options.resume and not options.out.is_file():
+        raise CannotBeDone(f"--resume: expected the record of a run, found none: {options.out}")
     if options.weights is not None:
         check_folder("--weights", options.weights)
     record = reproduce(
-        chosen, how, seeds=options.seeds, arms=options.arms, weights_folder=options.weights
+        chosen, how, seeds=options.seeds, arms=options.arms, weights_folder=options.weights,
+        begun=read_record_file(options.out) if options.resume else None,
+        keep=lambda so_far: write_record(options.out, so_far),
     )  # fmt: skip
-    write_record(options.out, record)
     for side in ("train", "test"):
         if rows := measures_table(record, side):
             images = f"{side}: {IMAGES_OF[side]}"
             print(Table(rows, caption=f"{images}; {over_seeds(record)}.", digits=3))
     print(f"written: {options.out}")
+
+
+def run_merge(options: argparse.Namespace) -> None:
+    """`python -m cxrtut merge`: one record of several that differ in their arms."""
+    from cxrtut.records.merged import merged
+    from cxrtut.records.run_record import read_record_file, write_record
+
+    check_writable("--out", options.out)
+    record = merged([read_record_file(path) for path in options.records])
+    write_record(options.out, record)
+    print(f"{', '.join(record.results)}\nwritten: {options.out}")
 
 
 def run_predict(options: argparse.Namespace) -> None:
@@ -337,7 +364,10 @@ def run_bench(options: argparse.Namespace) -> None:
     device = device_of(options.device)
     if options.json is not None:
         check_writable("--json", options.json)
-    record = bench(QUICK if options.quick else FULL, device=device, progress=_tell)
+    budget = QUICK if options.quick else FULL
+    if options.published:
+        budget = replace(budget, published=99)
+    record = bench(budget, device=device, progress=_tell)
     print(table(record))
     if options.json is not None:
         write_json(options.json, record)

@@ -39,7 +39,7 @@ from cxrtut.data.phantom.storage import write_store
 from cxrtut.data.sample import Batch, to_uint8
 from cxrtut.data.split import Split, one_disease
 from cxrtut.data.store import ArrayStore, StoreWriter
-from cxrtut.experiments.step_time import training_steps
+from cxrtut.experiments.step_time import published_steps, training_steps
 from cxrtut.records.run_record import hardware
 
 SIZES = (64, 128, 256)
@@ -63,6 +63,8 @@ class Budget:
         batches: batches taken from the store in one call.
         large: images of the store of which a split is made.
         compiled: rendering with fused arithmetic too, which is compiled first, a minute in all.
+        published: how many of the sizes of publications training steps are timed at, on a CPU; on
+            a GPU all of them, unless it is 0.
     """
 
     repeats: int
@@ -72,9 +74,14 @@ class Budget:
     batches: int
     large: int
     compiled: bool = False
+    published: int = 0
 
 
-FULL = Budget(repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, large=1088, compiled=True)
+SLOW = 20  # lengths of a repeat: of what takes longer, the call after the warm-up is the only one
+FULL = Budget(
+    repeats=5, seconds=1.0, chunks=8, stored=256, batches=16, large=1088, compiled=True,
+    published=1,
+)  # fmt: skip
 # A few images and short repeats: it shows that everything runs, not how fast.
 QUICK = Budget(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2, large=128)
 
@@ -82,8 +89,9 @@ QUICK = Budget(repeats=3, seconds=0.02, chunks=0.1, stored=8, batches=2, large=1
 @dataclass(frozen=True)
 class Benchmark:
     """Something to be timed: `run` handles `images` images on `device`; `threads` of torch, or as
-    set. Training has the `parameters` of its networks, and the `steps` that `run` does. `mib`
-    measures memory, if another is of interest than what CUDA allocates.
+    set. Training has the `parameters` of its networks, the `steps` that `run` does and, where it
+    was published, the steps of a whole training. `mib` measures memory, if another is of interest
+    than what CUDA allocates.
     """
 
     name: str
@@ -93,6 +101,7 @@ class Benchmark:
     threads: int | None = None
     parameters: int | None = None
     steps: int = 1
+    published_steps: int | None = None
     mib: Callable[[], float | None] | None = None
 
 
@@ -100,7 +109,7 @@ class Benchmark:
 class Row:
     """What was measured: images per second (median, smallest, largest); memory in MiB, on CUDA the
     peak that this benchmark alone allocated, and of a split what it holds; for a training step its
-    milliseconds and parameters.
+    milliseconds and parameters, and the hours of the whole training as it was published.
     """
 
     name: str
@@ -111,6 +120,7 @@ class Row:
     mib: float | None
     step_ms: float | None = None
     parameters: int | None = None
+    published_hours: float | None = None
 
 
 def bench(
@@ -183,6 +193,11 @@ def benchmarks(budget: Budget, device: torch.device, folder: Path) -> Iterator[B
                 step.name, place, step.images, step.run, parameters=step.parameters,
                 steps=step.steps,
             )  # fmt: skip
+        for step in published_steps(place, budget.published):
+            yield Benchmark(
+                step.name, place, step.images, step.run, threads=step.threads,
+                parameters=step.parameters, steps=step.steps, published_steps=step.published_steps,
+            )  # fmt: skip
 
 
 def measure(
@@ -209,18 +224,23 @@ def measure(
         seconds(1)
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(benchmark.device)
-        calls = math.ceil(budget.seconds / seconds(1))
-        rates = [calls * benchmark.images / seconds(calls) for _ in range(budget.repeats)]
+        once = seconds(1)
+        calls = math.ceil(budget.seconds / once)
+        rates = [benchmark.images / once]
+        if once <= SLOW * budget.seconds:
+            rates = [calls * benchmark.images / seconds(calls) for _ in range(budget.repeats)]
     mib = torch.cuda.max_memory_allocated(benchmark.device) / 2**20 if on_cuda else None
     if benchmark.mib is not None:
         mib = benchmark.mib()
     rate = statistics.median(rates)
-    step = None
+    step = hours = None
     if benchmark.parameters is not None:
         step = 1000 * benchmark.images / rate / benchmark.steps
+    if step is not None and benchmark.published_steps is not None:
+        hours = step * benchmark.published_steps / 3.6e6
     return Row(
         benchmark.name, benchmark.device.type, rate, min(rates), max(rates), mib, step,
-        benchmark.parameters,
+        benchmark.parameters, hours,
     )  # fmt: skip
 
 
@@ -228,13 +248,15 @@ def table(record: dict) -> str:
     """The record of `bench` as aligned lines, the hardware first."""
     about, versions = record["hardware"], record["versions"]
     quick = record["budget"] == asdict(QUICK)
-    lines = [("", "on", "images/s", "range", "MiB", "ms a step", "parameters")]
+    lines = [("", "on", "images/s", "range", "MiB", "ms a step", "parameters", "hours, published")]
     for row in record["rows"]:
         mib = "" if row["mib"] is None else f"{row['mib']:.0f}"
         spread = f"{row['slowest']:.4g} - {row['fastest']:.4g}"
         step = "" if row["step_ms"] is None else f"{row['step_ms']:.4g}"
         size = "" if row["parameters"] is None else f"{row['parameters']:,}"
-        lines.append((row["name"], row["device"], f"{row['rate']:.4g}", spread, mib, step, size))
+        hours = "" if row["published_hours"] is None else f"{row['published_hours']:.3g}"
+        rate = f"{row['rate']:.4g}"
+        lines.append((row["name"], row["device"], rate, spread, mib, step, size, hours))
     widths = [max(len(line[k]) for line in lines) for k in range(len(lines[0]))]
     left = widths[0], widths[1]
     return "\n".join(

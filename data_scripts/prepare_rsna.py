@@ -22,7 +22,8 @@ The rules have to be accepted with an account, so this script downloads nothing.
      stage_2_detailed_class_info.csv are needed (4 GB).
   4. Run this script again with --from DIR --accept-licence. Reading DICOM needs:
      pip install 'cxrtut[dicom]'
-With a table rsna_nih_match.csv (patientId, nih_image_index) in DIR the split is made by person."""
+With a table rsna_nih_match.csv (patientId, nih_image_index) in DIR the split is made by person, and
+images of ChestX-ray14 under their own names are taken, too (--from may name several folders)."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

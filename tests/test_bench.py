@@ -29,8 +29,10 @@ NAMED = [
         f"disease_masks smoke, {stage}, 64 px"
         for stage in ("plain", "aligner", "aligned", "aligned + DM")
     ),
+    "pillet_gan smoke, main, 64 px",
 ]
-IMAGES = dict(zip(NAMED[-6:], (16, 16, 32, 16, 32, 32), strict=True))  # of a training step
+# Of a training step
+IMAGES = dict(zip(NAMED[-7:], (16, 16, 32, 16, 32, 32, 8), strict=True))
 
 
 def a_copy(path):
@@ -105,6 +107,9 @@ def test_the_table_is_aligned_and_has_a_line_for_every_row(record):
     assert all(line[ends - 1] != " " and line[ends] == " " for line in body)
     last = record["rows"][-1]
     assert body[-1].split()[-2:] == [f"{last['step_ms']:.4g}", f"{last['parameters']:,}"]
+    assert body[0].endswith("hours, published")
+    told = table({**record, "rows": [{**last, "published_hours": 12.34}]}).splitlines()[-1]
+    assert told.endswith("  12.3")
 
 
 def test_the_rate_is_the_median_of_the_repeats_and_leaves_out_the_warm_up():
@@ -164,6 +169,26 @@ def test_on_cuda_the_clock_is_read_when_the_device_has_finished(monkeypatch):
     assert row.mib == 3.0 and row.rate == 1.0 and row.device == "cuda"
 
 
+def test_what_lasts_long_is_timed_once_more_and_no_oftener():
+    clock = Clock()
+    run = clock.work(30.0, 25.0)
+    row = measure(Benchmark("x", CPU, 5, run), budget(1.0), clock)
+    assert clock.calls == 2 and row.rate == row.slowest == row.fastest == 0.2
+
+
+def test_the_hours_of_a_published_training_follow_from_a_step():
+    clock = Clock()
+    work = Benchmark(
+        "x", CPU, 40, clock.work(2.0), parameters=7, steps=5, published_steps=100_000
+    )  # fmt: skip
+    row = measure(work, budget(1.0), clock)
+    assert row.step_ms == 400 and row.published_hours == pytest.approx(0.4 * 100_000 / 3600)
+    assert (
+        measure(Benchmark("x", CPU, 40, clock.work(2.0)), budget(1.0), clock).published_hours
+        is None
+    )
+
+
 def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     gpu = torch.device("meta")  # stands for any other device; nothing is run
     monkeypatch.setattr(module, "write_store", lambda *_: SimpleNamespace())
@@ -172,6 +197,7 @@ def test_a_gpu_adds_its_own_rows_and_a_larger_batch(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_augmentation", lambda _, place: Benchmark("a", place, 1, list))
     step = TrainingStep("s", 7, 2, 1, list)
     monkeypatch.setattr(module, "training_steps", lambda _: [step])
+    monkeypatch.setattr(module, "published_steps", lambda *_: [])
     found = list(module.benchmarks(QUICK, gpu, tmp_path))
     rows = [work.name for work in found if work.device == gpu]
     *sizes, large, augmented, trained = rows

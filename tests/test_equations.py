@@ -20,7 +20,7 @@ sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
 
 import equations  # noqa: E402
 
-PAPERS = {"biomarker": 3, "disease_masks": 10}  # how many equations a paper numbers
+PAPERS = {"biomarker": 3, "disease_masks": 10, "pillet_gan": 13}  # equations that each numbers
 MODULES = sorted((ROOT / "cxrtut").rglob("*.py"))
 MAPS = {
     path: lines
@@ -34,8 +34,8 @@ NAMES = [(path, name) for path, lines in MAPS.items() for name in re.findall("`(
 # What the library's formulas are made of, all of it known to MathJax without an extension.
 COMMANDS = re.findall(
     r"\w+",
-    "min max sum prod frac log ln exp cos sin hat bar mathrm begin end cdot notin in times geq "
-    "lambda eta theta psi sigma beta omega varphi",
+    "min max sum prod frac log ln exp cos sin tanh hat bar mathrm begin end cdot notin in times "
+    "geq sim lambda delta eta theta psi sigma beta omega varphi",
 )
 
 
@@ -48,7 +48,10 @@ def test_what_a_map_names_has_a_line_in_the_source(path, name):
 
 def test_every_paper_and_every_system_it_compares_with_has_a_map():
     found = {f"{path.parent.name}/{path.stem}" for path in SYSTEMS}
-    baselines = {"attention_mining", "chestxray8", "contrast_attention", "limited_supervision"}
+    baselines = {
+        "attention_mining", "chestxray8", "chexnet", "contrast_attention", "fixed_point_gan",
+        "limited_supervision", "stargan", "vagan",
+    }  # fmt: skip
     assert found == {f"papers/{p}" for p in PAPERS} | {f"baselines/{b}" for b in baselines}
 
 

@@ -7,8 +7,8 @@ Equations, by what they say
     Section 2.1, the weighted cross-entropy
          $L(X, y) = -w_+ y \log p(Y = 1 | X) - w_- (1 - y) \log p(Y = 0 | X)$    `CheXNet.loss`
     Section 2.1, $w_+ = |N| / (|P| + |N|)$, $w_- = |P| / (|P| + |N|)$    `class_weights`
-    Section 2.2, DenseNet-121    `cxrtut.nn.backbones.DenseNet`
-    Section 6.1, $M_c = \sum_k w_{c,k} f_k$    `cxrtut.localize.cam.class_activation_map`
+    Section 2.2, DenseNet-121    `nn.backbones.DenseNet`
+    Section 6.1, $M_c = \sum_k w_{c,k} f_k$    `localize.cam.class_activation_map`
 
 Reading (network, one output or two): The network has one output, a sigmoid behind it.
     Here: It has two, healthy and diseased, and a softmax behind them.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.schedules import constant
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.gradcam import grad_cam
 from cxrtut.localize.heatmap import resize_heatmap
@@ -130,25 +130,27 @@ class ActivationMaps:
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
         """The heat map is S - min S of CAM, in logits; Grad-CAM has no negative values as it is."""
-        parts = [self._predict(part) for part in images.split(64)]
+        parts = [self._predict(part) for part in in_parts(images)]
         scores, maps = (torch.cat(found) for found in zip(*parts, strict=True))
         return Prediction(scores=scores, heatmap=maps)
 
     def _predict(self, images: Tensor) -> tuple[Tensor, Tensor]:
         network, size = self.networks["classifier"], (images.shape[-2], images.shape[-1])
-        logits = logits_of(network, images)
-        scores = probabilities((logits[:, 1] - logits[:, 0])[:, None])
         features = network.get_submodule("features")
-        with evaluating(network):
-            if self.layer is None:
-                linear = network.get_submodule("classifier")
-                assert isinstance(linear, nn.Linear)
-                with torch.no_grad():
-                    maps = class_activation_map(features(images), linear.weight)[:, 1:2]
-            else:
-                abnormal = torch.ones(len(images), dtype=torch.int64, device=images.device)
-                layer = features.get_submodule(self.layer)
+        if self.layer is None:
+            linear = network.get_submodule("classifier")
+            assert isinstance(linear, nn.Linear)
+            with evaluating(network), torch.no_grad():
+                last = features(images)  # once, for the logits and the map
+                logits = linear(last.mean((2, 3))).float()
+                maps = class_activation_map(last, linear.weight)[:, 1:2]
+        else:
+            logits = logits_of(network, images)
+            abnormal = torch.ones(len(images), dtype=torch.int64, device=images.device)
+            layer = features.get_submodule(self.layer)
+            with evaluating(network):
                 maps = grad_cam(network, layer, images, abnormal)[:, None]
+        scores = probabilities((logits[:, 1] - logits[:, 0])[:, None])
         heat = resize_heatmap(maps[:, 0], size)[:, None]
         return scores, heat - heat.amin((2, 3), keepdim=True).clamp_max(0)
 

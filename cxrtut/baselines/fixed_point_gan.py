@@ -6,12 +6,12 @@ Adversarial Networks: From Image-to-Image Translation to Disease Detection and L
 
 Equations, by what they say
     The translation $\tanh(x + G(x, c))$    `translate`
-    Discriminator, on translations to other domains    `cxrtut.baselines.stargan.StarGAN`
+    Discriminator, on translations to other domains    `baselines.stargan.StarGAN`
     Generator, cross-domain: adversarial, classification and cycle loss
          `FixedPointGAN.generator_loss`
     Generator, same domain: the three again, and the conditional identity loss
          $E \| G(x, c_x) - x \|_1$    `FixedPointGAN.generator_loss`
-    Where the disease is: $|x - G(x, healthy)|$    `cxrtut.baselines.pseudo_healthy.PseudoHealthy`
+    Where the disease is: $|x - G(x, healthy)|$    `baselines.pseudo_healthy.PseudoHealthy`
 
 Reading (loss, weight of the identity loss): $\lambda_{id}$ is 10 for faces; the command line that
     the public code gives for its medical images has 0.1.

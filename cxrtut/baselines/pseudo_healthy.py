@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Prediction
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.residual import residual_heatmap
 
 Translate = Callable[[nn.Module, Tensor], Tensor]
@@ -46,7 +46,9 @@ class PseudoHealthy:
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
         """The healthy images, and a heat map of one channel in [0, 2]."""
         generator = self.networks["generator"]
-        with evaluating(generator):
-            parts = [self.to_healthy(generator, part).clamp(-1, 1) for part in images.split(64)]
-        healthy = torch.cat(parts) if parts else images.clone()
+        healthy = images.clone()
+        if len(images):  # an instance norm wants one at least
+            with evaluating(generator):
+                parts = [self.to_healthy(generator, x).clamp(-1, 1) for x in in_parts(images)]
+            healthy = torch.cat(parts)
         return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)

@@ -5,13 +5,13 @@ Image-to-Image Translation, CVPR 2018.
 
 Equations
     (1), (8)  $L_{adv}$ with the gradient penalty
-         `cxrtut.losses.adversarial.wasserstein_critic_loss`
-    (2), (3)  $L_{cls}^r$, $L_{cls}^f$    `cxrtut.losses.domain_translation.domain_loss`
+         `losses.adversarial.wasserstein_critic_loss`
+    (2), (3)  $L_{cls}^r$, $L_{cls}^f$    `losses.domain_translation.domain_loss`
     (4)  $L_{rec} = E \| x - G(G(x, c), c') \|_1$    `StarGAN.generator_loss`
     (5)  $L_D = -L_{adv} + \lambda_{cls} L_{cls}^r$    `StarGAN.discriminator_loss`
     (6)  $L_G = L_{adv} + \lambda_{cls} L_{cls}^f + \lambda_{rec} L_{rec}$
          `StarGAN.generator_loss`
-    Where the disease is: $|x - G(x, healthy)|$    `cxrtut.baselines.pseudo_healthy.PseudoHealthy`
+    Where the disease is: $|x - G(x, healthy)|$    `baselines.pseudo_healthy.PseudoHealthy`
 """
 
 from __future__ import annotations

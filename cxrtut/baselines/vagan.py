@@ -10,7 +10,7 @@ Equations
     (3)  $L_{reg} = \| M(x) \|_1$    `VAGAN.map_loss`
     Section 3.3, the map generator and the critic    `MapGenerator`, `VAGANCritic`
     Section 3.3, how often the critic moves    `is_map_step`
-    Where the disease is: $|y - x|$    `cxrtut.baselines.pseudo_healthy.PseudoHealthy`
+    Where the disease is: $|y - x|$    `baselines.pseudo_healthy.PseudoHealthy`
 
 Reading (network, around what the tanh is): The paper adds the map to the image without a tanh.
     Here: The image without the disease is $y = \tanh(x + M(x))$, the last layer of M is linear.

@@ -3,9 +3,10 @@ array store.
 
 What the release looks like: `stage_2_train_images/*.dcm` (1024 x 1024), `stage_2_train_labels.csv`
 (one line per box, an empty box for Target 0) and `stage_2_detailed_class_info.csv`. PNG or JPEG
-files named by patientId do as well. They must be square if they have boxes. The full class table
-is read before a reconstructed one, of several tables of one name that in the first folder, and the
-report names what was read.
+files named by patientId do as well, and so do, with a match table, the files of ChestX-ray14 under
+their own names, from which the challenge's were made. They must be square if they have boxes. The
+full class table is read before a reconstructed one, of several tables of one name that in the first
+folder, and the report names what was read.
 
 Reading (data, the split): The published test images have no labels, so there is no official split.
     Here: `patient_hash_split` makes one, by person if there is a match table (patientId,
@@ -75,21 +76,26 @@ def read_detailed_classes(path: str | os.PathLike[str]) -> dict[str, str]:
     return readings
 
 
-def read_persons(path: str | os.PathLike[str]) -> dict[str, str]:
-    """patientId -> NIH patient, from the match table: `00019124_092.png` is of patient 19124.
+def read_nih_names(path: str | os.PathLike[str]) -> dict[str, str]:
+    """patientId -> the image of ChestX-ray14 that it is, without its ending, from the match table.
 
     Raises:
         SourceError: an image name that does not start with a number and an underscore.
     """
-    persons = {}
+    names = {}
     for line, row in read_csv(path, ("patientId", "nih_image_index")):
         name = row["nih_image_index"]
         person, underscore, _ = name.partition("_")
         if name and not (underscore and person.isascii() and person.isdigit()):
             raise SourceError(f"{path}, line {line}: expected <patient>_<number>.png, got {name!r}")
         if name:
-            persons[row["patientId"]] = str(int(person))
-    return persons
+            names[row["patientId"]] = Path(name).stem
+    return names
+
+
+def person_of(nih_name: str) -> str:
+    """The NIH patient of an image: `00019124_092` is of patient 19124."""
+    return str(int(nih_name.partition("_")[0]))
 
 
 @dataclass(frozen=True)
@@ -152,12 +158,17 @@ def prepare(
     readings = (
         {} if files.detailed_classes is None else read_detailed_classes(files.detailed_classes)
     )
-    persons = {} if files.match is None else read_persons(files.match)
-    patients = [patient for patient in sorted(boxes) if patient in files.images][:limit]
-    path_of, warnings = one_file_each(patients, files.images)
+    nih_names = {} if files.match is None else read_nih_names(files.match)
+    images = files.images | {
+        patient: files.images[name]
+        for patient, name in nih_names.items()
+        if patient not in files.images and name in files.images
+    }
+    patients = [patient for patient in sorted(boxes) if patient in images][:limit]
+    path_of, warnings = one_file_each(patients, images)
     sources = []
     for patient in patients:
-        person = persons.get(patient, patient)
+        person = person_of(nih_names[patient]) if patient in nih_names else patient
         line = {
             "name": patient,
             "patient": person,
@@ -184,7 +195,7 @@ def prepare(
             settings={"limit": limit},
         ),
         out,
-        missing=None if limit else sorted(set(boxes) - set(files.images)),
+        missing=None if limit else sorted(set(boxes) - set(images)),
         left_out=files.left_out,
         warnings=warnings,
         threads=threads,

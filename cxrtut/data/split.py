@@ -70,6 +70,10 @@ class Split:
         """The rows of one side."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[side]
 
+    def patients(self, rows: Rows) -> list[str]:
+        """Whose images some rows are."""
+        return [str(patient) for patient in self.store.store.table["patient"][rows]]
+
     def normal(self, side: Side = "train") -> Rows:
         """The rows of a side without any disease, of these classes or others. Where a store has the
         radiologists' reading (RSNA), "No Lung Opacity / Not Normal" is not normal.

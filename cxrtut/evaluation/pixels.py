@@ -55,8 +55,8 @@ def pixel_localisation(
     Returns:
         `pixel_ap` as above; `pixel_ap_global_norm` without the normalisation of each image;
         `pixel_ap_smoothed` after a mean over 5 x 5 pixels; `pixel_ap_image`, the mean over images,
-        with its bootstrap interval `_low` and `_high`; `chance`, the share of positive pixels.
-        Nothing where there is no heat map or no outline.
+        with its bootstrap interval over patients `_low` and `_high`; `chance`, the share of
+        positive pixels. Nothing where there is no heat map or no outline.
     """
     rows = split.with_truth(side, at_most)
     if not len(rows):
@@ -67,7 +67,8 @@ def pixel_localisation(
     heatmap = heat_of_split(system, split, heat)
     truth = truth_of(split, rows, device_of(system))
     unit = normalise(heatmap)
-    interval = bootstrap_interval(image_average_precision(unit, truth).float(), 0)
+    areas = image_average_precision(unit, truth).float()
+    interval = bootstrap_interval(areas, 0, patients=split.patients(rows))
     return {
         "pixel_ap": pixel_average_precision(unit, truth),
         "pixel_ap_global_norm": pixel_average_precision(heatmap, truth),

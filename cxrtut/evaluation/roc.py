@@ -51,9 +51,9 @@ def roc(system: System, split: Split, side: Side, *, at_most: int | None = None)
 
     Returns:
         `pixel_auroc`, pooled; `pixel_auroc_image`, the mean over images, with its bootstrap
-        interval `_low` and `_high`; `auroc_max_heat`, abnormal images with an outline against
-        normal ones, ranked by the largest heat of each, which is not scaled. Nothing where there is
-        no heat map or no outline.
+        interval over patients `_low` and `_high`; `auroc_max_heat`, abnormal images with an outline
+        against normal ones, ranked by the largest heat of each, which is not scaled. Nothing where
+        there is no heat map or no outline.
     """
     rows = split.with_truth(side, at_most)
     if not len(rows):
@@ -64,7 +64,8 @@ def roc(system: System, split: Split, side: Side, *, at_most: int | None = None)
     heatmap = heat_of_split(system, split, heat)
     truth = truth_of(split, rows, device_of(system))
     unit = normalise(heatmap)
-    interval = bootstrap_interval(image_auroc(unit, truth).float(), 0)
+    areas = image_auroc(unit, truth).float()
+    interval = bootstrap_interval(areas, 0, patients=split.patients(rows))
     numbers: Numbers = {
         "pixel_auroc": pixel_auroc(unit, truth),
         "pixel_auroc_image": interval.mean,

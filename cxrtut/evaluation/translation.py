@@ -80,21 +80,22 @@ def translation(
     for kind, rows in kinds_of(split, side, at_most).items():
         if not len(rows):
             continue
-        found = [
-            _judged(system, judge, split.batch(part, device_of(system)).image)
-            for part in row_parts(rows)
-        ]
-        if found[0] is None:
-            return {}
-        healthy = torch.cat([part for part in found if part is not None], 1)
-        before, after = healthy[0], healthy[1 + SHARES.index(1.0)]
+        found = []
+        for part in row_parts(rows):
+            image = split.batch(part, device_of(system)).image
+            output = system.predict(image).image
+            if output is None:
+                return {}
+            shares = SHARES if kind == "abnormal" else ()
+            found.append(_judged(judge, image, output, shares))
+        before, after, *flipped = (torch.cat(part) for part in zip(*found, strict=True))
         passed.append(after)
         right.append(before == (kind == "normal"))
         numbers[f"translated_{kind}"] = float(after.double().mean())
         numbers[f"judge_{kind}"] = float(right[-1].double().mean())
-        if kind == "abnormal" and (~before).any():
-            for share, row in zip(SHARES, healthy[1:], strict=True):
-                numbers[f"flipped@{share:g}"] = float(row[~before].double().mean())
+        for share, row in zip(SHARES, flipped, strict=False):
+            if len(row):
+                numbers[f"flipped@{share:g}"] = float(row.double().mean())
     if passed:
         numbers["translated"] = float(torch.cat(passed).double().mean())
         numbers["judge"] = float(torch.cat(right).double().mean())
@@ -102,14 +103,21 @@ def translation(
 
 
 @torch.no_grad()
-def _judged(system: System, judge: System, image: Tensor) -> Bool[Tensor, "S B"] | None:
-    """What the judge calls healthy: the images, and each with each of `SHARES` of its change."""
-    output = system.predict(image).image
-    if output is None:
-        return None
-    stages = [image, *(image + share * (output - image) for share in SHARES)]
-    stages[1 + SHARES.index(1.0)] = output
-    return torch.stack([looks_healthy(judge, stage.clamp(-1, 1)) for stage in stages]).cpu()
+def _judged(
+    judge: System, image: Tensor, output: Tensor, shares: tuple[float, ...]
+) -> list[Bool[Tensor, " _"]]:
+    """What the judge calls healthy: the images; what was made of them; and, for each of the shares,
+    those of the images that it does not call healthy with so much of their change.
+    """
+    before, after = (looks_healthy(judge, shown.clamp(-1, 1)) for shown in (image, output))
+    asked, change = image[~before], (output - image)[~before]
+    found = [before, after]
+    for share in shares:
+        if share == 1.0 or not len(asked):
+            found.append(after[~before])
+        else:
+            found.append(looks_healthy(judge, (asked + share * change).clamp(-1, 1)))
+    return [part.cpu() for part in found]
 
 
 def pixel_change(

@@ -24,6 +24,7 @@ from cxrtut.evaluation.measure import JudgedMeasure, Measure
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
 from cxrtut.files import plain_name, sha256_of_file
+from cxrtut.records.merged import differences
 from cxrtut.records.run_record import (
     ArmRun,
     Json,
@@ -62,6 +63,21 @@ class Arm(Generic[C]):
 
 
 @dataclass(frozen=True)
+class Timed(Generic[C]):
+    """Training steps that the bench times, at the sizes of publications.
+
+    Attributes:
+        arms: whose steps.
+        configurations: by name, such as "128 px, batch 4".
+        published_steps: of a whole training as it was published.
+    """
+
+    arms: tuple[str, ...]
+    configurations: Mapping[str, C]
+    published_steps: int
+
+
+@dataclass(frozen=True)
 class Comparison(Generic[C]):
     """What a paper compares.
 
@@ -78,6 +94,7 @@ class Comparison(Generic[C]):
         judge: trains the system that `judged` needs, on the images of the arms; asked for after
             them, it shares with them what the run keeps (`Run.once`).
         judged: what is measured of each arm with the help of the judge.
+        timed: what the bench times besides the paper's own arm.
     """
 
     paper: str
@@ -91,6 +108,7 @@ class Comparison(Generic[C]):
     check: Callable[[Split], None] = field(default=lambda split: None)
     judge: Callable[[C, Split, Run], System] | None = None
     judged: tuple[JudgedMeasure, ...] = ()
+    timed: Timed[C] | None = None
 
     def configuration(self, preset: str, settings: Iterable[str] = ()) -> C:
         """A preset with some fields replaced; see `override`.
@@ -288,6 +306,8 @@ def reproduce(
     seeds: int,
     arms: Sequence[str] = (),
     weights_folder: Path | None = None,
+    keep: Callable[[RunRecord], None] = lambda record: None,
+    begun: RunRecord | None = None,
 ) -> RunRecord:
     """Every arm of a comparison (or those named), each seed with its own data and weights.
 
@@ -297,9 +317,13 @@ def reproduce(
         seeds: how many.
         arms: all by default; those that need boxes to learn from are left out where there are none.
         weights_folder: gets the systems of the first seed, a file for each arm.
+        keep: is given the record of the seeds so far after each of them, so that hours of work are
+            not lost with the last one.
+        begun: what `keep` was given by a run that was interrupted: its seeds are not run again.
 
     Raises:
-        ConfigurationError, StoreError: as in `train`; said before anything is trained.
+        ConfigurationError, StoreError: as in `train`; said before anything is trained. Also for a
+            `begun` of other arms, settings, images or code.
     """
     config = comparison.configuration(how.preset, how.settings)
     if how.begin_from:
@@ -312,10 +336,27 @@ def reproduce(
     start, device = time.perf_counter(), torch.device(how.device)
     results: dict[str, list[ArmRun]] = {}
     weights: dict[str, Weights] = {}
-    splits = []
-    for seed in range(seeds):
+    splits: list[Split] = []
+    before = 0.0 if begun is None else begun.seconds
+
+    def record() -> RunRecord:
+        return _record(
+            comparison, how, config, splits, results, weights, device, tuple(range(len(splits))),
+            before + time.perf_counter() - start,
+        )  # fmt: skip
+
+    if begun is not None:
+        splits += [comparison.images(how.source, config, seed) for seed in begun.seeds[:seeds]]
+        results |= {name: list(runs) for name, runs in begun.results.items()}
+        weights |= begun.weights
+        wrong = differences(begun, record())
+        wrong += [] if set(begun.results) <= set(chosen) else ["arms"]
+        if wrong:
+            raise ConfigurationError(
+                f"expected to go on with the same run, but it had other {', '.join(wrong)}"
+            )
+    for seed in range(len(splits), seeds):
         split = comparison.images(how.source, config, seed)
-        splits.append(split)
         run = how.run(
             seed=seed,
             device=device,
@@ -334,10 +375,9 @@ def reproduce(
                 file = weights_folder / f"{plain}.safetensors"
                 about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
                 weights[name] = Weights(file.name, save_system(system, about, file))
-    return _record(
-        comparison, how, config, splits, results, weights, device, tuple(range(seeds)),
-        time.perf_counter() - start,
-    )  # fmt: skip
+        splits.append(split)
+        keep(record())
+    return record()
 
 
 def _record(

@@ -30,7 +30,7 @@ from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.pixels import pixel_measure
 from cxrtut.evaluation.roc import roc_measure
 from cxrtut.evaluation.translation import pixel_change_measure, translation_measure
-from cxrtut.experiments.comparison import Arm, Comparison
+from cxrtut.experiments.comparison import Arm, Comparison, Timed
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.nn.backbones import DenseNet
@@ -204,6 +204,16 @@ def _star(arm: str, task_of: type[stargan.StarGAN]) -> Arm[Config]:
     return Arm(partial(build_other, arm), partial(train_star, task_of, arm))
 
 
+# VA-GAN's rounds of 100 map steps are too long to be timed: here each has five critic steps
+_SHORT = replace(PAPER, vagan_long=PAPER.critic_steps)
+TIMED = Timed(
+    arms=("PILLET-GAN", "StarGAN", "Fixed-Point GAN", "VA-GAN"),
+    configurations={
+        "128 px, batch 4": replace(_SHORT, size=128, batch_size=4),
+        "256 px, batch 8": _SHORT,
+    },
+    published_steps=PAPER.steps,
+)
 COMPARISON = Comparison(
     paper="pillet_gan",
     presets={"paper": PAPER, "colab": COLAB, "cpu": CPU, "smoke": SMOKE},
@@ -226,6 +236,7 @@ COMPARISON = Comparison(
     ),
     judge=train_chexnet,
     judged=(translation_measure("test", SCORED),),
+    timed=TIMED,
     faithful=frozenset({"paper"}),
     sources=frozenset({"RSNA Pneumonia Detection Challenge"}),
     check=check,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ class TrainingStep:
         images: of all steps of a cycle.
         steps: of the cycle.
         run: does a whole cycle of steps; it does not wait for the device.
+        published_steps: of a whole training as it was published, where there is such a number.
+        threads: of torch; as set for None.
     """
 
     name: str
@@ -43,6 +46,8 @@ class TrainingStep:
     images: int
     steps: int
     run: Callable[[], None]
+    published_steps: int | None = None
+    threads: int | None = None
 
 
 def training_steps(device: torch.device) -> Iterator[TrainingStep]:
@@ -56,9 +61,33 @@ def training_steps(device: torch.device) -> Iterator[TrainingStep]:
                 yield from steps_of(chosen, preset, device, cuda_graphs=cuda_graphs)
 
 
+def published_steps(device: torch.device, sizes: int) -> Iterator[TrainingStep]:
+    """The steps of every system that a comparison wants timed at the sizes of publications; on a
+    CPU with one thread, so that machines can be compared, on a GPU also as CUDA graphs.
+
+    Args:
+        device: where.
+        sizes: how many of them on a CPU, the smallest first; on a GPU all, unless it is 0.
+    """
+    on_cuda = device.type == "cuda"
+    for chosen in COMPARISONS.values():
+        if chosen.timed is None or not sizes:
+            continue
+        at_most = None if on_cuda else sizes
+        for name, config in islice(chosen.timed.configurations.items(), at_most):
+            for arm in chosen.timed.arms:
+                for cuda_graphs in (False, True) if on_cuda else (False,):
+                    for step in steps_of(chosen, config, device, arm=arm, cuda_graphs=cuda_graphs):
+                        yield replace(
+                            step, name=f"{arm}, {name}{', CUDA graphs' if cuda_graphs else ''}",
+                            published_steps=chosen.timed.published_steps,
+                            threads=None if on_cuda else 1,
+                        )  # fmt: skip
+
+
 def steps_of(
     comparison: Comparison[Any],
-    preset: str,
+    preset: Any,
     device: torch.device,
     *,
     arm: str | None = None,
@@ -68,12 +97,13 @@ def steps_of(
 
     Args:
         comparison: of a paper.
-        preset: of its configuration.
+        preset: the name of one, or a configuration.
         device: where.
         arm: of the comparison.
         cuda_graphs: record phases as CUDA graphs.
     """
-    config = comparison.presets[preset]
+    config = comparison.presets[preset] if isinstance(preset, str) else preset
+    preset = preset if isinstance(preset, str) else "published"
     if hasattr(config, "imagenet"):
         config = replace(config, imagenet=False)  # a download says nothing of speed
     if getattr(config, "channels", 1) == 3:

@@ -34,13 +34,19 @@ class Interval:
 
 
 def bootstrap_interval(
-    values: Float[Tensor, "B"], seed: int, *, confidence: float = 0.95, n_resamples: int = 2000
+    values: Float[Tensor, "B"],
+    seed: int,
+    *,
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    patients: Sequence[str] | None = None,
 ) -> Interval:
     """Percentile interval of the mean of one value per image (Efron and Tibshirani, An Introduction
     to the Bootstrap, 1993, ch. 13), in float64.
 
     Images are drawn with replacement, so the values have to be of images that do not depend on each
-    other: several images of one patient make the interval too narrow. Values that are NaN (an image
+    other: several images of one patient make the interval too narrow, unless `patients` says whose
+    they are. Then patients are drawn, with all of their images. Values that are NaN (an image
     for which the measure is undefined) are left out, and `n` says how many remain. Of no value at
     all everything is NaN; of one value the interval is that value. The same seed gives the same
     interval on every device, and that of `scipy.stats.bootstrap` with this seed and
@@ -52,28 +58,39 @@ def bootstrap_interval(
         seed: of the generator of this call.
         confidence: of the two-sided interval, in (0, 1).
         n_resamples: how often the images are drawn anew.
+        patients: of each image; all different by default.
 
     Raises:
         TypeError: the values are not floats.
         ValueError: a confidence outside (0, 1), fewer than one resample, an infinite value, or
-            values that are not one for each image.
+            values or patients that are not one for each image.
     """
     check_floats("values", values, "B")
     _check_confidence(confidence)
     if n_resamples < 1:
         raise ValueError(f"n_resamples: expected at least 1, got {n_resamples}")
-    known = values.detach().cpu().double()
-    known = known[~known.isnan()]
+    everything = values.detach().cpu().double()
+    known = everything[~everything.isnan()]
     if known.isinf().any():
         raise ValueError(f"values: expected finite values or NaN, got {known[known.isinf()][0]}")
     n = len(known)
     if n == 0:
         return Interval(mean=math.nan, low=math.nan, high=math.nan, n=0)
-    data, rng, means = known.numpy(), np.random.default_rng(seed), np.empty(n_resamples)
-    step = max(1, _DRAWN_AT_ONCE // n)
+    if patients is None:
+        total, images = known.numpy(), np.ones(n)
+    else:
+        if len(patients) != len(everything):
+            raise ValueError(f"patients: expected {len(everything)}, got {len(patients)}")
+        # In the order in which they come: with one image each, the images themselves are drawn
+        place: dict[str, int] = {}
+        known_of = np.flatnonzero(~everything.isnan().numpy())
+        whose = np.array([place.setdefault(patients[int(i)], len(place)) for i in known_of])
+        total, images = np.bincount(whose, known.numpy()), np.bincount(whose).astype(float)
+    rng, means, drawn_n = np.random.default_rng(seed), np.empty(n_resamples), len(total)
+    step = max(1, _DRAWN_AT_ONCE // drawn_n)
     for start in range(0, n_resamples, step):
-        drawn = rng.integers(n, size=(min(step, n_resamples - start), n))
-        means[start : start + step] = data.take(drawn).mean(axis=1)
+        drawn = rng.integers(drawn_n, size=(min(step, n_resamples - start), drawn_n))
+        means[start : start + step] = total.take(drawn).sum(axis=1) / images.take(drawn).sum(axis=1)
     tail = (1.0 - confidence) / 2.0
     low, high = np.quantile(means, [tail, 1.0 - tail]).tolist()
     return Interval(mean=float(known.mean()), low=low, high=high, n=n)

@@ -17,7 +17,7 @@ from cxrtut.evaluation_mode import evaluating
 
 _STRIDES = (2, 4, 8, 16)
 # Layers: growth, layers of the blocks (each of two convolutions), channels of the first convolution
-_DENSE = {121: (32, (6, 12, 24, 16), 64), 21: (12, (2, 2, 2, 2), 24)}
+_DENSE = {121: (32, (6, 12, 24, 16), 64), 21: (8, (2, 2, 2, 2), 16)}
 
 
 class ResNet10(nn.Module):
@@ -194,7 +194,7 @@ class DenseNet(nn.Module):
             channels: channels of the image; the first convolution is made for them, with the
                 initial weights of torchvision's.
             classes: number of logits.
-            layers: 121, the paper's; or 21, with blocks of 2 and a growth of 12.
+            layers: 121, the paper's; or 21, with blocks of 2 and a growth of 8.
             stride: pixels of the image for one pixel of the last feature map: 32, the paper's;
                 without the first pooling 16, with a first convolution of stride 1 besides 8. Small
                 images need it: at 64 px a stride of 32 leaves 2 x 2 cells.

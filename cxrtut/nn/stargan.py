@@ -62,12 +62,12 @@ class StarGANTrunk(nn.Module):
         self.up = nn.Sequential(*[_normalised(c, c.out_channels) for c in up])
 
     def forward(
-        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B K"]
+        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "b K"]
     ) -> Float[Tensor, "B base H W"]:
         """
         Args:
-            image: in [-1, 1].
-            target: the domain that is asked for, one-hot.
+            image: in [-1, 1]; one at least, as an instance norm wants it.
+            target: the domain that is asked for, one-hot; one for each image.
 
         Raises:
             ValueError: height or width is no multiple of 4, or not one target of K domains an

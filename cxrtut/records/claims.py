@@ -124,9 +124,11 @@ def difference(record: RunRecord, claim: Claim) -> Difference:
     direction = record.direction(measure)
     if direction == "neither":
         raise ClaimError(f"{claim.claim!r}: {measure} has no better side")
-    n = min(len(high), len(low))  # an arm has the first seeds, though perhaps not all
-    gains = [a - b for a, b in zip(high[:n], low[:n], strict=True)]
-    pair = sum(high[:n]) / n, sum(low[:n]) / n
+    # Seed by seed; where an arm has fewer, over the first ones
+    n = min(len(high), len(low))
+    high, low = high[:n], low[:n]
+    gains = [a - b for a, b in zip(high, low, strict=True)]
+    pair = sum(high) / len(high), sum(low) / len(low)
     return Difference(*mean_and_margin(gains), len(gains), direction == "lower", pair)
 
 

@@ -91,7 +91,7 @@ class RunRecord:
             machine; see `Split.identity`.
         classes: of the answers.
         seeds: one for each run that the results are over.
-        results: arm -> one `ArmRun` a seed.
+        results: arm -> one `ArmRun` a seed; of the first seeds, where an arm has fewer.
         better: identifier -> `higher`, `lower` or `neither` is better.
         weights: arm -> where its networks are.
         code: file of the library -> SHA-256 of its code (`code_sha256`), of all that ran.

@@ -22,13 +22,11 @@ IMAGES_OF: Mapping[str, str] = {
 
 
 def over_seeds(record: RunRecord) -> str:
-    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"; "3 or 5
-    seeds" where some arms have fewer.
-    """
-    counts = sorted({len(runs) for runs in record.results.values()}) or [len(record.seeds)]
-    if counts == [1]:
+    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"."""
+    counts = sorted({len(runs) for runs in record.results.values()})
+    if counts[-1:] <= [1]:
         return "one seed"
-    n = " or ".join(map(str, counts))
+    n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
     return f"mean over {n} seeds ± half its 95 % interval"
 
 

@@ -46,6 +46,27 @@ def test_the_release_becomes_a_store(release, tmp_path):
     assert any("may be on both sides" in warning for warning in report.warnings)
 
 
+def test_images_of_chestxray14_are_taken_under_their_own_names(release, tmp_path):
+    match = release / "rsna_nih_match.csv"
+    write(match, ["patientId,nih_image_index", "aa,00000012_003.png", "cc,00000013_000.png"])
+    nih = tmp_path / "nih"
+    nih.mkdir()
+    for name, level in (("00000012_003", 70), ("00000013_000", 80), ("00000014_000", 90)):
+        Image.fromarray(np.full((64, 64), level, np.uint8)).save(nih / f"{name}.png")
+    report = rsna.prepare(rsna.RsnaFiles.find([release, nih]), tmp_path / "store", size=32)
+    store = ArrayStore.open(tmp_path / "store")
+    assert report.missing == () and store.table["name"].tolist() == ["aa", "bb", "cc"]
+    assert store.images[:, 0, 0, 0].tolist() == [10, 20, 80]  # its own file before NIH's
+    assert store.table["patient"].tolist() == ["12", "bb", "13"]
+    assert store.boxes.of(2)[0].tolist() == [[1 / 32, 2 / 32, 4 / 32, 6 / 32]]
+
+
+def test_without_a_match_table_they_are_not(release, tmp_path):
+    Image.new("L", (64, 64)).save(release / "00000013_000.png")
+    report = rsna.prepare(rsna.RsnaFiles.find([release]), tmp_path / "store", size=32)
+    assert report.missing == ("cc",)
+
+
 def test_with_a_match_table_the_patient_is_the_person(release, tmp_path):
     write(
         release / "rsna_nih_match.csv",
@@ -118,7 +139,7 @@ def test_wrong_classes_and_missing_tables_are_named(tmp_path):
 def test_garbage_in_the_match_table_is_named(tmp_path):
     match = write(tmp_path / "match.csv", ["patientId,nih_image_index", "a,", "b,somebody_1.png"])
     with pytest.raises(SourceError, match=r"match\.csv, line 3: expected .*got 'somebody_1\.png'"):
-        rsna.read_persons(match)
+        rsna.read_nih_names(match)
 
 
 def test_the_official_tables_are_whole(real_data):

@@ -170,7 +170,7 @@ def test_the_rsna_tables_say_what_was_simulated(made, sample):
         rsna.read_detailed_classes(files.detailed_classes),
     )
     assert len(boxes) == N and set(boxes) == set(readings) == set(files.images)
-    persons = rsna.read_persons(files.match)
+    persons = {k: rsna.person_of(v) for k, v in rsna.read_nih_names(files.match).items()}
     pneumonia = CLASSES.index("Pneumonia")
     for i, (patient, found) in enumerate(boxes.items()):
         expected = [box for box in boxes_of(sample, i) if box[0] == "Pneumonia"]

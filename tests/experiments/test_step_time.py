@@ -62,6 +62,27 @@ def test_the_own_arm_of_every_paper_is_timed():
     assert named == set(COMPARISONS)
 
 
+def test_the_systems_of_a_table_are_timed_at_the_sizes_of_publications(monkeypatch):
+    narrow = {"size": 32, "base": 4, "discriminator_base": 4, "vagan_base": 4, "halvings": 4}
+    chosen = COMPARISONS["pillet_gan"]
+    small = {
+        name: replace(c, **narrow, batch_size=4) for name, c in chosen.timed.configurations.items()
+    }
+    narrowed = replace(chosen, timed=replace(chosen.timed, configurations=small))
+    monkeypatch.setattr(step_time, "COMPARISONS", {"pillet_gan": narrowed})
+    steps = list(step_time.published_steps(CPU, 1))
+    arms = ("PILLET-GAN", "StarGAN", "Fixed-Point GAN", "VA-GAN")
+    assert [step.name for step in steps] == [f"{arm}, 128 px, batch 4" for arm in arms]
+    # Five steps, the fifth also of the generator; VA-GAN's map step has a batch of its own
+    assert [step.steps for step in steps] == [5, 5, 5, 6]
+    assert [step.images for step in steps] == [20, 20, 20, 24]
+    assert {(step.published_steps, step.threads) for step in steps} == {(100_000, 1)}
+    for step in steps:
+        step.run()
+    assert len(list(step_time.published_steps(CPU, 2))) == 8
+    assert list(step_time.published_steps(CPU, 0)) == []
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_papers_sizes_are_timed_too_eager_and_as_cuda_graphs():
     names = [step.name for step in training_steps(torch.device("cuda"))]

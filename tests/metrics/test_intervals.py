@@ -125,3 +125,28 @@ def test_one_value_has_no_interval_over_seeds_and_none_no_mean():
         mean_and_margin([])
     with pytest.raises(ValueError, match=r"in \(0, 1\), got 95"):
         mean_and_margin([0.5, 0.6], confidence=95)
+
+
+def test_all_images_of_a_patient_are_drawn_together():
+    values = torch.tensor([0.0, 0.0, 1.0, math.nan, 1.0, 0.4])
+    patients = ["b", "b", "a", "a", "a", "c"]
+    found = bootstrap_interval(values, 3, patients=patients)
+    assert found.mean == pytest.approx(2.4 / 5) and found.n == 5
+    rng = np.random.default_rng(3)
+    drawn = rng.integers(3, size=(2000, 3))
+    sums, counts = np.array([0.0, 2.0, 0.4]), np.array([2, 2, 1])  # of b, a, c
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+    apart = bootstrap_interval(values, 3)
+    assert found.high - found.low > apart.high - apart.low  # patients alike: less is known
+
+
+def test_patients_with_an_image_each_are_images():
+    values = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    names = [f"p{7 * i % 20}" for i in range(20)]
+    assert bootstrap_interval(values, 0, patients=names) == bootstrap_interval(values, 0)
+
+
+def test_patients_are_one_for_each_image():
+    with pytest.raises(ValueError, match="patients: expected 2, got 1"):
+        bootstrap_interval(torch.zeros(2), 0, patients=["a"])

@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
-from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18, ResNet50, mean_stages, stages
+from cxrtut.nn.backbones import VGG19, DenseNet, ResNet10, ResNet18, ResNet50, mean_stages, stages
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -210,7 +211,7 @@ def test_the_logits_of_vgg_19_are_its_classifier_on_its_features_pooled():
     assert expected.std(0).min() > 1e-3
 
 
-@pytest.mark.parametrize("make", [ResNet10, ResNet18])
+@pytest.mark.parametrize("make", [ResNet10, ResNet18, partial(DenseNet, layers=21, stride=8)])
 def test_the_mean_of_a_class_activation_map_and_the_bias_make_the_logit(make):
     torch.manual_seed(0)
     network = make(channels=2, classes=3).eval()
@@ -237,7 +238,18 @@ def test_the_first_convolution_has_the_initial_weights_of_torchvisions(
     assert made[tuple(first.weight.shape)] == ("fan_out", "relu")
 
 
-@pytest.mark.parametrize(("make", "size"), [(ResNet10, 32), (ResNet18, 64)])
+def test_the_first_convolution_of_densenet_has_the_initial_weights_of_torchvisions():
+    torch.manual_seed(0)
+    ours = DenseNet(3, 2).features.conv0.weight
+    theirs = torchvision.models.densenet121(weights=None).features.conv0.weight
+    assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
+    assert ours.std().item() == pytest.approx((2 / (3 * 49)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [(ResNet10, 32), (ResNet18, 64), (partial(DenseNet, layers=21, stride=16), 64)],
+)
 def test_the_gradient_reaches_every_parameter_and_the_image(make, size):
     torch.manual_seed(0)
     network = make(channels=1, classes=3)
@@ -260,6 +272,86 @@ def test_the_same_seed_makes_the_same_network():
 def test_another_stride_is_refused(stride):
     with pytest.raises(ValueError, match=f"expected a stride of 2, 4, 8 or 16, got {stride}"):
         ResNet10(1, 4, 2, stride)
+
+
+@pytest.mark.parametrize(
+    ("channels", "classes", "parameters"),
+    [(3, 2, 6_955_906), (1, 1, 6_948_609), (3, 14, 6_968_206), (3, 1, 6_954_881)],
+)
+def test_densenet_has_the_published_number_of_parameters(channels, classes, parameters):
+    with torch.device("meta"):
+        for stride in (8, 16, 32):
+            assert count(DenseNet(channels, classes, stride=stride)) == parameters
+
+
+def test_the_small_densenet_has_21_layers():
+    with torch.device("meta"):
+        for layers in (21, 121):
+            network = DenseNet(1, 2, layers=layers)
+            made = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+            assert len(made) == layers
+            assert network.features.denseblock4.denselayer2.conv2.out_channels == (
+                12 if layers == 21 else 32
+            )
+
+
+@pytest.mark.parametrize(("layers", "channels", "last"), [(121, 3, 1024), (21, 3, 48)])
+def test_densenet_at_stride_32_is_torchvisions(layers, channels, last):
+    torch.manual_seed(0)
+    ours = DenseNet(channels, 4, layers=layers)
+    shape = {} if layers == 121 else {
+        "growth_rate": 12, "block_config": (2, 2, 2, 2), "num_init_features": 24,
+    }  # fmt: skip
+    theirs = (
+        torchvision.models.densenet121(weights=None, num_classes=4)
+        if layers == 121
+        else torchvision.models.DenseNet(**shape, num_classes=4)
+    )
+    theirs.load_state_dict(ours.state_dict())  # under their names
+    image = torch.randn(2, channels, 64, 64)
+    logits = ours(image)  # in training: the norms' statistics move in both
+    torch.testing.assert_close(logits, theirs(image), rtol=1e-4, atol=1e-5)
+    assert logits.std(0).min() > 1e-3
+    torch.testing.assert_close(ours.eval()(image), theirs.eval()(image), rtol=1e-4, atol=1e-5)
+    features = ours.features(image)
+    assert features.shape == (2, last, 2, 2)
+    torch.testing.assert_close(features, theirs.features(image).clamp(min=0))  # behind the ReLU
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "cells"),
+    [(64, 8, 8), (128, 16, 8), (256, 32, 8), (64, 16, 4), (64, 32, 2), (128, 8, 16)],
+)
+def test_the_stride_of_densenet_is_that_of_the_last_feature_map(size, stride, cells):
+    with torch.device("meta"):
+        network = DenseNet(1, 2, stride=stride)
+        image = torch.empty(2, 1, size, size)
+        assert network.features(image).shape == (2, 1024, cells, cells)
+        assert network(image).shape == (2, 2)
+
+
+def test_densenet_halves_first_in_its_stem_and_then_between_its_blocks():
+    sides = {}
+    for stride in (8, 16, 32):
+        network, sides[stride] = DenseNet(1, 2, layers=21, stride=stride).eval(), []
+        x = torch.zeros(1, 1, 64, 64)
+        for name, layer in network.features.named_children():
+            x = layer(x)
+            if name == "relu0" or name.startswith("denseblock"):
+                sides[stride].append(x.shape[-1])
+    assert sides == {8: [64, 64, 32, 16, 8], 16: [32, 32, 16, 8, 4], 32: [32, 16, 8, 4, 2]}
+
+
+@pytest.mark.parametrize("stride", [0, 4, 64])
+def test_another_stride_of_densenet_is_refused(stride):
+    with pytest.raises(ValueError, match=f"stride: expected 8, 16 or 32, got {stride}"):
+        DenseNet(1, 2, stride=stride)
+
+
+@pytest.mark.parametrize("layers", [20, 169])
+def test_other_layers_of_densenet_are_refused(layers):
+    with pytest.raises(ValueError, match=f"layers: expected 21 or 121, got {layers}"):
+        DenseNet(1, 2, layers=layers)
 
 
 def test_importing_the_networks_draws_nothing_and_does_not_load_torchvision():

@@ -7,7 +7,7 @@ from functools import partial
 import torch
 
 from cxrtut.data.sample import System
-from cxrtut.data.split import Side, Split, evenly
+from cxrtut.data.split import Side, Split, evenly, row_parts
 from cxrtut.evaluation.measure import (
     Better,
     Measure,
@@ -74,11 +74,14 @@ def roc(system: System, split: Split, side: Side, *, at_most: int | None = None)
     }
     normal = evenly(split.normal(side), at_most)
     if len(normal):
-        other = predictions(system, split, normal).heatmap
-        assert other is not None, "a system has a heat map for every image or for none"
-        largest = torch.cat([heatmap, heat_of_split(system, split, other)]).amax((1, 2))
-        is_abnormal = torch.arange(len(largest), device=largest.device) < len(rows)
-        numbers["auroc_max_heat"] = auroc(largest, is_abnormal)
+        largest = [heatmap.amax((1, 2))]
+        for part in row_parts(normal):  # of a collection: all their heat maps fit no memory
+            other = predictions(system, split, part).heatmap
+            assert other is not None, "a system has a heat map for every image or for none"
+            largest.append(heat_of_split(system, split, other).amax((1, 2)))
+        score = torch.cat(largest)
+        is_abnormal = torch.arange(len(score), device=score.device) < len(rows)
+        numbers["auroc_max_heat"] = auroc(score, is_abnormal)
     return numbers
 
 

@@ -20,10 +20,12 @@ from cxrtut.data.view import view
 from cxrtut.engine.initial_weights import WeightsError
 from cxrtut.engine.performance import set_memory_format
 from cxrtut.evaluation.classification import auroc_measure, normal_or_not_measure
-from cxrtut.evaluation.counterfactual import removal_measure
+from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.localisation import HEADLINE, largest_region, localisation_measure
 from cxrtut.evaluation.measure import ForClasses, Measure
 from cxrtut.evaluation.pixels import pixel_measure
+from cxrtut.evaluation.roc import roc_measure
+from cxrtut.evaluation.translation import pixel_change_measure
 from cxrtut.experiments.registered import comparison
 from cxrtut.records.recorded import RUNS, read_record, weights_file
 from cxrtut.records.run_record import Weights
@@ -31,7 +33,10 @@ from cxrtut.records.weights import load_networks, read_description
 
 MEASURES: tuple[Measure, ...] = (
     pixel_measure("test"),
+    roc_measure("test"),
     removal_measure("test"),
+    twin_measure("test"),
+    pixel_change_measure("test"),
     localisation_measure("test"),
     auroc_measure("test"),
     normal_or_not_measure("test"),
@@ -211,7 +216,9 @@ def evaluate(
         system: any of them, such as what `load` returns.
         data: a store, all of it; or the test images of a split. Classes go together by name: what
             is measured is what both have. Images are brought to the size that the system takes.
-        measures: identifiers such as "pixel_ap", "loc_acc@0.3", "auroc".
+        measures: identifiers such as "pixel_ap", "pixel_auroc", "loc_acc@0.3", "auroc",
+            "pixel_change@0", "twin_error"; all those of `MEASURES`. What needs a judge is not among
+            them.
         name: of the data.
 
     Returns:

@@ -77,6 +77,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.classifier_layers not in (10, 18):
             raise ValueError(f"classifier_layers: expected 10 or 18, got {self.classifier_layers}")
+        if self.critic_steps < 1:
+            raise ValueError(f"critic_steps: expected 1 or more, got {self.critic_steps}")
         if self.batch_size % 2:
             raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
         if not 0 < self.input_scale <= 1:

@@ -111,6 +111,8 @@ class Config:
             raise ValueError(
                 f"size: expected a multiple of 16 (4 by strides, 4 by pooling), got {self.size}"
             )
+        if self.critic_steps < 1:
+            raise ValueError(f"critic_steps: expected 1 or more, got {self.critic_steps}")
         if self.classifier_layers not in (21, 121):
             raise ValueError(f"classifier_layers: expected 21 or 121, got {self.classifier_layers}")
 

@@ -167,3 +167,16 @@ def test_grad_cam_is_of_the_layer_that_was_named():
     torch.testing.assert_close(late.predict(images).heatmap, heat)
     assert not torch.equal(early.predict(images).heatmap, late.predict(images).heatmap)
     assert (late.predict(images).heatmap >= 0).all() and not late.predict(images).image
+
+
+def test_a_classifier_is_asked_once_for_its_answer_and_its_activation_map():
+    with seeded("test", 0):
+        network = ResNet10(1, width=4)
+    asked = []
+    network.features.register_forward_hook(lambda module, given, found: asked.append(len(found)))
+    images = torch.rand(5, 1, 32, 32) * 2 - 1
+    answer = ActivationMaps(network, ("A",), size=32, channels=1).predict(images)
+    assert asked == [5] and network.training
+    logits = logits_of(network, images)
+    torch.testing.assert_close(answer.scores, torch.softmax(logits.double(), 1)[:, 1:])
+    assert not answer.scores.requires_grad and not answer.heatmap.requires_grad

@@ -346,6 +346,17 @@ def test_parts_are_all_rows_in_order():
     assert np.concatenate(parts).tolist() == rows.tolist()
 
 
+@pytest.mark.parametrize("order", ["shuffled", "balanced"])
+def test_a_loader_brings_target_domains_if_it_is_asked_for_them(simulated, order):
+    plain, asked = simulated.loader(order), simulated.loader(order, with_targets=True)
+    pairs = [list(islice(x.batches(batch_size=16, seed=0), 3)) for x in (plain, asked)]
+    for without, batch in zip(*pairs, strict=True):
+        assert without.target_vector is None
+        assert torch.equal(without.index, batch.index)
+        assert sorted(batch.target_vector.tolist()) == sorted(batch.label_vector.tolist())
+    assert any(not torch.equal(b.target_vector, b.label_vector) for b in pairs[1])
+
+
 # Real images
 
 

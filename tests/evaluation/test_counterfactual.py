@@ -1,5 +1,7 @@
 """What is left of a lesion, and what else was changed, of any system that gives images."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,14 @@ from evaluation.answers import Answers, split_by_hand
 from cxrtut.data.device_store import pack_masks
 from cxrtut.data.sample import from_uint8
 from cxrtut.data.store import ArrayStore
-from cxrtut.evaluation.counterfactual import BETTER, lesion_removal, removal_measure
+from cxrtut.evaluation.counterfactual import (
+    BETTER,
+    TWIN_BETTER,
+    lesion_removal,
+    removal_measure,
+    twin_distance,
+    twin_measure,
+)
 from cxrtut.metrics.counterfactual import background_change, residual_lesion_ratio
 
 SIZE, N = 12, 14
@@ -80,3 +89,67 @@ def test_at_most_so_many_images_are_asked_for():
     measure = removal_measure("test", at_most=2)
     assert set(measure.measure(system, split, measure.side)) == set(measure.better)
     assert system.asked == [2]
+
+
+def written_out(a, b):
+    """The mean difference of pixels in grey levels, as of images of 0 ... 255."""
+    return 127.5 * np.abs(a.numpy().astype(float) - b.numpy().astype(float)).mean()
+
+
+def test_the_distance_to_the_twin_is_over_all_pixels_and_in_grey_levels():
+    split = split_of()
+    output = torch.rand(N - 4, 1, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = twin_distance(Answers(split, image=output), split, "test")
+    ill, well = split.batch(np.arange(5, N, 2)), split.batch(np.arange(4, N, 2))
+    assert found == pytest.approx(
+        {
+            "twin_error": written_out(output[1::2], ill.healthy),
+            "twin_error_untouched": written_out(ill.image, ill.healthy),
+            "change_on_normal": written_out(output[::2], well.image),
+        }
+    )
+    assert set(found) == set(TWIN_BETTER)
+    lesion = 60 * 4 * 5 / SIZE**2  # 60 levels on 4 x 5 pixels
+    assert found["twin_error_untouched"] == pytest.approx(lesion, abs=1e-4)
+
+
+def test_who_does_nothing_is_as_far_from_the_twin_as_the_image_and_the_twin_is_not_far():
+    split = split_of()
+    same = split.batch(split.test).image
+    found = twin_distance(Answers(split, image=same), split, "test")
+    assert found["twin_error"] == found["twin_error_untouched"] > 0
+    assert found["change_on_normal"] == 0
+    twin = from_uint8(torch.from_numpy(split.store.store.healthy[4:]))
+    found = twin_distance(Answers(split, image=twin), split, "test")
+    assert found["twin_error"] == 0 < found["twin_error_untouched"]
+    found = twin_distance(Answers(split, image=same + 3 / 127.5), split, "test")
+    assert found["change_on_normal"] == pytest.approx(3, abs=1e-4)
+
+
+def test_where_nobody_knows_the_twin_the_change_of_normal_images_is_left():
+    split = split_of(twins=False)
+    system = Answers(split, image=torch.zeros(N - 4, 1, SIZE, SIZE))
+    assert set(twin_distance(system, split, "test")) == {"change_on_normal"}
+    assert twin_distance(Answers(split, scores=torch.rand(10, 1)), split, "test") == {}
+
+
+def test_a_side_of_one_kind_has_the_distances_of_that_kind():
+    split = split_of()
+    image = torch.zeros(5, 1, SIZE, SIZE)
+    for rows, names in (
+        (np.arange(5, N, 2), {"twin_error", "twin_error_untouched"}),
+        (np.arange(4, N, 2), {"change_on_normal"}),
+    ):
+        side = replace(split, test=rows)
+        assert set(twin_distance(Answers(side, image=image), side, "test")) == names
+    only_normal = replace(split, test=np.arange(4, N, 2))
+    assert twin_distance(Answers(only_normal, scores=torch.rand(5, 1)), only_normal, "test") == {}
+
+
+def test_at_most_so_many_images_of_each_kind_are_translated():
+    split = split_of()
+    system = Answers(split, image=torch.zeros(10, 1, SIZE, SIZE))
+    measure = twin_measure("test", at_most=3)
+    assert set(measure.measure(system, split, measure.side)) == set(measure.better)
+    assert system.asked == [3, 3]
+    assert TWIN_BETTER["twin_error_untouched"] == "neither"

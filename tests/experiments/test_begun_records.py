@@ -59,5 +59,5 @@ def test_another_run_is_not_gone_on_with(how, arms, named):
     with pytest.raises(ConfigurationError, match=f"the same run, but it had other {named}$"):
         reproduce(COMPARISON, how, seeds=2, arms=arms, begun=begun)
     longer = replace(begun, seeds=(0, 1))
-    with pytest.raises(ConfigurationError, match="other data$"):
+    with pytest.raises(ConfigurationError, match=r"other data$"):
         reproduce(COMPARISON, HOW, seeds=3, begun=longer)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import cv2
 import pytest
+from experiments.toy_comparison import COMPARISON as UNJUDGED
+from experiments.toy_comparison import JUDGED
 from safetensors.torch import save_file
 
 from cxrtut.data.phantom import ChestPhantom
@@ -18,6 +20,7 @@ from cxrtut.engine.stopping import Interrupted
 from cxrtut.experiments import biomarker, disease_masks
 from cxrtut.experiments.comparison import ConfigurationError, How, override, reproduce, train
 from cxrtut.experiments.registered import COMPARISONS, comparison
+from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.files import sha256_of_file
 from cxrtut.papers.biomarker import SMOKE, make_networks
@@ -224,3 +227,77 @@ def test_an_arm_that_trains_nothing_leaves_its_record(tmp_path):
 def test_each_paper_has_its_own_number_of_images_unless_told():
     assert biomarker.IMAGES != disease_masks.IMAGES
     assert len(OURS.images(HOW.source, OURS.configuration("smoke", SETTINGS), 0).store) == 60
+
+
+# A comparison with a judge
+
+TOY = How(callbacks=None, settings=("steps=6",))
+
+
+def stages_of(do):
+    """The stages that are trained, in their order."""
+    told = []
+    do(replace(TOY, callbacks=lambda stage: told.append(stage) or (lambda report: None)))
+    return told
+
+
+def test_the_judge_is_trained_once_for_all_arms_of_a_seed_and_anew_for_the_next():
+    assert stages_of(lambda how: reproduce(JUDGED, how, seeds=2)) == [
+        "toy, seed 0, main", "toy, seed 0, judge", "toy, seed 1, main", "toy, seed 1, judge",
+    ]  # fmt: skip
+
+
+def test_every_arm_is_judged_and_the_judge_is_the_same_for_all():
+    record = reproduce(JUDGED, TOY, seeds=2)
+    for arm in ("own", "still"):
+        assert len(record.values(arm, "test", "disagreement")) == 2
+        assert min(record.values(arm, "test", "disagreement")) > 0
+    config = JUDGED.configuration("smoke", TOY.settings)
+    split, run = JUDGED.images(TOY.source, config, 0), Run(seed=0)
+    system = JUDGED.arms["still"].train(config, split, run)
+    *_, judged = JUDGED.measures_of(config, split, run)
+    found = judged.measure(system, split, judged.side)
+    assert found == {"disagreement": record.values("still", "test", "disagreement")[0]}
+    by_itself = judged.measure(JUDGED.judge(config, split, run), split, "test")
+    assert by_itself == {"disagreement": 0.0}
+
+
+def test_what_is_judged_has_a_better_side_in_the_comparison_and_in_its_record():
+    assert JUDGED.better() == {**UNJUDGED.better(), "disagreement": "lower"}
+    record = reproduce(JUDGED, TOY, seeds=1, arms=["still"])
+    assert record.better == JUDGED.better() and record.direction("disagreement") == "lower"
+
+
+def test_without_a_judge_a_comparison_measures_what_it_lists_and_trains_nothing_more():
+    config = UNJUDGED.configuration("smoke", TOY.settings)
+    split = UNJUDGED.images(TOY.source, config, 0)
+    assert UNJUDGED.measures_of(config, split, Run()) is UNJUDGED.measures
+    assert stages_of(lambda how: reproduce(UNJUDGED, how, seeds=1)) == ["toy, seed 0, main"]
+    judged, alone = (reproduce(paper, TOY, seeds=1) for paper in (JUDGED, UNJUDGED))
+    for arm in ("own", "still"):
+        more = dict(judged.results[arm][0].test)
+        more.pop("disagreement")
+        assert more == alone.results[arm][0].test
+
+
+def test_a_run_in_a_folder_keeps_its_judge_and_finds_it_again_when_resumed(tmp_path):
+    first = run(tmp_path, TOY, "own", JUDGED)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"main.jsonl", "judge.jsonl", "checkpoints", "record.json"} <= names
+    assert (tmp_path / "checkpoints" / "judge").is_dir()
+    again = run(tmp_path, TOY, "own", JUDGED, resume=True)
+    assert again.results["own"][0].test == first.results["own"][0].test
+    together = reproduce(JUDGED, TOY, seeds=1, arms=["own"])
+    assert together.results["own"][0].test == first.results["own"][0].test
+
+
+def test_a_run_that_is_stopped_while_its_judge_is_trained_goes_on_to_the_same_numbers(tmp_path):
+    def stop_in(name):
+        return lambda report: name == "toy own judge" and signal.raise_signal(signal.SIGTERM)
+
+    whole = run(tmp_path / "whole", TOY, "own", JUDGED)
+    with pytest.raises(Interrupted):
+        run(tmp_path / "parts", replace(TOY, callbacks=stop_in), "own", JUDGED)
+    assert not (tmp_path / "parts" / "record.json").exists()
+    parts = run(tmp_path / "parts", TOY, "own", JUDGED, resume=True)
+    assert parts.results["own"][0].test == whole.results["own"][0].test

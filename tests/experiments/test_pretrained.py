@@ -33,6 +33,11 @@ SETTINGS = {
         "size=32", "grid_size=8", "classifier_width=4", "epochs=0.5", "alignment_epochs=0.5",
         "batch_size=16", "anchor_images=20",
     ),
+    "pillet_gan": (
+        "size=32", "base=4", "residual_blocks=1", "discriminator_base=4", "halvings=2",
+        "batch_size=4", "steps=2", "critic_steps=2", "classifier_steps=2", "vagan_base=2",
+        "vagan_long=1", "vagan_first=1",
+    ),
 }  # fmt: skip
 HOW = {
     paper: How(settings=settings, source=Source(images=80), callbacks=None)
@@ -183,6 +188,26 @@ def test_measures_that_cannot_be_are_answered_with_those_that_can(localiser, mad
     )
     with pytest.raises(StoreError, match="expected images of 1 channels, got 3"):
         cxrtut.evaluate(localiser, colour, ["pixel_ap"])
+
+
+def test_what_a_translation_changes_is_measured_of_any_system_that_gives_images(made, localiser):
+    split, _, record, folder = made["pillet_gan"]
+    asked = ["pixel_auroc", "auroc_max_heat", "pixel_change@0", "pixel_change_normal@4",
+             "twin_error", "change_on_normal"]  # fmt: skip
+    system = cxrtut.load(folder / record.weights["A * G'"].file)
+    numbers = cxrtut.evaluate(system, split, asked)
+    assert numbers == {name: record.values("A * G'", "test", name)[0] for name in asked}
+    other = cxrtut.evaluate(localiser, made["biomarker"][0], asked)
+    assert set(other) == set(asked) and all(value >= 0 for value in other.values())
+
+
+def test_what_needs_no_judge_can_be_asked_for_and_what_needs_one_cannot(localiser, made):
+    known = {name for measure in MEASURES for name in measure.better}
+    ours = COMPARISONS["pillet_gan"]
+    assert {name for measure in ours.measures for name in measure.better} <= known
+    assert not {name for measure in ours.judged for name in measure.better} & known
+    with pytest.raises(ValueError, match=r"expected measures of .*, got 'translated'"):
+        cxrtut.evaluate(localiser, made["biomarker"][0], ["translated"])
 
 
 def test_no_identifier_is_of_two_measures():

@@ -1,6 +1,7 @@
 """The arms and measures of the toy paper; run by torchrun, a program that trains its own arm."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +10,7 @@ from experiments.toy_paper import PAPER, SMOKE, Config, Toy, ToyTask, make_netwo
 from cxrtut.data.sample import System
 from cxrtut.data.split import Side, Split
 from cxrtut.evaluation.classification import auroc_measure
-from cxrtut.evaluation.measure import Measure, Numbers
+from cxrtut.evaluation.measure import JudgedMeasure, Measure, Numbers
 from cxrtut.evaluation.pixels import pixel_measure
 from cxrtut.experiments.comparison import Arm, Comparison, How, train
 from cxrtut.experiments.run import Run
@@ -45,6 +46,25 @@ def background_error(system: System, split: Split, side: Side) -> Numbers:
     return {} if found is None else {"background_error": float((images - found).abs().mean())}
 
 
+def train_judge(config: Config, split: Split, run: Run) -> Toy:
+    """The toy itself, in a stage of its own."""
+
+    def trained() -> Toy:
+        task = ToyTask(config, run.seed + 1, run.device)
+        run.fit("judge", task, split.loader(), steps=config.steps, batch_size=config.batch_size)
+        return Toy(config, split.classes, task.networks)
+
+    return run.once("judge", trained)
+
+
+def agreement(system: System, judge: System, split: Split, side: Side) -> Numbers:
+    """How far apart the scores of system and judge are."""
+    images = split.batch(split.rows(side)).image
+    ours, theirs = system.predict(images).scores, judge.predict(images).scores
+    assert ours is not None and theirs is not None
+    return {"disagreement": float((ours - theirs).abs().mean())}
+
+
 COMPARISON = Comparison(
     paper="toy",
     presets={"paper": PAPER, "smoke": SMOKE},
@@ -59,6 +79,10 @@ COMPARISON = Comparison(
     faithful=frozenset({"paper"}),
     sources=frozenset({"cxrtut simulated chest radiographs"}),
 )
+JUDGED = replace(
+    COMPARISON, judge=train_judge,
+    judged=(JudgedMeasure("test", agreement, {"disagreement": "lower"}),),
+)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 from cxrtut.nn.stargan import StarGANDiscriminator, StarGANGenerator, StarGANTrunk
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
@@ -123,10 +128,10 @@ def test_the_trunk_treats_each_image_by_itself():
     torch.testing.assert_close(trunk(image, target), alone, rtol=1e-4, atol=1e-5)
 
 
-def test_a_target_may_be_of_another_precision_than_the_image():
-    trunk = StarGANTrunk(1, 2, 4, 1).double()
-    image = torch.rand(2, 1, 16, 16, dtype=torch.float64)
-    assert trunk(image, one_hot(0, 1)).dtype == torch.float64
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_target_may_be_of_another_precision_than_the_image(dtype):
+    trunk = StarGANTrunk(1, 2, 4, 1).to(dtype)
+    assert trunk(torch.rand(2, 1, 16, 16).to(dtype), one_hot(0, 1)).dtype == dtype
 
 
 def discriminator_by_hand(network: StarGANDiscriminator, image: Tensor) -> tuple[Tensor, Tensor]:

@@ -285,6 +285,7 @@ def test_a_step_without_uniforms_says_so():
     ("change", "words"),
     [
         ({"classifier_layers": 50}, "classifier_layers: expected 10 or 18, got 50"),
+        ({"critic_steps": 0}, "critic_steps: expected 1 or more, got 0"),
         ({"batch_size": 15}, "batch_size: expected an even number, got 15"),
         ({"input_scale": 0.0}, r"input_scale: expected one in \(0, 1\], got 0.0"),
     ],

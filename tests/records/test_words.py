@@ -2,7 +2,10 @@
 
 import pytest
 
+from cxrtut.evaluation import translation
+from cxrtut.experiments.pretrained import MEASURES as ASKED_FOR
 from cxrtut.experiments.registered import COMPARISONS
+from cxrtut.records import words
 from cxrtut.records.published import published
 from cxrtut.records.recorded import RUNS, read_record
 from cxrtut.records.words import ARMS, MEASURES, explained, explained_arms, name_of
@@ -15,10 +18,40 @@ def test_every_arm_of_a_paper_and_every_method_that_it_prints_is_explained(paper
     assert [row["method"] for row in explained_arms(paper)] == list(ARMS[paper])
 
 
+def with_a_better_side(better):
+    return {name for name, side in better.items() if side != "neither"}
+
+
 def test_every_measure_of_the_records_with_a_better_side_is_explained():
-    for paper in COMPARISONS:
-        known = read_record(paper, RUNS).better
-        assert {name for name, side in known.items() if side != "neither"} <= set(MEASURES)
+    records = [read_record(path.stem, RUNS) for path in RUNS.glob("*.json")]
+    known = [record.better for record in records if record.paper in COMPARISONS]
+    assert known and set().union(*map(with_a_better_side, known)) <= set(MEASURES)
+
+
+@pytest.mark.parametrize("paper", sorted(COMPARISONS))
+def test_every_measure_of_a_comparison_with_a_better_side_is_explained(paper):
+    assert with_a_better_side(COMPARISONS[paper].better()) <= set(MEASURES)
+
+
+def test_every_measure_that_can_be_asked_for_is_explained():
+    asked = {name: side for measure in ASKED_FOR for name, side in measure.better.items()}
+    assert with_a_better_side(asked) <= set(MEASURES)
+
+
+def test_tolerances_and_shares_are_those_that_are_measured():
+    assert words.TOLERANCES == translation.TOLERANCES and words.SHARES == translation.SHARES
+    explained = {m for m in MEASURES if m.partition("@")[0].startswith(("pixel_change", "flipped"))}
+    measured = {*translation.CHANGE_BETTER, *translation.TRANSLATION_BETTER}
+    assert explained <= measured
+    assert measured <= set(MEASURES)
+
+
+@pytest.mark.parametrize(("kind", "shown"), [("abnormal", "P to H"), ("normal", "H to H")])
+def test_a_kind_of_images_is_in_the_name_and_in_the_meaning(kind, shown):
+    for measure in (f"translated_{kind}", f"judge_{kind}", f"pixel_change_{kind}@2"):
+        assert shown in MEASURES[measure].name and f"({shown})" in MEASURES[measure].meaning
+    assert MEASURES[f"pixel_change_{kind}@2"].meaning.count("more than 2 of 255") == 1
+    assert "at least one grey level" in MEASURES[f"pixel_change_{kind}@0"].meaning
 
 
 def test_no_two_measures_share_a_name_and_each_meaning_is_a_sentence():

@@ -71,7 +71,7 @@ def wipe_frames(
         wiped[..., :border] = after[..., :border]
         if 0 < share < 1:  # white between black, so that it shows on any grey
             for column, value in ((border - 1, 0), (border, 255), (border + 1, 0)):
-                wiped[..., max(column, 0) : column + 1] = value
+                wiped[..., column : column + 1] = value  # nothing outside the image
         frames.append(montage(wiped, columns))
     return frames
 

@@ -51,6 +51,14 @@ def test_a_wipe_shows_the_translated_image_left_of_the_border_and_the_image_righ
     assert row[middle - 1 : middle + 2] == [0, 255, 0]  # the border
     assert row[middle + 2 :] == [128] * (middle - 2)
     assert (half[:, width : width + middle - 1] == 0).all() and (half == half[:1]).all()
+    again = translation.wipe_frames(image, translated, [1.0, 0.5, 0.0])  # frames are apart
+    assert all((a == b).all() for a, b in zip(again, (all_, half, none), strict=True))
+
+
+def test_pixels_are_enlarged_as_they_are():
+    image = torch.tensor([[[[-1.0, 1.0], [0.0, -1.0]]]])
+    (frame,) = translation.strength_frames(image, torch.zeros_like(image), [1.0], columns=1)
+    assert (frame == np.kron([[0, 255], [128, 0]], np.ones((ENLARGED, ENLARGED)))).all()
 
 
 def test_a_border_at_the_edge_stays_inside_its_image():
@@ -81,7 +89,8 @@ def test_every_method_has_its_curve_over_the_strength_and_the_full_change_is_mar
     assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
     low, high = axis.get_ylim()
     assert low < 0 and high > 1
-    assert len({(line.get_color(), line.get_linestyle()) for line in curves}) == 2
+    assert len({line.get_color() for line in curves}) == 2
+    assert len({line.get_linestyle() for line in curves}) == 2
 
 
 def test_every_kind_of_images_has_its_plot_of_changes_over_the_tolerance():
@@ -93,3 +102,16 @@ def test_every_kind_of_images_has_its_plot_of_changes_over_the_tolerance():
         assert axis.get_xticks().tolist() == [0, 4]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["A", "B"]
+
+
+def test_a_figure_is_higher_for_every_three_names_of_its_legend():
+    def heights(*numbers):
+        of = [{str(k): [0.5, 0.5] for k in range(n)} for n in numbers]
+        kinds = dict(zip(("P to H", "H to H"), of, strict=False))
+        curves = translation.flip_rates([0.0, 1.0], of[0])
+        changes = translation.change_rates([0, 1], kinds)
+        return curves.get_figheight(), changes.get_figheight()
+
+    one, same, more = heights(1, 3), heights(3, 1), heights(4, 1)
+    assert one == same and all(low + 0.2 < high for low, high in zip(same, more, strict=True))
+    assert heights(1, 4)[1] == more[1]  # the longest counts

@@ -101,7 +101,9 @@ MEASURES: Mapping[str, Word] = {
         "mean over pixels in grey levels of 255.",
     ),
     **{
-        f"{name}{kind}": Word(f"{shown}{which.removesuffix(end)}", f"{meaning}{of}")
+        f"{name}{kind}": Word(
+            f"{shown}{which.removesuffix(end)}", f"{meaning}{of.replace(end, '') if end else of}"
+        )
         for name, end, shown, meaning in (
             (
                 "translated",

@@ -81,12 +81,15 @@ def main() -> None:
     cam = cxrtut.load("biomarker/CAM").predict(image).heatmap
     difference = cxrtut.load("biomarker/G-D-C").predict(image).heatmap
     masked = cxrtut.load("disease_masks/aligned + DM").predict(images[1:]).heatmap
-    assert cam is not None and difference is not None and masked is not None
+    changed = cxrtut.load("pillet_gan/PILLET-GAN").predict(image).heatmap
+    assert cam is not None and difference is not None
+    assert masked is not None and changed is not None
     thumbnail("looking_inside", outlined[0], heated(image[0], cam.reshape(-1, 256, 256)[0]))
     thumbnail("biomarker", easy[0], heated(image[0], difference.reshape(-1, 256, 256)[0]))
     thumbnail(
         "disease_masks", outlined[1], heated(images[1], masked[0, CLASSES.index("Cardiomegaly")])
     )
+    thumbnail("pillet_gan", outlined[0], heated(image[0], changed.reshape(-1, 256, 256)[0]))
     start = 0.35 * torch.randn(240, 2, generator=torch.Generator().manual_seed(0))
     ring = Ring().points(400, 0).flatten(1)
     thumbnail("adversarial", points(start, AMBER), points(ring, CYAN))

@@ -35,7 +35,7 @@ assert out.heatmap.shape == out.image.shape == (1, 1, 90, 70) and len(out.boxes)
 assert set(numbers) == {"auroc_mean_heat"} and 0 <= numbers["auroc_mean_heat"] <= 1
 from cxrtut.records.published import published
 from cxrtut.records.recorded import claims_file, read_record
-for paper in ("biomarker", "disease_masks"):
+for paper in ("biomarker", "disease_masks", "pillet_gan"):
     assert read_record(paper).paper == paper and claims_file(paper).is_file() and published(paper)
 print("all is there")
 """

@@ -58,6 +58,24 @@ def measures_table(
     return rows if wanted else []
 
 
+def means(
+    record: RunRecord, measures: Sequence[str], arms: Sequence[str], side: str = "test"
+) -> dict[str, list[float]]:
+    """Of each arm the mean over seeds of each measure, for a curve; NaN where no seed has it, and
+    no arm that has none of them.
+
+    Raises:
+        RecordError: no such arm.
+    """
+    _check(record, {}, [], arms, side)
+    found = {}
+    for arm in arms:
+        each = [_mean(_values(record.results[arm], side, measure)) for measure in measures]
+        if any(value is not None for value in each):
+            found[arm] = [math.nan if value is None else value for value in each]
+    return found
+
+
 def beside_paper(
     record: RunRecord,
     printed: Mapping[str, PublishedTable],

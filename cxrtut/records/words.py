@@ -101,16 +101,20 @@ MEASURES: Mapping[str, Word] = {
         "mean over pixels in grey levels of 255.",
     ),
     **{
-        f"{name}{kind}": Word(f"{shown}{which}", f"{meaning}{of}")
-        for name, shown, meaning in (
+        f"{name}{kind}": Word(
+            f"{shown}{which.removesuffix(end)}", f"{meaning}{of.replace(end, '') if end else of}"
+        )
+        for name, end, shown, meaning in (
             (
                 "translated",
+                "",
                 "passes for healthy",
                 "The share of images translated to healthy that the judge, a frozen classifier, "
                 "calls healthy",
             ),
             (
                 "judge",
+                " to H",
                 "judge is right",
                 "The share of images as they were, not translated, that the judge classifies "
                 "correctly",

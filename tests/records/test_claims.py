@@ -82,6 +82,14 @@ def test_the_direction_follows_from_the_interval_over_seeds(claim, a, b, directi
     assert gain(claim, a, b, "error").direction == mirrored  # lower is better
 
 
+def test_arms_of_unequal_seeds_are_compared_on_the_seeds_that_both_have(claim):
+    three = [0.5, 0.6, 0.7], [0.1, 0.2, 0.6]
+    for a, b in (([*three[0], 0.0], three[1]), (three[0], [*three[1], 9.0])):
+        found = gain(claim, a, b)
+        assert found.n == 3 and found.mean == pytest.approx(0.3)
+        assert found.pair == pytest.approx((0.6, 0.3))
+
+
 def test_the_interval_is_students_of_the_paired_differences(claim):
     d = gain(claim, [0.5, 0.6, 0.7], [0.4, 0.4, 0.4])  # differences .1, .2, .3
     assert d.mean == pytest.approx(0.2)

@@ -11,6 +11,7 @@ from cxrtut.records.tables import (
     IMAGES_OF,
     beside_paper,
     classes_beside_paper,
+    means,
     measures_table,
     over_seeds,
 )
@@ -139,6 +140,18 @@ def test_what_neither_the_record_nor_the_paper_has_is_named(table):
         table(made, PRINTED, one("aurocc"), ["A"])
     with pytest.raises(RecordError, match="no method 'E'; there are A, C, D"):
         table(made, PRINTED, one("auroc"), ["A", "E"])
+
+
+def test_a_curve_has_the_means_of_each_arm_that_has_any():
+    runs = [{"x@1": 0.2, "x@2": 0.5}, {"x@1": 0.4, "x@2": None}]
+    results = {"A": [ArmRun(test=run) for run in runs], "B": [ArmRun(train=runs[0])]}
+    made = a_record(results=results)
+    assert means(made, ["x@1", "x@2"], ["A", "B"]) == {"A": pytest.approx([0.3, 0.5])}
+    assert means(made, ["x@2"], ["B"], "train") == {"B": [0.5]}
+    (a,) = means(made, ["x@1", "y"], ["A"]).values()
+    assert a[0] == pytest.approx(0.3) and math.isnan(a[1])
+    with pytest.raises(RecordError, match="no method 'C'; there are A, B"):
+        means(made, ["x@1"], ["C"])
 
 
 def test_a_caption_can_say_what_a_cell_is():

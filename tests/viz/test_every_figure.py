@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from viz.sight import contrast, luminance
 
-from cxrtut.viz import curves, images, masks, overlays, pseudo_healthy, surfaces
+from cxrtut.viz import curves, images, masks, overlays, pseudo_healthy, surfaces, translation
 
-MODULES = ("images", "overlays", "masks", "pseudo_healthy", "curves", "surfaces")
+MODULES = ("images", "overlays", "masks", "pseudo_healthy", "curves", "surfaces", "translation")
 DISEASES = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration",
     "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -109,6 +109,19 @@ def precision_over_recall(size: int) -> Figure:
     return curves.precision_over_recall(dict.fromkeys(names, (recall, 1 - recall)), 0.05)
 
 
+SYSTEMS = ("VA-GAN", "StarGAN", "Fixed-Point GAN", "w/o SAB", "PILLET-GAN", "no origin identity")
+
+
+def flip_rates(size: int) -> Figure:
+    return translation.flip_rates([0.0, 0.5, 1.5], {name: [0.0, 0.4, 1.0] for name in SYSTEMS})
+
+
+def change_rates(size: int) -> Figure:
+    of = {name: [1.0, 0.8, 0.5, 0.0] for name in SYSTEMS}
+    kinds = ("pneumonia to healthy", "healthy to healthy")
+    return translation.change_rates([0, 1, 2, 4], dict.fromkeys(kinds, of))
+
+
 POINTS = torch.tensor([[0.5, 0.5], [-0.5, 0.5]])
 
 
@@ -131,12 +144,12 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     for make in (
         gallery, twins, planes, named_points, evidence_rows, found_boxes, masks_over,
         before_and_after, localisations, rows_of_arms, terms_over_steps, precision_over_recall,
-        score_maps, slope_maps, clouds,
+        score_maps, slope_maps, clouds, flip_rates, change_rates,
     )
 }  # fmt: skip
 WITH_A_BAR = set(FIGURES) - {
     "gallery", "named_points", "before_and_after", "terms_over_steps", "precision_over_recall",
-    "clouds",
+    "clouds", "flip_rates", "change_rates",
 }  # fmt: skip
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
@@ -182,9 +195,10 @@ def test_a_figure_is_wide_fine_transparent_and_has_at_most_four_columns(name: st
     assert max(middles.count(middle) for middle in middles) <= 4
 
 
-@pytest.mark.parametrize(
-    "name", sorted(set(FIGURES) - {"terms_over_steps", "precision_over_recall"})
-)
+CURVES = {"terms_over_steps", "precision_over_recall", "flip_rates", "change_rates"}
+
+
+@pytest.mark.parametrize("name", sorted(set(FIGURES) - CURVES))
 def test_pictures_fill_the_width_of_a_figure(name: str) -> None:
     """They become smaller, with gaps between them, where a figure is not high enough."""
     figure, _ = drawn(name)

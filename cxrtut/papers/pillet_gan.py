@@ -35,6 +35,13 @@ Reading (data, impossible counts): Section 4.1 counts 14,862 images, 13,386 of t
     Why: 14,863 - 1,487 = 13,376 and 6,012 - 579 = 5,433, so three of the numbers are slips. Those
         of validation are right, because they reproduce the pooled rows of both tables.
 
+Reading (evaluation, two impossible shares): Table 1 gives VA-GAN 75.34 % of the images with
+    pneumonia and 86.82 % of all.
+    Here: Both are shown as they are printed.
+    Why: No number of the 579 images is 75.34 %, and 86.82 % is neither the pooled share of both
+        kinds (89.5 %) nor their mean. All other shares are whole numbers of images and pool as they
+        should.
+
 Reading (data, what is neither): RSNA has a third kind of images, "No Lung Opacity / Not Normal".
     Here: It is in neither of the two domains.
     Why: 8,851 and 6,012 leave no room for it.

@@ -21,9 +21,11 @@ IMAGES_OF: Mapping[str, str] = {
 """What a side of a record is of, for a caption."""
 
 
-def over_seeds(record: RunRecord) -> str:
-    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"."""
-    counts = sorted({len(runs) for runs in record.results.values()})
+def over_seeds(record: RunRecord, arms: Sequence[str] | None = None) -> str:
+    """What a cell with ± is, for a caption: "mean over 3 seeds ± half its 95 % interval"; "3 to 5
+    seeds" where some of the arms (all by default) have fewer than others.
+    """
+    counts = sorted({len(record.results[arm]) for arm in arms or record.results})
     if counts[-1:] <= [1]:
         return "one seed"
     n = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"

@@ -153,3 +153,11 @@ def test_at_most_so_many_images_of_each_kind_are_translated():
     assert set(measure.measure(system, split, measure.side)) == set(measure.better)
     assert system.asked == [3, 3]
     assert TWIN_BETTER["twin_error_untouched"] == "neither"
+
+
+def test_an_abnormal_image_counts_also_where_nobody_has_outlined_it():
+    split = split_of()
+    bare = replace(split, store=replace(split.store, store=replace(split.store.store, masks=None)))
+    assert not len(bare.with_truth("test"))
+    system = Answers(bare, image=split.batch(split.test).image)
+    assert twin_distance(system, bare, "test") == twin_distance(system, split, "test")

@@ -107,6 +107,21 @@ def test_the_judge_is_the_arm_of_that_name_and_frozen(split, trained):
     assert not network.training and not any(w.requires_grad for w in network.parameters())
 
 
+def test_the_classifier_weighs_the_rarer_kind_more(monkeypatch, split):
+    normal, abnormal = split.normal(), split.abnormal()
+    rare = replace(split, train=np.concatenate([normal, abnormal[: len(abnormal) // 3]]))
+    seen = []
+    monkeypatch.setattr(
+        experiment, "CheXNet", lambda network, weights, **_: seen.append(weights) or None
+    )
+    run = Run(trainer=lambda *_, **__: [])
+    monkeypatch.setattr(Run, "fit", lambda *_, **__: [])
+    train_chexnet(SMOKE, rare, run)
+    n, p = len(rare.normal()), len(rare.abnormal())
+    torch.testing.assert_close(seen[0], torch.tensor([p, n]) / (n + p))
+    assert seen[0][1] > seen[0][0]  # w_+ of the diseased, of whom there are fewer
+
+
 def test_the_judge_of_a_seed_does_not_depend_on_which_arm_asks_for_it(split, trained):
     alone = train_chexnet(TINY, split, Run())
     assert torch.equal(
@@ -181,6 +196,14 @@ def test_all_arms_of_another_seed_begin_from_other_weights(split):
         assert torch.equal(flat(one), flat(same)) and not torch.equal(flat(one), flat(other)), name
 
 
+@pytest.mark.parametrize("arm", COMPARISON.arms)
+def test_an_arm_that_makes_no_step_is_the_one_that_was_built_from_its_seed(split, arm):
+    config = replace(TINY, steps=0, classifier_steps=0)
+    (one,) = COMPARISON.arms[arm].train(config, split, Run(seed=3)).networks.values()
+    (other,) = COMPARISON.arms[arm].build(config, split.classes, 3).networks.values()
+    assert torch.equal(flat(one), flat(other))
+
+
 @pytest.mark.parametrize("arm", ["A * G'", "CheXNet"])
 def test_a_trained_arm_is_loaded_again_with_the_same_answers(tmp_path, split, arm):
     record = train(COMPARISON, HOW, arm=arm, seed=0, folder=tmp_path)
@@ -235,6 +258,8 @@ def test_images_without_an_outline_on_the_test_side_are_refused(split):
     blind = replace(split, store=replace(split.store, store=bare))
     with pytest.raises(StoreError, match="expected masks or boxes on test images, got none"):
         check(blind)
+    with pytest.raises(StoreError, match="on test images, got none"):
+        check(replace(split, test=split.normal("test")))  # those to learn from are outlined
 
 
 def test_the_presets_and_the_own_arm_are_those_of_the_paper_file():

@@ -68,6 +68,7 @@ def test_nothing_cannot_be_merged():
 def test_arms_are_compared_on_the_seeds_that_both_have_and_captions_say_how_many():
     found = merged([record({"a": 0.0}, 5), record({"b": 1.0}, 3)])
     assert over_seeds(found) == "mean over 3 to 5 seeds ± half its 95 % interval"
+    assert over_seeds(found, ["a"]) == "mean over 5 seeds ± half its 95 % interval"
     assert over_seeds(record({"a": 0.0}, 1)) == "one seed"
     assert over_seeds(record({"a": 0.0}, 2)) == "mean over 2 seeds ± half its 95 % interval"
     longer = replace(found, results=found.results | {"b": found.results["b"]})

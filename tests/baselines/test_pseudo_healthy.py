@@ -45,9 +45,9 @@ def test_a_prediction_is_the_clipped_image_and_what_was_changed():
 
 def test_reading_is_done_in_evaluation_mode_in_parts_and_without_gradients():
     generator = Modes().train()
-    found = system_of(generator).predict(torch.zeros(70, 2, 4, 4))
-    assert generator.seen == [(64, False, False), (6, False, False)] and generator.training
-    assert found.image.shape == (70, 2, 4, 4) and found.heatmap.shape == (70, 1, 4, 4)
+    found = system_of(generator).predict(torch.zeros(10, 2, 64, 64))
+    assert generator.seen == [(8, False, False), (2, False, False)] and generator.training
+    assert found.image.shape == (10, 2, 64, 64) and found.heatmap.shape == (10, 1, 64, 64)
     generator.eval()
     system_of(generator).predict(torch.zeros(1, 2, 4, 4))
     assert not generator.training

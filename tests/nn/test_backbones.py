@@ -291,16 +291,16 @@ def test_the_small_densenet_has_21_layers():
             made = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
             assert len(made) == layers
             assert network.features.denseblock4.denselayer2.conv2.out_channels == (
-                12 if layers == 21 else 32
+                8 if layers == 21 else 32
             )
 
 
-@pytest.mark.parametrize(("layers", "channels", "last"), [(121, 3, 1024), (21, 3, 48)])
+@pytest.mark.parametrize(("layers", "channels", "last"), [(121, 3, 1024), (21, 3, 32)])
 def test_densenet_at_stride_32_is_torchvisions(layers, channels, last):
     torch.manual_seed(0)
     ours = DenseNet(channels, 4, layers=layers)
     shape = {} if layers == 121 else {
-        "growth_rate": 12, "block_config": (2, 2, 2, 2), "num_init_features": 24,
+        "growth_rate": 8, "block_config": (2, 2, 2, 2), "num_init_features": 16,
     }  # fmt: skip
     theirs = (
         torchvision.models.densenet121(weights=None, num_classes=4)

@@ -274,20 +274,20 @@ def run_reproduce(options: argparse.Namespace) -> None:
     """`python -m cxrtut reproduce`: runs everything, writes the record and prints its table."""
     from cxrtut.experiments.comparison import reproduce
     from cxrtut.experiments.registered import comparison
-    from cxrtut.records.run_record import read_record_file, write_record
+    from cxrtut.records.merged import record_to_go_on_with
+    from cxrtut.records.run_record import write_record
     from cxrtut.records.tables import IMAGES_OF, measures_table, over_seeds
     from cxrtut.viz.tables import Table
 
     chosen = comparison(options.paper)
     how = _how(options, chosen)
     check_writable("--out", options.out)
-    if options.resume and not options.out.is_file():
-        raise CannotBeDone(f"--resume: expected the record of a run, found none: {options.out}")
+    begun = record_to_go_on_with(options.out) if options.resume else None
     if options.weights is not None:
         check_folder("--weights", options.weights)
     record = reproduce(
         chosen, how, seeds=options.seeds, arms=options.arms, weights_folder=options.weights,
-        begun=read_record_file(options.out) if options.resume else None,
+        begun=begun,
         keep=lambda so_far: write_record(options.out, so_far),
     )  # fmt: skip
     for side in ("train", "test"):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
-from cxrtut.records.run_record import ArmRun, RecordError, RunRecord
+from cxrtut.records.run_record import ArmRun, RecordError, RunRecord, read_record_file
 
 # What must agree for numbers to stand in one table
 _SAME = (
@@ -63,3 +64,20 @@ def merged(records: Sequence[RunRecord]) -> RunRecord:
         revision=", ".join(revisions), seconds=round(sum(r.seconds for r in records), 1),
         remarks=tuple(dict.fromkeys(remark for record in records for remark in record.remarks)),
     )  # fmt: skip
+
+
+def record_to_go_on_with(path: Path) -> RunRecord:
+    """The record of a run that is to go on after its last seed.
+
+    Raises:
+        RecordError: there is none, or it was merged of arms with unequal seeds.
+    """
+    if not path.is_file():
+        raise RecordError(f"expected the record of a run to go on with, found none: {path}")
+    record = read_record_file(path)
+    few = [arm for arm, runs in record.results.items() if len(runs) < len(record.seeds)]
+    if few:
+        raise RecordError(
+            f"{path}: expected {len(record.seeds)} seeds of every arm, fewer has {', '.join(few)}"
+        )
+    return record

@@ -16,7 +16,7 @@ import sys
 import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -153,9 +153,11 @@ class RunRecord:
         """Which side of a measure is the better one: `higher`, `lower` or `neither`."""
         return self.better.get(measure.partition("/")[0], "neither")
 
-    @property
+    @cached_property
     def changed_files(self) -> tuple[str, ...]:
-        """The files whose code is no longer the one that made this record; see `is_stale`."""
+        """The files whose code is no longer the one that made this record; see `is_stale`. They are
+        read when this is first asked for.
+        """
         return tuple(f for f, sha256 in self.code.items() if code_sha256(PACKAGE / f) != sha256)
 
     @property

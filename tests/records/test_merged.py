@@ -4,9 +4,17 @@ from dataclasses import replace
 
 import pytest
 
+from cxrtut.__main__ import main
 from cxrtut.records.claims import Claim, difference
-from cxrtut.records.merged import merged
-from cxrtut.records.run_record import ArmRun, RecordError, RunRecord, Weights
+from cxrtut.records.merged import merged, record_to_go_on_with
+from cxrtut.records.run_record import (
+    ArmRun,
+    RecordError,
+    RunRecord,
+    Weights,
+    read_record_file,
+    write_record,
+)
 from cxrtut.records.tables import over_seeds
 
 
@@ -79,3 +87,30 @@ def test_arms_are_compared_on_the_seeds_that_both_have_and_captions_say_how_many
     )  # fmt: skip
     gain = difference(found, claim)
     assert gain.n == 3 and gain.mean == 1.0 and gain.pair == (2.0, 1.0)
+
+
+def test_a_run_goes_on_from_a_whole_record_only(tmp_path):
+    path = tmp_path / "record.json"
+    with pytest.raises(RecordError, match=r"a run to go on with, found none: .*record\.json"):
+        record_to_go_on_with(path)
+    write_record(path, record({"a": 0.0}, 2))
+    assert record_to_go_on_with(path).values("a", "test", "m") == [0.0, 1.0]
+    write_record(path, merged([record({"a": 0.0}, 3), record({"b": 0.0, "c": 0.0}, 2)]))
+    with pytest.raises(RecordError, match="expected 3 seeds of every arm, fewer has b, c"):
+        record_to_go_on_with(path)
+
+
+def test_the_command_merges_files(tmp_path, capsys):
+    paths = [tmp_path / name for name in ("one.json", "two.json", "both.json")]
+    write_record(paths[0], record({"a": 0.0}, 2))
+    write_record(paths[1], record({"b": 1.0}, 1))
+    assert main(["merge", *map(str, paths[:2]), "--out", str(paths[2])]) == 0
+    assert capsys.readouterr().out.startswith("a, b\nwritten: ")
+    assert set(read_record_file(paths[2]).results) == {"a", "b"}
+    write_record(paths[1], record({"b": 1.0}, 1, code={"a.py": "2"}))
+    paths[2].unlink()
+    assert main(["merge", *map(str, paths[:2]), "--out", str(paths[2])]) != 0
+    assert "expected records that differ in their arms only, got other code" in (
+        capsys.readouterr().err
+    )
+    assert not paths[2].exists()

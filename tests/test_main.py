@@ -33,6 +33,7 @@ ROW = {
     "mib": None,
     "step_ms": None,
     "parameters": None,
+    "published_hours": None,
 }
 BENCH = {
     "what": "images per second",

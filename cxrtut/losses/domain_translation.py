@@ -51,8 +51,8 @@ def healthy_domain(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2"]:
 def domain_loss(logits: Float[Tensor, "B K"], domain: Float[Tensor, "B K"]) -> Float[Tensor, ""]:
     """-E[log softmax(logits)[domain]]: the mean cross-entropy of images of known domains.
 
-    Reading (loss, softmax or sigmoids): "$-\\log D_{cls}(o|x)$" does not say how probabilities are
-        made of the outputs.
+    Reading (loss, softmax or sigmoids): Eqs. (9) and (10) of PILLET-GAN do not say how the outputs
+        of D become probabilities.
         Here: We take the softmax.
         Why: A radiograph is healthy or not, so the domains exclude each other. For such domains the
             public code of StarGAN takes the softmax, too.

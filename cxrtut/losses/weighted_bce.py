@@ -25,8 +25,8 @@ def weighted_bce_loss(
             counts and weights, and the losses are averaged over the classes.
         Why: Kim, Jung and Lee cite ChestX-ray8, and the sums run over labels, not over images.
 
-    Reading (loss, sum or mean): Eq. (10) is a sum, $|P| + |N|$ times ours for "batch".
-        Here: We divide by $|P| + |N|$.
+    Reading (loss, sum or mean): Eq. (10) is a sum over all entries.
+        Here: We divide by their number.
         Why: For batches of one shape this is a constant, which Adam hardly sees.
 
     Reading (loss, batches without positives): Without positives (or negatives) the weight is

@@ -282,8 +282,7 @@ def run_reproduce(options: argparse.Namespace) -> None:
     chosen = comparison(options.paper)
     how = _how(options, chosen)
     check_writable("--out", options.out)
-    named = options.arms or [name for name, arm in chosen.arms.items() if not arm.needs_boxes]
-    begun = record_to_go_on_with(options.out, named) if options.resume else None
+    begun = record_to_go_on_with(options.out) if options.resume else None
     if options.weights is not None:
         check_folder("--weights", options.weights)
     record = reproduce(

@@ -69,19 +69,19 @@ class FixedPointGAN(StarGAN):
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """[adv + λ_cls cls + λ_rec rec](t) + [adv + λ_cls cls + λ_rec rec + λ_id id](o)."""
         x, o, t = batch.image, *origin_and_target(batch.label_vector, batch.target_vector)
-        cross, cross_terms = self._branch(x, o, t)
-        same, same_terms = self._branch(x, o, o)
-        identity = (same_terms.pop("fake") - x).abs().mean()
-        cross_terms.pop("fake")
+        _, cross, cross_terms = self._branch(x, o, t)
+        fixed, same, same_terms = self._branch(x, o, o)
+        identity = (fixed - x).abs().mean()
         terms = {**cross_terms, **{f"{k} same": v for k, v in same_terms.items()}, "id": identity}
         return cross + same + self.lambda_id * identity, terms
 
     def _branch(
         self, x: Tensor, origin: Tensor, target: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """The translation, its losses, and their terms."""
         fake = self.translate(x, target)
         loss, terms = translation_loss(
             self.networks["discriminator"], fake, target, lambda_cls=self.lambda_cls
         )
         rec = (self.translate(fake, origin) - x).abs().mean()
-        return loss + self.lambda_rec * rec, {**terms, "rec": rec, "fake": fake}
+        return fake, loss + self.lambda_rec * rec, {**terms, "rec": rec}

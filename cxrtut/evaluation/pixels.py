@@ -40,6 +40,21 @@ def truth_of(split: Split, rows: Rows, device: torch.device) -> torch.Tensor:
     return torch.cat([ground_truth(split.batch(part, device)) for part in row_parts(rows)])
 
 
+def heat_and_truth(
+    system: System, split: Split, rows: Rows
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """What a system says of some images, and where the disease is in them.
+
+    Returns:
+        The heat of all diseases of the split, as it was answered, and what was outlined, both
+        (N, H, W); None where there is no image or no heat map.
+    """
+    heat = predictions(system, split, rows).heatmap if len(rows) else None
+    if heat is None:
+        return None
+    return heat_of_split(system, split, heat), truth_of(split, rows, device_of(system))
+
+
 def pixel_localisation(
     system: System, split: Split, side: Side, *, at_most: int | None = None
 ) -> Numbers:
@@ -59,13 +74,10 @@ def pixel_localisation(
         positive pixels. Nothing where there is no heat map or no outline.
     """
     rows = split.with_truth(side, at_most)
-    if not len(rows):
+    found = heat_and_truth(system, split, rows)
+    if found is None:
         return {}
-    heat = predictions(system, split, rows).heatmap
-    if heat is None:
-        return {}
-    heatmap = heat_of_split(system, split, heat)
-    truth = truth_of(split, rows, device_of(system))
+    heatmap, truth = found
     unit = normalise(heatmap)
     areas = image_average_precision(unit, truth).float()
     interval = bootstrap_interval(areas, 0, patients=split.patients(rows))

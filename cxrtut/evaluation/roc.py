@@ -12,11 +12,10 @@ from cxrtut.evaluation.measure import (
     Better,
     Measure,
     Numbers,
-    device_of,
     heat_of_split,
     predictions,
 )
-from cxrtut.evaluation.pixels import truth_of
+from cxrtut.evaluation.pixels import heat_and_truth
 from cxrtut.localize.heatmap import normalise
 from cxrtut.metrics.classification import auroc
 from cxrtut.metrics.intervals import bootstrap_interval
@@ -56,13 +55,10 @@ def roc(system: System, split: Split, side: Side, *, at_most: int | None = None)
         there is no heat map or no outline.
     """
     rows = split.with_truth(side, at_most)
-    if not len(rows):
+    found = heat_and_truth(system, split, rows)
+    if found is None:
         return {}
-    heat = predictions(system, split, rows).heatmap
-    if heat is None:
-        return {}
-    heatmap = heat_of_split(system, split, heat)
-    truth = truth_of(split, rows, device_of(system))
+    heatmap, truth = found
     unit = normalise(heatmap)
     areas = image_auroc(unit, truth).float()
     interval = bootstrap_interval(areas, 0, patients=split.patients(rows))

@@ -350,7 +350,8 @@ def reproduce(
         results |= {name: list(runs) for name, runs in begun.results.items()}
         weights |= begun.weights
         wrong = differences(begun, record())
-        wrong += [] if set(begun.results) <= set(chosen) else ["arms"]
+        trained = {name for name in chosen if _can_train(chosen[name], splits[0])}
+        wrong += [] if set(begun.results) == trained else ["arms"]
         if wrong:
             raise ConfigurationError(
                 f"expected to go on with the same run, but it had other {', '.join(wrong)}"
@@ -363,7 +364,7 @@ def reproduce(
             callbacks=_named(how.callbacks, f"{comparison.paper}, seed {seed},"),
         )
         for name, arm in chosen.items():
-            if arm.needs_boxes and not split.has_boxes_to_learn_from:
+            if not _can_train(arm, split):
                 continue
             began = time.perf_counter()
             system = arm.train(config, split, run)
@@ -419,6 +420,10 @@ def _named(
     return lambda stage: () if watch is None else (watch(f"{before} {stage}"),)
 
 
+def _can_train(arm: Arm[C], split: Split) -> bool:
+    return not arm.needs_boxes or split.has_boxes_to_learn_from
+
+
 def _check_boxes(name: str, arm: Arm[C], split: Split) -> None:
-    if arm.needs_boxes and not split.has_boxes_to_learn_from:
+    if not _can_train(arm, split):
         raise StoreError(f"{split.name}: {name!r} expected boxes of training images, got none")

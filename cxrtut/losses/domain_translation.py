@@ -73,7 +73,7 @@ def discriminator_loss(
     """E[D(fake)] - E[D(real)] + λ_gp E[(||∇D||₂ - 1)²] + λ_cls E[-log D_cls(domain | real)].
 
     Args:
-        discriminator: see the module.
+        discriminator: see the module; it judges each image by itself (no batch norm).
         real: images.
         fake: translated ones, as many; no gradient goes to them.
         domain: of the real images.
@@ -85,10 +85,11 @@ def discriminator_loss(
         The loss, and for the report the distance E[D(real)] - E[D(fake)], the penalty and the
         cross-entropy.
     """
-    score, logits = discriminator(real)
-    distance = wasserstein_critic_loss(score, discriminator(fake.detach())[0])
+    both, logits = discriminator(torch.cat((real, fake.detach())))  # one pass for the two
+    score, fake_score = both.tensor_split((len(real),))
+    distance = wasserstein_critic_loss(score, fake_score)
     penalty = gradient_penalty(lambda x: discriminator(x)[0], real, fake, mix)
-    classified = domain_loss(logits, domain)
+    classified = domain_loss(logits[: len(real)], domain)
     terms = {"distance": -distance, "penalty": penalty, "cls": classified}
     return distance + lambda_gp * penalty + lambda_cls * classified, terms
 

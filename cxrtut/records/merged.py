@@ -66,21 +66,18 @@ def merged(records: Sequence[RunRecord]) -> RunRecord:
     )  # fmt: skip
 
 
-def record_to_go_on_with(path: Path, arms: Sequence[str] = ()) -> RunRecord:
+def record_to_go_on_with(path: Path) -> RunRecord:
     """The record of a run that is to go on after its last seed.
 
     Args:
         path: of the record.
-        arms: that are to go on; one that is new would lack the seeds that are done.
 
     Raises:
-        RecordError: there is none, it was merged of arms with unequal seeds, or it lacks an arm.
+        RecordError: there is none, or it was merged of arms with unequal seeds.
     """
     if not path.is_file():
         raise RecordError(f"expected the record of a run to go on with, found none: {path}")
     record = read_record_file(path)
-    if new := [arm for arm in arms if arm not in record.results]:
-        raise RecordError(f"{path}: expected a record of {', '.join(new)} too, found none")
     few = [arm for arm, runs in record.results.items() if len(runs) < len(record.seeds)]
     if few:
         raise RecordError(

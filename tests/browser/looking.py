@@ -1,5 +1,6 @@
 """What is seen of a page of the built book in a browser: four views, paper, and slow networks."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -112,12 +113,21 @@ def look(browser: Any, url: str, axe: str, views: Sequence[tuple[int, str]] = VI
 
 
 def first_paint(browser: Any, url: str, megabits: float, latency: float) -> float:
-    """Seconds until something of the page is seen, with an empty cache.
+    """Seconds until something of the page is seen, with an empty cache; infinite where nothing ever
+    is. A headless browser that is short of time draws no frame of one page in thousands, however
+    long one waits: such a page is opened once more.
 
     Args:
         megabits: of the network, per second.
         latency: of each request, in milliseconds.
     """
+    seconds = _painted(browser, url, megabits, latency)
+    return _painted(browser, url, megabits, latency) if seconds == math.inf else seconds
+
+
+def _painted(browser: Any, url: str, megabits: float, latency: float) -> float:
+    from playwright.sync_api import TimeoutError as NotInTime
+
     context = browser.new_context(viewport={"width": WIDTHS[0], "height": HEIGHT})
     page = context.new_page()
     network = context.new_cdp_session(page)
@@ -135,6 +145,9 @@ def first_paint(browser: Any, url: str, megabits: float, latency: float) -> floa
     page.goto(url, wait_until="commit")
     entry = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"
     # Asked by the clock: no frame is drawn, and nothing asked with it, before something is painted.
-    seconds = page.wait_for_function(entry, timeout=60_000, polling=50).json_value() / 1000
-    context.close()
-    return seconds
+    try:
+        return page.wait_for_function(entry, timeout=30_000, polling=50).json_value() / 1000
+    except NotInTime:
+        return math.inf
+    finally:
+        context.close()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from experiments.toy_comparison import COMPARISON
 
+from cxrtut.data.split import Split
 from cxrtut.experiments.comparison import ConfigurationError, How, reproduce
 from cxrtut.records.run_record import read_record_file, write_record
 
@@ -61,3 +62,19 @@ def test_another_run_is_not_gone_on_with(how, arms, named):
     longer = replace(begun, seeds=(0, 1))
     with pytest.raises(ConfigurationError, match=r"other data$"):
         reproduce(COMPARISON, HOW, seeds=3, begun=longer)
+
+
+def test_an_arm_that_a_record_lacks_would_lack_its_seeds():
+    begun = reproduce(COMPARISON, HOW, seeds=1, arms=("own",))
+    with pytest.raises(ConfigurationError, match=r"the same run, but it had other arms$"):
+        reproduce(COMPARISON, HOW, seeds=2, begun=begun)
+    assert len(reproduce(COMPARISON, HOW, seeds=2, arms=("own",), begun=begun).results["own"]) == 2
+
+
+def test_an_arm_that_has_no_boxes_to_learn_from_is_not_missed(monkeypatch):
+    monkeypatch.setattr(Split, "has_boxes_to_learn_from", False)
+    boxes = replace(COMPARISON.arms["still"], needs_boxes=True)
+    needing = replace(COMPARISON, arms={**COMPARISON.arms, "boxes": boxes})
+    begun = reproduce(needing, HOW, seeds=1)
+    assert set(begun.results) == set(COMPARISON.arms)
+    assert reproduce(needing, HOW, seeds=2, begun=begun).seeds == (0, 1)

@@ -271,8 +271,8 @@ def test_the_losses_see_an_image_that_has_left_the_range_as_it_is():
     for network in task.networks.values():
         network.register_forward_pre_hook(lambda _, given: seen.append(given[0].max().item()))
     task.discriminator_loss(batch)
-    judged = seen[1:]  # real, fake, between
-    assert judged[0] <= 1 and judged[1] > 1.5 and judged[2] > 1.1
+    judged = seen[1:]  # real and fake, between
+    assert judged[0] > 1.5 and judged[1] > 1.1
     seen.clear()
     task.generator_loss(batch)
     assert [value > 1.5 for value in seen] == [False, True, True, False]  # G, D, G again, G

@@ -28,7 +28,7 @@ from cxrtut.data.store import StoreError
 from cxrtut.evaluation.classification import normal_or_not_measure
 from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.pixels import pixel_measure
-from cxrtut.evaluation.roc import roc_measure
+from cxrtut.evaluation.roc import pixel_rank_measure, roc_measure
 from cxrtut.evaluation.translation import pixel_change_measure, translation_measure
 from cxrtut.experiments.comparison import Arm, Comparison, Timed
 from cxrtut.experiments.run import Run
@@ -50,6 +50,7 @@ from cxrtut.randomness import seeded
 
 IMAGES = 2048  # simulated ones, unless the source says another number
 SCORED = 512  # images of each kind that are measured at most
+WATCHED = 64  # images with pneumonia whose pixels are ranked during training
 VARIANTS: dict[str, dict[str, str | float]] = {
     "PILLET-GAN": {},
     "w/o SAB": {"attention": "none"},
@@ -87,13 +88,14 @@ def train_pillet(arm: str, config: Config, split: Split, run: Run) -> LesionLoca
     """Trains PILLET-GAN, or a variant of it."""
     changed = _variant(config, arm)
     task = PilletGAN(changed, seed=run.seed, device=run.device)
-    run.fit(
-        "main", task, split.loader(with_targets=True), steps=config.steps,
-        batch_size=config.batch_size,
-    )  # fmt: skip
     generator = task.networks["generator"]
     assert isinstance(generator, LesionGenerator)
-    return LesionLocaliser(changed, split.classes, generator)
+    system = LesionLocaliser(changed, split.classes, generator)
+    run.fit(
+        "main", task, split.loader(with_targets=True), steps=config.steps,
+        batch_size=config.batch_size, validate=run.watched(system, config.steps),
+    )  # fmt: skip
+    return system
 
 
 def make_stargan(config: Config, seed: int) -> tuple[nn.Module, nn.Module]:
@@ -148,11 +150,12 @@ def train_star(
         betas=(config.beta_1, config.beta_2), critic_steps=config.critic_steps,
         lambda_cls=config.lambda_cls, lambda_rec=config.lambda_recon, lambda_gp=config.lambda_gp,
     )  # fmt: skip
+    system = _system(arm, generator, config, split.classes)
     run.fit(
         "main", task, split.loader(with_targets=True), steps=config.steps,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size, validate=run.watched(system, config.steps),
     )  # fmt: skip
-    return _system(arm, generator, config, split.classes)
+    return system
 
 
 def train_vagan(arm: str, config: Config, split: Split, run: Run) -> PseudoHealthy:
@@ -163,10 +166,12 @@ def train_vagan(arm: str, config: Config, split: Split, run: Run) -> PseudoHealt
         critic_steps=config.critic_steps, long=config.vagan_long, first=config.vagan_first,
         every=config.vagan_every, lambda_reg=config.vagan_lambda, lambda_gp=config.lambda_gp,
     )  # fmt: skip
+    system = _system(arm, generator, config, split.classes)
     run.fit(
-        "main", task, split.loader("balanced"), steps=config.steps, batch_size=config.batch_size
-    )
-    return _system(arm, generator, config, split.classes)
+        "main", task, split.loader("balanced"), steps=config.steps, batch_size=config.batch_size,
+        validate=run.watched(system, config.steps),
+    )  # fmt: skip
+    return system
 
 
 def build_chexnet(config: Config, classes: tuple[str, ...], seed: int) -> ActivationMaps:
@@ -188,7 +193,7 @@ def train_chexnet(config: Config, split: Split, run: Run) -> ActivationMaps:
         task = CheXNet(network, weights, learning_rate=config.classifier_learning_rate)
         run.fit(
             "CheXNet", task, split.loader(), steps=config.classifier_steps,
-            batch_size=config.batch_size,
+            batch_size=config.batch_size, validate=run.watched(system, config.classifier_steps),
         )  # fmt: skip
         network.eval().requires_grad_(False)
         return system
@@ -236,6 +241,7 @@ COMPARISON = Comparison(
     ),
     judge=train_chexnet,
     judged=(translation_measure("test", SCORED),),
+    learning_curve=pixel_rank_measure("train", WATCHED),
     timed=TIMED,
     faithful=frozenset({"paper"}),
     sources=frozenset({"RSNA Pneumonia Detection Challenge"}),

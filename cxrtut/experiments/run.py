@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from cxrtut.data.sample import System
 from cxrtut.engine.distributed import Ranks
 from cxrtut.engine.loop import train
 from cxrtut.engine.progress import JsonLines
@@ -16,6 +17,7 @@ from cxrtut.engine.task import Data, Report, Task
 from cxrtut.engine.validation import Validation
 from cxrtut.records.run_record import Json
 
+CURVE_POINTS = 12  # of a learning curve
 Callback = Callable[[Report], None]
 T = TypeVar("T")
 
@@ -43,6 +45,8 @@ class Run:
         identity: what must be the same on resume: the arm, its configuration, its data.
         report_every: steps between two reports.
         trainer: what trains; the one training loop, or what stands for it to time it.
+        learning_curve: what is measured of a system meanwhile, where its arm asks for it; None
+            measures nothing.
     """
 
     seed: int = 0
@@ -57,6 +61,7 @@ class Run:
     identity: Mapping[str, Json] = field(default_factory=dict)
     report_every: int = 50
     trainer: Callable[..., list[Report]] = train
+    learning_curve: Callable[[System], Mapping[str, float]] | None = None
     _begun: set[str] = field(default_factory=set, init=False, repr=False)
     _shared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
 
@@ -102,6 +107,19 @@ class Run:
             resume=self.resume, configuration={"stage": stage, **self.identity},
             callbacks=watching, cuda_graphs=self.cuda_graphs, report_every=self.report_every,
         )  # fmt: skip
+
+    def watched(self, system: System, steps: int) -> Validation | None:
+        """The learning curve of a system as a validation that decides nothing; None where none is
+        wanted.
+
+        Args:
+            system: whose networks are about to be trained.
+            steps: of the training; about `CURVE_POINTS` times meanwhile the system is measured.
+        """
+        measure = self.learning_curve
+        if measure is None:
+            return None
+        return Validation(every=max(1, steps // CURVE_POINTS), measure=lambda: measure(system))
 
     @property
     def unused_weights(self) -> tuple[str, ...]:

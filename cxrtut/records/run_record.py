@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -39,6 +40,19 @@ class RecordError(Exception):
 
 
 @dataclass(frozen=True)
+class CurvePoint:
+    """What was measured during a training.
+
+    Attributes:
+        step: training steps done.
+        numbers: of the system as it was then.
+    """
+
+    step: int
+    numbers: Numbers
+
+
+@dataclass(frozen=True)
 class ArmRun:
     """One arm with one seed.
 
@@ -47,12 +61,14 @@ class ArmRun:
         validation: on images that were looked at meanwhile.
         test: on patients never seen.
         seconds: wall time of training and measuring.
+        curve: measured during the training, where the comparison asks for it.
     """
 
     train: Numbers = field(default_factory=dict)
     validation: Numbers = field(default_factory=dict)
     test: Numbers = field(default_factory=dict)
     seconds: float = 0.0
+    curve: Sequence[CurvePoint] = ()
 
     def side(self, name: str) -> Numbers:
         """The numbers of `train`, `validation` or `test`.
@@ -303,13 +319,18 @@ def read_record_file(path: Path) -> RunRecord:
         raise RecordError(f"{path}: fields that are missing or not known: {wrong}")
     try:
         results = {
-            arm: tuple(ArmRun(**run) for run in runs) for arm, runs in content["results"].items()
+            arm: tuple(_arm_run(run) for run in runs) for arm, runs in content["results"].items()
         }
         weights = {arm: Weights(**value) for arm, value in content["weights"].items()}
     except TypeError as error:
         raise RecordError(f"{path}: {error}") from error
     lists = {name: tuple(content[name]) for name in ("classes", "seeds", "remarks")}
     return RunRecord(**content | lists | {"results": results, "weights": weights})
+
+
+def _arm_run(content: Mapping[str, Any]) -> ArmRun:
+    curve = tuple(CurvePoint(**point) for point in content.get("curve", ()))
+    return ArmRun(**{**content, "curve": curve})
 
 
 def write_json(path: Path, content: Mapping[str, object]) -> None:

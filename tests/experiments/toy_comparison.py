@@ -29,11 +29,12 @@ def build(config: Config, classes: tuple[str, ...], seed: int) -> Toy:
 
 def train_own(config: Config, split: Split, run: Run) -> Toy:
     task = ToyTask(config, run.seed, run.device)
+    system = Toy(config, split.classes, task.networks)
     run.fit(
         "main", task, split.loader("balanced"), steps=config.steps,
-        batch_size=config.batch_size,
+        batch_size=config.batch_size, validate=run.watched(system, config.steps),
     )  # fmt: skip
-    return Toy(config, split.classes, task.networks)
+    return system
 
 
 def train_still(config: Config, split: Split, run: Run) -> Toy:
@@ -51,8 +52,12 @@ def train_judge(config: Config, split: Split, run: Run) -> Toy:
 
     def trained() -> Toy:
         task = ToyTask(config, run.seed + 1, run.device)
-        run.fit("judge", task, split.loader(), steps=config.steps, batch_size=config.batch_size)
-        return Toy(config, split.classes, task.networks)
+        judge = Toy(config, split.classes, task.networks)
+        run.fit(
+            "judge", task, split.loader(), steps=config.steps, batch_size=config.batch_size,
+            validate=run.watched(judge, config.steps),
+        )  # fmt: skip
+        return judge
 
     return run.once("judge", trained)
 

@@ -76,6 +76,28 @@ def means(
     return found
 
 
+def learning_curves(
+    record: RunRecord, measure: str, arms: Sequence[str]
+) -> dict[str, list[tuple[list[int], list[float]]]]:
+    """Of each arm, for each seed, the steps after which a measure was taken during its training and
+    what it was then; no arm that has no curve.
+
+    Raises:
+        RecordError: no such arm.
+    """
+    _check(record, {}, [], arms, "train")
+    found = {}
+    for arm in arms:
+        curves = [
+            [(p.step, v) for p in run.curve if (v := p.numbers.get(measure)) is not None]
+            for run in record.results[arm]
+        ]
+        each = [([s for s, _ in curve], [v for _, v in curve]) for curve in curves if curve]
+        if each:
+            found[arm] = each
+    return found
+
+
 def beside_paper(
     record: RunRecord,
     printed: Mapping[str, PublishedTable],

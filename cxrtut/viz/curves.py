@@ -1,4 +1,4 @@
-"""Curves: terms of a loss over training, precision over recall."""
+"""Curves: terms of a loss and measures over training, precision over recall."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 # colour-blind readers too, the others by their style.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#b9629a", "#a6761d", "#3b8fc4", "#7b5bc7", "#6f8f00")
 STYLES = ("-", "--", "-.", ":")
+NAMES = 3  # of curves in a row of a legend
 
 
 def terms_over_steps(
@@ -45,6 +46,36 @@ def terms_over_steps(
     return figure
 
 
+def learning_curves(
+    found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]], measure: str
+) -> Figure:
+    """A measure over training: a thin line for each seed of a method, and on top the mean over
+    them, where the seeds were measured after the same steps.
+
+    Args:
+        found: method -> for each seed the steps, and the measure after each.
+        measure: its name, in words.
+    """
+    figure, (axis,) = panels(1, 1, 4.0 + legend_height(len(found)))
+    for i, (name, seeds) in enumerate(found.items()):
+        colour, style = COLOURS[i % len(COLOURS)], STYLES[i % 4]
+        if len({tuple(steps) for steps, _ in seeds}) > 1:
+            label = name  # of the first line: there is no mean
+            for steps, values in seeds:
+                axis.plot(steps, values, style, label=label, color=colour, linewidth=1.2)
+                label = "_"
+            continue
+        for steps, values in seeds if len(seeds) > 1 else ():
+            axis.plot(steps, values, style, color=colour, linewidth=0.8, alpha=0.45)
+        mean = [sum(at) / len(at) for at in zip(*(values for _, values in seeds), strict=True)]
+        axis.plot(seeds[0][0], mean, style, label=name, color=colour, linewidth=2.0)
+    axis.set_xlabel("training step (a batch each)", color=INK, fontsize=TEXT)
+    axis.set_ylabel(measure, color=INK, fontsize=TEXT)
+    plain(axis)
+    legend_below(figure, axis)
+    return figure
+
+
 def precision_over_recall(
     curves: Mapping[str, tuple[Float[Tensor, " n"], Float[Tensor, " n"]]], chance: float
 ) -> Figure:
@@ -54,8 +85,7 @@ def precision_over_recall(
         curves: name -> (recall, precision).
         chance: share of positive pixels.
     """
-    rows = -(-(1 + len(curves)) // 3)
-    figure, (axis,) = panels(1, 1, 4.2 + rows * 1.3 * ROW_OF_LETTERS)
+    figure, (axis,) = panels(1, 1, 4.2 + legend_height(1 + len(curves)))
     for i, (name, (recall, precision)) in enumerate(curves.items()):
         axis.plot(
             recall.cpu().numpy(), precision.cpu().numpy(), STYLES[i % 4], label=name,
@@ -67,11 +97,21 @@ def precision_over_recall(
     axis.set_ylabel("precision", color=INK, fontsize=TEXT)
     plain(axis)
     axis.tick_params(pad=6)
-    figure.legend(
-        loc="outside lower center", ncols=3, fontsize=TEXT, labelcolor=INK, frameon=False,
-        handlelength=2.6,
-    )  # fmt: skip
+    legend_below(figure, axis)
     return figure
+
+
+def legend_height(names: int) -> float:
+    """What `legend_below` needs for so many names, in inches."""
+    return -(-names // NAMES) * 1.3 * ROW_OF_LETTERS
+
+
+def legend_below(figure: Figure, axis: Axes) -> None:
+    """One legend for all plots, below them; a line that has no name is not in it."""
+    figure.legend(
+        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=NAMES, fontsize=TEXT,
+        labelcolor=INK, frameon=False, handlelength=2.6,
+    )  # fmt: skip
 
 
 def plain(axis: Axes) -> None:

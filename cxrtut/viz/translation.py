@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from cxrtut.viz.curves import COLOURS, STYLES, plain
-from cxrtut.viz.images import INK, ROW_OF_LETTERS, TEXT, grey, panels
+from cxrtut.viz.curves import COLOURS, STYLES, legend_below, legend_height, plain
+from cxrtut.viz.images import INK, TEXT, grey, panels
 from cxrtut.viz.widgets import montage
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 Frames = list[UInt8[np.ndarray, "h w"]]
 ENLARGED = 3  # pixels of a frame for one of the image
-NAMES = 3  # of curves in a row of a legend
 
 
 def strength_frames(
@@ -87,12 +86,12 @@ def flip_rates(shares: Sequence[float], rates: Mapping[str, Sequence[float]]) ->
         shares: s of x + sL.
         rates: method -> the share of images at each s, in [0, 1].
     """
-    figure, (axis,) = panels(1, 1, 4.0 + _legend_height(len(rates)))
+    figure, (axis,) = panels(1, 1, 4.0 + legend_height(len(rates)))
     axis.axvline(1.0, color=INK, linewidth=1.0)
     _lines(axis, shares, rates)
     axis.set_xlabel("s, share of the change that is added", color=INK, fontsize=TEXT)
     axis.set_ylabel("called healthy, share", color=INK, fontsize=TEXT)
-    _legend(figure, axis)
+    legend_below(figure, axis)
     return figure
 
 
@@ -106,14 +105,14 @@ def change_rates(
         rates: kind of images -> method -> the share of pixels at each tolerance, in [0, 1].
     """
     most = max(len(of) for of in rates.values())
-    figure, axes = panels(1, len(rates), 3.6 + _legend_height(most))
+    figure, axes = panels(1, len(rates), 3.6 + legend_height(most))
     for axis, (kind, of) in zip(axes, rates.items(), strict=True):
         _lines(axis, tolerances, of)
         axis.set_xticks(list(tolerances))
         axis.set_title(kind, color=INK, fontsize=TEXT)
         axis.set_xlabel("by more than ... grey levels", color=INK, fontsize=TEXT)
     axes[0].set_ylabel("pixels changed, share", color=INK, fontsize=TEXT)
-    _legend(figure, axes[0])
+    legend_below(figure, axes[0])
     return figure
 
 
@@ -125,15 +124,3 @@ def _lines(axis: Axes, x: Sequence[float], rates: Mapping[str, Sequence[float]])
         )  # fmt: skip
     axis.set_ylim(-0.03, 1.03)
     plain(axis)
-
-
-def _legend_height(names: int) -> float:
-    return -(-names // NAMES) * 1.3 * ROW_OF_LETTERS
-
-
-def _legend(figure: Figure, axis: Axes) -> None:
-    """One for all plots, below them; a line that has no name is not in it."""
-    figure.legend(
-        *axis.get_legend_handles_labels(), loc="outside lower center", ncols=NAMES, fontsize=TEXT,
-        labelcolor=INK, frameon=False, handlelength=2.6,
-    )  # fmt: skip

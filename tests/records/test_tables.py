@@ -1,16 +1,18 @@
 """Records as tables: means over seeds, what is missing, what things are called."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from records.test_run_record import a_record
 
 from cxrtut.records.published import PublishedTable
-from cxrtut.records.run_record import ArmRun, RecordError
+from cxrtut.records.run_record import ArmRun, CurvePoint, RecordError
 from cxrtut.records.tables import (
     IMAGES_OF,
     beside_paper,
     classes_beside_paper,
+    learning_curves,
     means,
     measures_table,
     over_seeds,
@@ -162,3 +164,20 @@ def test_a_caption_can_say_what_a_cell_is():
     with pytest.raises(RecordError):
         ArmRun().side("elsewhere")
     assert all(ArmRun().side(side) == {} for side in IMAGES_OF)
+
+
+def test_learning_curves_have_the_steps_that_measured_it_of_each_seed():
+    def run(*points):
+        return ArmRun(curve=tuple(CurvePoint(step, numbers) for step, numbers in points))
+
+    curved = replace(
+        record(), results={
+            "A": [run((5, {"m": 0.1}), (10, {"m": 0.2})), run((5, {"m": None}), (10, {"m": 0.4}))],
+            "B": [run((5, {"other": 1.0}))],
+            "C": [ArmRun()],
+        },
+    )  # fmt: skip
+    found = learning_curves(curved, "m", ["C", "B", "A"])
+    assert found == {"A": [([5, 10], [0.1, 0.2]), ([10], [0.4])]}
+    with pytest.raises(RecordError, match=r"no method 'D'; there are A, B, C"):
+        learning_curves(curved, "m", ["D"])

@@ -8,7 +8,13 @@ import torch
 from matplotlib.colors import to_rgb
 from viz.sight import KINDS, contrast, lab, luminance
 
-from cxrtut.viz.curves import COLOURS, STYLES, precision_over_recall, terms_over_steps
+from cxrtut.viz.curves import (
+    COLOURS,
+    STYLES,
+    learning_curves,
+    precision_over_recall,
+    terms_over_steps,
+)
 from cxrtut.viz.pseudo_healthy import rows_of_arms
 
 matplotlib.use("Agg")
@@ -81,3 +87,23 @@ def test_more_than_three_methods_go_on_in_the_next_two_rows():
 def test_no_images_or_no_methods_are_an_error():
     with pytest.raises(ValueError, match="got 1 and 0"):
         rows_of_arms(torch.zeros(1, 1, 4, 4), {})
+
+
+def test_a_learning_curve_has_a_thin_line_for_each_seed_and_a_named_mean():
+    seeds = [([10, 20], [0.2, 0.4]), ([10, 20], [0.4, 1.0])]
+    figure = learning_curves({"many": seeds, "one": [([5], [0.5])]}, "pixel AUC")
+    (axis,) = figure.axes
+    thin, thick = axis.lines[:2], axis.lines[2:]
+    assert [line.get_ydata().tolist() for line in thin] == [[0.2, 0.4], [0.4, 1.0]]
+    assert [line.get_ydata().tolist() for line in thick] == [pytest.approx([0.3, 0.7]), [0.5]]
+    assert max(line.get_linewidth() for line in thin) < thick[0].get_linewidth()
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["many", "one"]
+    assert axis.get_ylabel() == "pixel AUC"
+    assert len({line.get_color() for line in (*thin, thick[0])}) == 1
+
+
+def test_seeds_that_were_measured_after_other_steps_have_no_mean():
+    figure = learning_curves({"many": [([10], [0.2]), ([20, 30], [0.4, 1.0])]}, "pixel AUC")
+    (axis,) = figure.axes
+    assert [line.get_xdata().tolist() for line in axis.lines] == [[10], [20, 30]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["many"]

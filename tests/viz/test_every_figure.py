@@ -103,6 +103,11 @@ def terms_over_steps(size: int) -> Figure:
     return curves.terms_over_steps([10, 200, 400], terms)
 
 
+def learning_curves(size: int) -> Figure:
+    seeds = [([500, 1000], [0.4, 0.8]), ([500, 1000], [0.5, 0.9])]
+    return curves.learning_curves(dict.fromkeys(SYSTEMS, seeds), "pixel AUC")
+
+
 def precision_over_recall(size: int) -> Figure:
     recall = torch.linspace(0, 1, 9)
     names = ("G-D-C", "G-D", "G-C", "ED", "Grad-CAM-1", "Grad-CAM-2", "CAM", "mean of the others")
@@ -143,13 +148,13 @@ FIGURES: dict[str, Callable[[int], Figure]] = {
     make.__name__: make
     for make in (
         gallery, twins, planes, named_points, evidence_rows, found_boxes, masks_over,
-        before_and_after, localisations, rows_of_arms, terms_over_steps, precision_over_recall,
-        score_maps, slope_maps, clouds, flip_rates, change_rates,
+        before_and_after, localisations, rows_of_arms, terms_over_steps, learning_curves,
+        precision_over_recall, score_maps, slope_maps, clouds, flip_rates, change_rates,
     )
 }  # fmt: skip
 WITH_A_BAR = set(FIGURES) - {
-    "gallery", "named_points", "before_and_after", "terms_over_steps", "precision_over_recall",
-    "clouds", "flip_rates", "change_rates",
+    "gallery", "named_points", "before_and_after", "terms_over_steps", "learning_curves",
+    "precision_over_recall", "clouds", "flip_rates", "change_rates",
 }  # fmt: skip
 every_figure = pytest.mark.parametrize("name", FIGURES)
 
@@ -195,7 +200,13 @@ def test_a_figure_is_wide_fine_transparent_and_has_at_most_four_columns(name: st
     assert max(middles.count(middle) for middle in middles) <= 4
 
 
-CURVES = {"terms_over_steps", "precision_over_recall", "flip_rates", "change_rates"}
+CURVES = {
+    "terms_over_steps",
+    "precision_over_recall",
+    "learning_curves",
+    "flip_rates",
+    "change_rates",
+}
 
 
 @pytest.mark.parametrize("name", sorted(set(FIGURES) - CURVES))

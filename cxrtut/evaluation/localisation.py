@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from cxrtut.data.boxes import boxes_to_mask
-from cxrtut.data.sample import System
+from cxrtut.data.sample import Prediction, System
 from cxrtut.data.split import Rows, Side, Split, row_parts
 from cxrtut.evaluation.measure import Better, Measure, Numbers, device_of
 from cxrtut.localize.boxes import (
@@ -124,6 +124,27 @@ def predicted_boxes(
     return boxes
 
 
+def answer_with_heat(system: System, split: Split, side: Side) -> Prediction | None:
+    """What a system says of the first image of a side that has a box; None where no image has one,
+    or where it answers without heat maps.
+
+    Raises:
+        ValueError: not a heat map for each class of the split.
+    """
+    rows, _ = split.pairs(side)
+    if not len(rows):
+        return None
+    first = system.predict(split.batch(rows[:1], device_of(system)).image)
+    if first.heatmap is None:
+        return None
+    if first.heatmap.shape[1] != len(split.classes):
+        raise ValueError(
+            f"expected a heat map for each of {len(split.classes)} classes, got "
+            f"{first.heatmap.shape[1]}"
+        )
+    return first
+
+
 def accuracies_at(
     system: System,
     split: Split,
@@ -170,16 +191,9 @@ def localisation_accuracy(
         maps or no boxes.
     """
     rows, labels = split.pairs(side)
-    if not len(rows):
+    first = answer_with_heat(system, split, side)
+    if first is None:
         return {}
-    first = system.predict(split.batch(rows[:1], device_of(system)).image)
-    if first.heatmap is None:
-        return {}
-    if first.heatmap.shape[1] != len(split.classes):
-        raise ValueError(
-            f"expected a heat map for each of {len(split.classes)} classes, got "
-            f"{first.heatmap.shape[1]}"
-        )
     label = torch.from_numpy(np.ascontiguousarray(labels))
     truth, n = true_boxes(split, rows, labels), len(split.classes)
     low, high, headline, *others = predicted_boxes(
@@ -206,6 +220,18 @@ def localisation_accuracy(
     return numbers | {f"pairs/{k}": c for k, c in zip(split.classes, counts, strict=True)}
 
 
+def where_boxes_are_known(split: Split, side: Side) -> Bool[np.ndarray, "n K"]:
+    """For each image of a side and each class whether it is known where boxes are: the image does
+    not have the class, or somebody drew its boxes.
+    """
+    rows = split.rows(side)
+    known = split.store.labels[rows] == 0
+    place = {int(row): i for i, row in enumerate(rows)}
+    boxed = split.pairs(side)
+    known[[place[int(row)] for row in boxed[0]], boxed[1]] = True
+    return known
+
+
 def _false_positives(system: System, split: Split, side: Side, threshold: float) -> float:
     """Boxes that meet no true box, an image: of the classes predicted for a side's images.
 
@@ -214,11 +240,7 @@ def _false_positives(system: System, split: Split, side: Side, threshold: float)
         Here: Such an image is left out for that disease.
         Why: Nobody knows whether a box there would be false.
     """
-    rows = split.rows(side)
-    known = split.store.labels[rows] == 0
-    place = {int(row): i for i, row in enumerate(rows)}
-    boxed = split.pairs(side)
-    known[[place[int(row)] for row in boxed[0]], boxed[1]] = True
+    rows, known = split.rows(side), where_boxes_are_known(split, side)
     rule, device = partial(largest_region, threshold=threshold), device_of(system)
     predicted: list[Tensor] = []
     truth: list[Tensor] = []

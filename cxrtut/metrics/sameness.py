@@ -3,6 +3,7 @@ all images can score well without having looked at any; what it would score is t
 a map says something of its image.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -37,3 +38,30 @@ def likeness_to_others(heatmap: Float[Tensor, "B H W"]) -> Float[Tensor, "B"]:
     own, others = (maps.double().flatten(1) for maps in (heatmap, mean_of_others(heatmap)))
     own, others = (maps - maps.mean(1, keepdim=True) for maps in (own, others))
     return (own * others).sum(1) / (own.norm(dim=1) * others.norm(dim=1))
+
+
+def rank_correlation(
+    first: Float[Tensor, "B H W"], second: Float[Tensor, "b h w"]
+) -> Float[Tensor, "B"]:
+    """Spearman's rank correlation of two heat maps of each image over the pixels, float64: 1 where
+    they order the pixels alike, about 0 where they have nothing to do with each other, NaN where
+    one of the two is constant.
+
+    Raises:
+        TypeError: the heat is not of floats.
+        ValueError: heat that is NaN, or maps of two shapes.
+    """
+    check_scores("first", first, "B H W")
+    check_scores("second", second, "B H W")
+    if first.shape != second.shape:
+        raise ValueError(
+            f"expected maps of one shape, got {tuple(first.shape)} and {tuple(second.shape)}"
+        )
+    from scipy.stats import rankdata  # here: its import takes longer than most programs run
+
+    ranks = (
+        torch.from_numpy(rankdata(maps.detach().flatten(1).cpu().numpy(), axis=1))
+        for maps in (first, second)
+    )
+    a, b = (of - of.mean(1, keepdim=True) for of in ranks)
+    return (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1))

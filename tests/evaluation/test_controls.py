@@ -1,0 +1,71 @@
+"""Floor and ceiling of a pixel AP, against scikit-learn on maps that are known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from cxrtut.data.sample import Prediction
+from cxrtut.data.split import ground_truth
+from cxrtut.evaluation.controls import BETTER, controls, controls_measure
+from cxrtut.experiments.source import Source
+
+
+@pytest.fixture(scope="module")
+def split():
+    return Source().one_disease(32, 0, 96)
+
+
+class Says:
+    size, channels, classes = 32, 1, ("Pneumonia",)
+
+    def __init__(self, heat):
+        self.networks, self.heat = {}, heat
+
+    def predict(self, images):
+        return Prediction(heatmap=self.heat(images))
+
+
+def unit(maps):
+    low = maps.min((1, 2), keepdims=True)
+    return (maps - low) / (maps.max((1, 2), keepdims=True) - low)
+
+
+def ap(maps, truth):
+    return average_precision_score(truth.ravel(), maps.ravel())
+
+
+@pytest.mark.parametrize("at_most", [None, 6])
+def test_the_floor_is_the_mean_map_of_the_others_and_the_ceiling_the_twin(split, at_most):
+    found = controls(Says(lambda x: (x + 1) ** 2), split, "test", at_most=at_most)
+    rows = split.with_truth("test", at_most)
+    batch = split.batch(rows)
+    truth = ground_truth(batch).numpy()
+    own = unit(((batch.image + 1) ** 2)[:, 0].double().numpy())
+    others = np.stack([np.delete(own, i, axis=0).mean(0) for i in range(len(own))])
+    assert found["pixel_ap_others"] == pytest.approx(ap(unit(others), truth), abs=2e-4)
+    twin = (batch.image - batch.healthy).abs().mean(1).double().numpy()
+    assert found["pixel_ap_twin"] == pytest.approx(ap(unit(twin), truth), abs=2e-4)
+    raw = ((batch.image + 1) ** 2)[:, 0].double().numpy()  # as the system gives them
+    alike = [np.corrcoef(m.ravel(), (raw.sum(0) - m).ravel())[0, 1] for m in raw]
+    assert found["likeness_to_others"] == pytest.approx(np.mean(alike), abs=1e-5)
+    assert 0.7 < found["pixel_ap_twin"] < 1 and found["pixel_ap_others"] < 0.4
+
+
+def test_one_map_for_all_is_its_own_floor(split):
+    template = torch.rand(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = controls(Says(lambda x: template.expand(len(x), -1, -1, -1)), split, "test")
+    assert found["likeness_to_others"] == pytest.approx(1.0)
+
+
+def test_what_cannot_be_known_is_left_out(split):
+    says = Says(lambda x: x.abs())
+    stored = split.store
+    without = replace(split, store=replace(stored, store=replace(stored.store, healthy=None)))
+    assert set(controls(says, without, "test")) == set(BETTER) - {"pixel_ap_twin"}
+    one = replace(split, test=split.with_truth("test")[:1])
+    assert controls(says, one, "test") == controls(Says(lambda x: None), split, "test") == {}
+    measure = controls_measure("test")
+    assert set(measure.measure(says, split, "test")) == set(measure.better) == set(BETTER)

@@ -7,8 +7,8 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.baselines.contrast_attention import Reference
 from cxrtut.data.sample import Prediction
+from cxrtut.nn.any_size import load_any_size
 
 
 class AverageBoxes:
@@ -33,11 +33,21 @@ class AverageBoxes:
             channels: of the images.
         """
         self.classes, self.size, self.channels = classes, size, channels
-        self.networks: dict[str, nn.Module] = {"boxes": Reference(len(maps), maps.device)}
-        self.networks["boxes"].mean = maps[None]
+        self.networks: dict[str, nn.Module] = {"boxes": Maps(maps)}
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
         """The same heat maps for every image, 1 inside; no scores."""
         maps = self.networks["boxes"].get_buffer("mean")
         heat = nn.functional.interpolate(maps, tuple(images.shape[-2:]), mode="bilinear")
         return Prediction(heatmap=heat.expand(len(images), -1, -1, -1))
+
+
+class Maps(nn.Module):
+    """The maps (1, K, h, w) in the buffer `mean`, so that a file of weights holds them."""
+
+    mean: Float[Tensor, "1 K h w"]
+
+    def __init__(self, maps: Float[Tensor, "K h w"]) -> None:
+        super().__init__()
+        self.register_buffer("mean", maps[None])
+        load_any_size(self)

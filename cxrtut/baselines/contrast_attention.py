@@ -7,7 +7,7 @@ Equations, by what they say
     The attention $A$: $|f(x_+) - f(x_-)|$, normalised    `contrast_attention`
     Attended features $A f$, patch logits by a 1x1 convolution    `ContrastAttention.loss`
     From patches to the image    `ContrastAttention.image_logits`
-    The pairs    `normal_partners`
+    The pairs    `NormalImages.partners`
 
 Reading (training, what the rules follow): We have read the abstract and the account of Kim et al.
     (2021), but not the printed equations, so the map has no numbers.
@@ -31,85 +31,98 @@ Reading (network, alignment): Images are aligned within the network.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from cxrtut.data.average_hash import SIDE, average_hash, nearest
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.any_size import load_any_size
 from cxrtut.nn.probability import probabilities
 
 POOLING = ("mean", "noisy-or")
 
 
-def normal_partners(
-    label_vector: Float[Tensor, "B K"],
-) -> tuple[Int[Tensor, " B"], Bool[Tensor, " B"]]:
-    """For each image the row of a normal one in the batch, and whether there is one.
-
-    Abnormal images take the normal ones in turn; a normal image takes the next, never itself.
-    Where there is none (no normal image, or it is the only one) the row means nothing. Nothing is
-    read back from the device.
-    """
-    abnormal = label_vector.amax(1) > 0
-    order = abnormal.int().argsort(stable=True)  # the normal rows, then the abnormal ones
-    position = order.argsort()
-    n_normal = (~abnormal).sum()
-    chosen = (position + (~abnormal).int()) % n_normal.clamp_min(1)
-    return order[chosen], n_normal > (~abnormal).int()
-
-
 def contrast_attention(
-    features: Float[Tensor, "B c h w"], partner: Float[Tensor, "#B c h w"]
+    features: Float[Tensor, "B c h w"],
+    partner: Float[Tensor, "#B c h w"],
+    temperature: float | None = None,
 ) -> Float[Tensor, "B 1 h w"]:
-    """A = d / max d with d_ij = sum_c |f - f_partner|: [0, 1], one where the two differ most.
+    r"""A = d / max d with d_ij = sum_c |f - f_partner|: [0, 1], one where the two differ most.
 
     Features equal to their partner's have no attention anywhere. The gradient flows through both.
 
     Reading (network, the size of A): The abstract does not say how $A$ is normalised.
-        Here: The largest difference of an image becomes 1, for all channels together.
-        Why: $A$ should tell where an image differs, not how much.
+        Here: The largest difference of an image becomes 1, for all channels together. With a
+            temperature $\tau$, it is first the softmax over places of $\tau (d - \bar d) / \max d$.
+        Why: $A$ should tell where an image differs, not how much. Code of the authors' group has
+            the softmax, with a temperature of 1.5 or 5.
+
+    Args:
+        features: of the images.
+        partner: of their partners.
+        temperature: of the softmax; None takes none.
     """
     difference = (features - partner).abs().sum(1, keepdim=True)
-    largest = difference.amax((2, 3), keepdim=True)
-    return difference / torch.where(largest == 0, torch.ones_like(largest), largest)
+    if temperature is not None:
+        spread = difference - difference.mean((2, 3), keepdim=True)
+        places = temperature * spread / _positive(difference.amax((2, 3), keepdim=True))
+        difference = places.flatten(2).softmax(2).view_as(places)
+    return difference / _positive(difference.amax((2, 3), keepdim=True))
 
 
-class Reference(nn.Module):
-    """The mean feature map of normal images, in the buffer `mean` (1, c, h, w); h = w = 0 before
-    there is one. A state of any size can be loaded, so that a checkpoint restores it.
+def _positive(largest: Tensor) -> Tensor:
+    return torch.where(largest == 0, torch.ones_like(largest), largest)
+
+
+class NormalImages(nn.Module):
+    """The normal images that are partners, in the buffer `image` (N, C, H, W), with their rows
+    `row` (N,) and hashes `bits` (N, 256); N = 0 before there are any. A state of any size can be
+    loaded, so that a file of weights and a checkpoint bring them back.
     """
 
-    mean: Tensor
+    image: Float[Tensor, "N C H W"]
+    row: Int[Tensor, "N"]
+    bits: Bool[Tensor, "N n"]
 
-    def __init__(self, channels: int, device: torch.device) -> None:
+    def __init__(self, device: torch.device) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(1, channels, 0, 0, device=device))
-        self.register_load_state_dict_pre_hook(_take_the_size)
+        self.register_buffer("image", torch.zeros(0, 1, SIDE, SIDE, device=device))
+        self.register_buffer("row", torch.zeros(0, dtype=torch.int64, device=device))
+        self.register_buffer("bits", average_hash(self.image))
+        load_any_size(self)
 
+    def keep(self, images: Float[Tensor, "N C H W"], rows: Int[Tensor, "N"]) -> None:
+        """Takes images and their rows in place of those that were there."""
+        self.image, self.row = images.detach(), rows.to(images.device)
+        self.bits = average_hash(self.image)
 
-def _take_the_size(
-    module: nn.Module, state: Mapping[str, Any], prefix: str, *unused: object
-) -> None:
-    """Makes room for the mean that is about to be loaded."""
-    assert isinstance(module, Reference)
-    if (saved := state.get(f"{prefix}mean")) is not None:
-        module.mean = module.mean.new_zeros(saved.shape)
+    def partners(
+        self, images: Float[Tensor, "B C H W"], rows: Int[Tensor, "B"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
+        """For each image the most similar normal one, by Hamming distance of average hashes.
+
+        Args:
+            images: of any kind.
+            rows: of the images: none gets itself, unless there is no other.
+        """
+        own = None if rows is None else rows[:, None].to(self.row.device) == self.row
+        return self.image[nearest(images, self.bits, own)]
 
 
 class ContrastAttention:
     """A classifier of patches, on features that are attended where they differ from a normal one's.
 
-    Networks: `classifier`, which moves; `reference`, the normal features for `maps_and_logits`,
-    which has neither parameters nor an optimiser. A checkpoint holds both.
+    Networks: `classifier`, which moves; `normal`, the images that are partners, which has neither
+    parameters nor an optimiser. A checkpoint holds both.
     """
 
     n_uniforms = 0
@@ -122,6 +135,7 @@ class ContrastAttention:
         size: int,
         channels: int = 1,
         pooling: str = "mean",
+        temperature: float | None = None,
         learning_rate: float = 1e-4,
     ) -> None:
         """
@@ -132,6 +146,7 @@ class ContrastAttention:
             size: of the images, pixels.
             channels: of the images.
             pooling: see `image_logits`.
+            temperature: see `contrast_attention`.
             learning_rate: of Adam.
 
         Raises:
@@ -143,11 +158,11 @@ class ContrastAttention:
         last = classifier.get_submodule("classifier")
         if not isinstance(last, nn.Linear):
             raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
-        self.pooling = pooling
+        self.pooling, self.temperature = pooling, temperature
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
-            "reference": Reference(last.in_features, last.weight.device),
+            "normal": NormalImages(last.weight.device),
         }
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
@@ -157,49 +172,43 @@ class ContrastAttention:
         yield Phase("CIA", ("classifier",), self.loss)
 
     def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
-        """Weighted cross-entropy of the images' logits, each image beside a normal one of the
-        batch; beside the mean of the batch where there is no other normal image.
+        """Weighted cross-entropy of the images' logits, each image beside a similar normal one.
 
         Reading (training, the partner of an image): Kim et al. speak of "similar" images, but not
             of how they are found.
-            Here: Every image, normal or not, gets another normal one of its batch, similar or not.
-                Gradients flow through both.
-            Why: Aligned images are alike in pose. The classifier also has to learn what is no
-                disease.
+            Here: Every image, normal or not, gets the normal image that is nearest in a 16 x 16
+                average hash, and never itself. Gradients flow through both.
+            Why: Code of the authors' group pairs images in this way. The classifier also has to
+                learn what is no disease.
+
+        Raises:
+            ValueError: there are no normal images.
         """
-        features = self._features(batch.image)
-        row, there = normal_partners(batch.label_vector)
-        partner = torch.where(
-            there[:, None, None, None], features[row], features.mean(0, keepdim=True)
-        )
-        attention = contrast_attention(features, partner)
+        partner = self._normal().partners(batch.image, batch.index)
+        both = self._features(torch.cat((batch.image, partner)))  # one pass for the two
+        features, beside = both.tensor_split((len(batch.image),))
+        attention = contrast_attention(features, beside, self.temperature)
         logits = self.image_logits(self._patch_logits(features * attention))
         return weighted_bce_loss(logits, batch.label_vector), {"attention": attention.mean()}
 
-    @torch.no_grad()
-    def set_reference(self, normal_images: Float[Tensor, "N C H W"], batch_size: int = 64) -> None:
-        """Keeps the mean features of normal images, aligned as those that will be read, as the
-        partner of every image in `maps_and_logits`. Evaluation mode; the mode is put back.
+    def set_normal_images(self, images: Float[Tensor, "N C H W"], rows: Int[Tensor, "n"]) -> None:
+        """Keeps normal images as the partners of all others, aligned as those are; before training.
 
-        They are the features of the classifier as it is now: call this after training.
-
-        Reading (evaluation, the partner at diagnosis): The abstract does not say which normal image
-            an unknown one is compared with.
-            Here: We take the mean of many.
-            Why: A mean does not bring in one patient's anatomy.
+        Args:
+            images: of training patients, on the device of the classifier.
+            rows: of the images in their source, so that none is its own partner.
 
         Raises:
-            ValueError: no images.
+            ValueError: no images, or not a row for each.
         """
-        if not len(normal_images):
-            raise ValueError("normal_images: expected at least one, got none")
-        total: Tensor | float = 0.0
-        with evaluating(self.networks["classifier"]):
-            for part in normal_images.split(batch_size):
-                total = total + self._features(part).sum(0, keepdim=True)
-        reference = self.networks["reference"]
-        assert isinstance(reference, Reference) and isinstance(total, Tensor)
-        reference.mean = total / len(normal_images)
+        if not len(images) or len(rows) != len(images):
+            raise ValueError(
+                "expected normal images, one at least, and a row for each, got "
+                f"{len(images)} and {len(rows)}"
+            )
+        normal = self.networks["normal"]
+        assert isinstance(normal, NormalImages)
+        normal.keep(images, rows)
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
         """Probabilities, and the maps enlarged as heat maps; see `maps_and_logits`."""
@@ -211,33 +220,36 @@ class ContrastAttention:
 
     @torch.no_grad()
     def maps_and_logits(
-        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+        self, images: Float[Tensor, "N C H W"]
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
-        """Patch logits as maps, and the images' logits, each image beside the reference.
-        Evaluation mode; the mode is put back.
+        """Patch logits as maps, and the images' logits, each image beside the most similar normal
+        one. Evaluation mode; the mode is put back.
+
+        Reading (evaluation, the partner at diagnosis): The abstract does not say which normal image
+            an unknown one is compared with.
+            Here: It is the most similar one, as in training.
+            Why: The network has learnt to read differences of one image to another.
 
         Raises:
-            ValueError: there is no reference, or it is of images of another size.
+            ValueError: there are no normal images, or they are of another size.
         """
-        reference = self.networks["reference"]
-        assert isinstance(reference, Reference)
-        if not reference.mean.numel():
-            raise ValueError("expected a reference of normal images: call set_reference before")
+        normal = self._normal()
+        if normal.image.shape[1:] != images.shape[1:]:
+            raise ValueError(
+                "images: expected the shape of the normal images, "
+                f"{tuple(normal.image.shape[1:])}, got {tuple(images.shape[1:])}"
+            )
         with evaluating(self.networks["classifier"]):
             parts = [
-                self._maps_and_logits(part, reference.mean) for part in images.split(batch_size)
+                self._maps_and_logits(part, normal.partners(part)) for part in in_parts(images)
             ]
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
 
-    def _maps_and_logits(self, images: Tensor, normal: Tensor) -> tuple[Tensor, Tensor]:
-        features = self._features(images)
-        if features.shape[1:] != normal.shape[1:]:
-            raise ValueError(
-                f"images: expected features of the reference's {tuple(normal.shape[1:])}, "
-                f"got {tuple(features.shape[1:])}"
-            )
-        patch_logits = self._patch_logits(features * contrast_attention(features, normal))
+    def _maps_and_logits(self, images: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+        features, beside = self._features(images), self._features(partners)
+        attention = contrast_attention(features, beside, self.temperature)
+        patch_logits = self._patch_logits(features * attention)
         return patch_logits, self.image_logits(patch_logits)
 
     def image_logits(self, patch_logits: Float[Tensor, "B K h w"]) -> Float[Tensor, "B K"]:
@@ -249,6 +261,15 @@ class ContrastAttention:
         _, log_absent = log_normalised(patch_logits)
         log_some, log_none = log_image_probability(log_absent)
         return log_some - log_none
+
+    def _normal(self) -> NormalImages:
+        normal = self.networks["normal"]
+        assert isinstance(normal, NormalImages)
+        if not len(normal.image):
+            raise ValueError(
+                "expected normal images to compare with: call set_normal_images before"
+            )
+        return normal
 
     def _features(self, images: Tensor) -> Tensor:
         features: Tensor = self.networks["classifier"].get_submodule("features")(images)

@@ -225,6 +225,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Cai": "Attention mining by Cai et al., which goes on from the plain classifier.",
         "Liu": "Contrast-induced attention by Liu et al.",
         "Liu, noisy-or": "The method of Liu et al. with a noisy-or from patches to images.",
+        "Liu, softmax": "The method of Liu et al. with a softmax over places in its attention.",
         "Liu (boxes)": "The method of Liu et al. when some training images show their boxes.",
         "Li (boxes)": "Limited supervision by Li et al., which sees some boxes of training images.",
         "average box (boxes)": "The mean training box of each disease, whatever the image shows.",

@@ -7,11 +7,13 @@ import pytest
 import torch
 from torch import nn
 
+from cxrtut import evaluation_mode
 from cxrtut.baselines.contrast_attention import (
     ContrastAttention,
+    NormalImages,
     contrast_attention,
-    normal_partners,
 )
+from cxrtut.data.average_hash import average_hash
 from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch, to_uint8
@@ -53,36 +55,27 @@ def small(seed: int = 0) -> ResNet10:
         return ResNet10(1, width=8, classes=8, stride=8)
 
 
-def test_every_image_has_a_normal_partner_in_turn_and_no_normal_image_itself():
-    abnormal = torch.tensor([1, 0, 1, 1, 0, 1, 0, 1, 1])
-    labels = torch.stack([abnormal, torch.zeros_like(abnormal)], 1).float()
-    row, there = normal_partners(labels)
-    assert there.all() and (abnormal[row] == 0).all()
-    assert row[abnormal == 1].tolist() == [1, 4, 6, 1, 4, 6]
-    assert row[abnormal == 0].tolist() == [4, 6, 1]
+def compared(task: ContrastAttention, images: torch.Tensor, first: int = 100) -> ContrastAttention:
+    """The task with these normal images to compare with, of rows that no batch here has."""
+    task.set_normal_images(images, first + torch.arange(len(images)))
+    return task
 
 
-def test_any_disease_makes_an_image_ill():
-    row, there = normal_partners(torch.tensor([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 0.0]]))
-    assert row[1:].tolist() == [0, 0, 0]
-    assert there.tolist() == [False, True, True, True]  # the only normal image has no other
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_without_normal_images_there_is_no_partner_and_the_row_is_a_row(n):
-    row, there = normal_partners(torch.ones(n, 2))
-    assert not there.any() and (row >= 0).all() and (row < n).all()
-
-
-def test_all_normal_images_stand_in_a_ring():
-    row, there = normal_partners(torch.zeros(4, 2))
-    assert row.tolist() == [1, 2, 3, 0] and there.all()
-
-
-def test_partners_are_chosen_without_reading_a_value():
-    # Tensors on the meta device have no values: whoever reads one is told so.
-    row, there = normal_partners(torch.zeros(5, 2, device="meta"))
-    assert row.shape == there.shape == (5,)
+def test_partners_are_the_most_similar_normal_images_and_nobody_its_own():
+    library = torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    normal = NormalImages(torch.device("cpu"))
+    normal.keep(library, torch.tensor([7, 3, 9, 1, 4]))
+    noisy = library + 0.1 * torch.rand(5, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(normal.partners(noisy), library)
+    assert torch.equal(normal.partners(noisy, torch.arange(20, 25)), library)
+    rows = torch.tensor([7, 3, 9, 1, 4])
+    others = normal.partners(noisy, rows)
+    bits = average_hash(library)
+    for i in range(5):
+        distance = [
+            1e3 if j == i else int((average_hash(noisy)[i] != bits[j]).sum()) for j in range(5)
+        ]
+        assert torch.equal(others[i], library[distance.index(min(distance))])
 
 
 def test_attention_is_the_summed_difference_over_its_largest():
@@ -100,16 +93,46 @@ def test_features_equal_to_the_partners_have_no_attention_and_no_nan_in_the_grad
     assert features.grad is not None and features.grad.isfinite().all()
 
 
+def cells(*values: list[list[float]]) -> torch.Tensor:
+    """Images of 2 x 2 cells, each 8 x 8 pixels large."""
+    return torch.tensor(values)[:, None].repeat_interleave(8, 2).repeat_interleave(8, 3)
+
+
 def test_the_loss_by_hand():
-    # A normal image of zeros, an abnormal one of 4 2 / 0 0. Each one's attention: the normal image
-    # has no other normal one, so it stands beside the mean 2 1 / 0 0; both have A = 1 .5 / 0 0.
-    image = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[4.0, 2.0], [0.0, 0.0]]]])
-    task = ContrastAttention(Plain([[1.0]], [-1.0]), **FOR)
+    # A normal image of zeros, an abnormal one of 4 2 / 0 0; both stand beside a normal image of
+    # 2 1 / 0 0, from which both differ by 2 1 / 0 0: A = 1 .5 / 0 0.
+    image = cells([[0.0, 0.0], [0.0, 0.0]], [[4.0, 2.0], [0.0, 0.0]])
+    task = compared(
+        ContrastAttention(Plain([[1.0]], [-1.0]), **FOR), cells([[2.0, 1.0], [0.0, 0.0]])
+    )
     loss, terms = task.loss(batch_of(image, [[0.0], [1.0]]))
     # patches -1 -1 / -1 -1 and 3 0 / -1 -1
     expected = weighted_bce_loss(torch.tensor([[-1.0], [0.25]]), torch.tensor([[0.0], [1.0]]))
     torch.testing.assert_close(loss, expected)
     assert terms["attention"].item() == pytest.approx(1.5 / 4)
+
+
+def test_a_temperature_sharpens_by_a_softmax_over_places():
+    features = torch.tensor([[[[4.0, 2.0], [0.0, 2.0]]]])
+    found = contrast_attention(features, torch.zeros(1, 1, 2, 2), temperature=3.0)
+    # differences 4 2 / 0 2, less their mean 2 and over their largest: .5 0 / -.5 0
+    weight = [math.exp(3.0 * d) for d in (0.5, 0.0, -0.5, 0.0)]
+    assert found.flatten().tolist() == pytest.approx([w / weight[0] for w in weight])
+    equal = contrast_attention(features, features, temperature=3.0)
+    assert equal.flatten().tolist() == [1.0] * 4  # nothing differs: all places alike
+    hotter = contrast_attention(features, torch.zeros(1, 1, 2, 2), temperature=30.0)
+    assert hotter[0, 0, 0, 1] < found[0, 0, 0, 1]
+
+
+def test_the_temperature_is_that_of_training_and_of_reading():
+    image, normal = cells([[4.0, 2.0], [0.0, 0.0]]), cells([[2.0, 1.0], [0.0, 0.0]])
+    task = compared(ContrastAttention(Plain([[1.0]], [0.0]), **FOR, temperature=2.0), normal)
+    attention = contrast_attention(image, normal, 2.0)
+    loss, terms = task.loss(batch_of(image, [[1.0]]))
+    assert terms["attention"].item() == pytest.approx(attention.mean().item())
+    maps, logits = task.maps_and_logits(image)
+    torch.testing.assert_close(maps, image * attention)
+    torch.testing.assert_close(loss, weighted_bce_loss(logits, torch.ones(1, 1)))
 
 
 def test_an_image_is_the_mean_of_its_patches_or_any_of_them():
@@ -122,34 +145,31 @@ def test_an_image_is_the_mean_of_its_patches_or_any_of_them():
 
 
 def test_the_pooling_is_that_of_the_loss_and_of_reading():
-    image = torch.tensor([[[[0.0, 0.0], [0.0, 0.0]]], [[[4.0, 2.0], [0.0, 0.0]]]])
-    task = ContrastAttention(Plain([[1.0]], [-1.0]), **FOR, pooling="noisy-or")
+    image = cells([[0.0, 0.0], [0.0, 0.0]], [[4.0, 2.0], [0.0, 0.0]])
+    plain = Plain([[1.0]], [-1.0])
+    plain.features = nn.AvgPool2d(8)  # four places, as by hand
+    task = ContrastAttention(plain, **FOR, pooling="noisy-or")
+    compared(task, cells([[2.0, 1.0], [0.0, 0.0]]))
     loss, _ = task.loss(batch_of(image, [[0.0], [1.0]]))
     patches = torch.tensor([[[[-1.0, -1.0], [-1.0, -1.0]]], [[[3.0, 0.0], [-1.0, -1.0]]]])
     logits = task.image_logits(patches)
     torch.testing.assert_close(loss, weighted_bce_loss(logits, torch.tensor([[0.0], [1.0]])))
-    task.set_reference(image[:1])
-    torch.testing.assert_close(task.maps_and_logits(image[1:])[1], logits[1:])
+    torch.testing.assert_close(task.maps_and_logits(image)[1], logits)
 
 
-def test_without_any_normal_image_the_partner_is_the_mean_of_the_batch():
-    # Pixels 3 0 / 0 0, 0 0 / 0 6 and 0 0 / 0 0; their mean is 1 0 / 0 2.
-    image = torch.zeros(3, 1, 2, 2)
-    image[0, 0, 0, 0], image[1, 0, 1, 1] = 3.0, 6.0
-    shifted = image + 1  # nowhere zero; the differences stay 2 0 / 0 2, 1 0 / 0 4 and 1 0 / 0 2
-    loss, terms = ContrastAttention(Plain([[1.0]], [0.0]), **FOR).loss(
-        batch_of(shifted, [[1.0]] * 3)
-    )
-    attention = torch.tensor(
-        [[[[1.0, 0.0], [0.0, 1.0]]], [[[0.25, 0.0], [0.0, 1.0]]], [[[0.5, 0.0], [0.0, 1.0]]]]
-    )
-    assert terms["attention"].item() == pytest.approx(attention.mean().item())
-    logits = (shifted * attention).mean((2, 3))
-    torch.testing.assert_close(loss, weighted_bce_loss(logits, torch.ones(3, 1)))
+def test_a_normal_image_of_the_batch_is_not_its_own_partner():
+    image = cells([[4.0, 0.0], [0.0, 0.0]], [[4.0, 0.0], [0.0, 6.0]])
+    task = ContrastAttention(Plain([[1.0]], [0.0]), **FOR)
+    task.set_normal_images(image, torch.arange(2))
+    _, terms = task.loss(batch_of(image, [[0.0], [0.0]]))
+    assert terms["attention"].item() == pytest.approx(1 / 4)  # each beside the other
+    # At diagnosis rows are not known: the image itself is the most similar one
+    assert not contrast_attention(image, task.networks["normal"].partners(image)).any()
 
 
 def test_the_gradient_reaches_the_features_and_the_linear_layer():
     task, batch = ContrastAttention(small(), **FOR), ChestPhantom(64).batch(torch.arange(4))
+    compared(task, torch.rand(3, 1, 64, 64))
     task.loss(batch)[0].backward()
     assert all(p.grad is not None for p in task.networks["classifier"].parameters())
 
@@ -163,40 +183,43 @@ def test_it_is_a_task_in_which_the_classifier_alone_moves():
     assert task.optimizers["classifier"].param_groups[0]["lr"] == 3e-4
 
 
-def test_reading_needs_a_reference():
-    with pytest.raises(ValueError, match="call set_reference before"):
-        ContrastAttention(small(), **FOR).maps_and_logits(torch.rand(1, 1, 64, 64))
-    with pytest.raises(ValueError, match="at least one, got none"):
-        ContrastAttention(small(), **FOR).set_reference(torch.rand(0, 1, 64, 64))
-
-
-def test_a_reference_of_another_size_is_refused():
+def test_training_and_reading_need_normal_images():
     task = ContrastAttention(small(), **FOR)
-    task.set_reference(torch.rand(2, 1, 32, 32))
-    with pytest.raises(ValueError, match=r"\(64, 4, 4\), got \(64, 8, 8\)"):
+    with pytest.raises(ValueError, match="call set_normal_images before"):
+        task.maps_and_logits(torch.rand(1, 1, 64, 64))
+    with pytest.raises(ValueError, match="call set_normal_images before"):
+        task.loss(batch_of(torch.rand(1, 1, 64, 64), [[0.0, 1.0]]))
+    for n, rows in ((0, 0), (2, 1)):
+        with pytest.raises(ValueError, match=rf"a row for each, got {n} and {rows}"):
+            task.set_normal_images(torch.rand(n, 1, 64, 64), torch.arange(rows))
+
+
+def test_images_of_another_size_than_the_normal_ones_are_refused():
+    task = compared(ContrastAttention(small(), **FOR), torch.rand(2, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"\(1, 32, 32\), got \(1, 64, 64\)"):
         task.maps_and_logits(torch.rand(1, 1, 64, 64))
 
 
-def test_reading_by_hand_is_beside_the_mean_of_the_reference():
+def test_reading_by_hand_is_beside_the_most_similar_normal_image():
     task = ContrastAttention(Plain([[2.0]], [-1.0]), **FOR)
-    normal = torch.tensor([[[[0.0, 1.0], [0.0, 0.0]]], [[[0.0, 3.0], [0.0, 0.0]]]])
-    task.set_reference(normal, batch_size=1)
-    assert task.networks["reference"].mean.tolist() == [[[[0.0, 2.0], [0.0, 0.0]]]]
-    # |x - reference| = 1 2 / 4 0: the bright place of all normal images is not what is looked at
-    maps, logits = task.maps_and_logits(torch.tensor([[[[1.0, 4.0], [4.0, 0.0]]]]))
-    patches = torch.tensor([[[[-0.5, 3.0], [7.0, -1.0]]]])
+    compared(task, cells([[0.0, 2.0], [0.0, 0.0]], [[9.0, 0.0], [0.0, 0.0]]))
+    # |x - the first| = 1 2 / 1 0: the place that is bright in the normal image counts less
+    maps, logits = task.maps_and_logits(cells([[1.0, 4.0], [1.0, 0.0]]))
+    patches = cells([[0.0, 7.0], [0.0, -1.0]])
     torch.testing.assert_close(maps, patches)
-    assert logits.item() == pytest.approx(8.5 / 4)
+    assert logits.item() == pytest.approx(6 / 4)
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_read_gives_maps_and_logits_in_evaluation_mode_and_puts_the_mode_back(mode):
+def test_reading_is_in_evaluation_mode_part_by_part_and_puts_the_mode_back(mode, monkeypatch):
     network, images = small(), torch.rand(5, 1, 64, 64)
     task = ContrastAttention(network, **FOR)
     network.train(mode)
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    task.set_reference(torch.rand(3, 1, 64, 64), batch_size=2)
-    maps, logits = task.maps_and_logits(images, batch_size=2)
+    compared(task, torch.rand(3, 1, 64, 64))
+    monkeypatch.setattr(evaluation_mode, "_ON_A_CPU", 2 * 64 * 64)
+    maps, logits = task.maps_and_logits(images)
+    monkeypatch.undo()
     assert maps.shape == (5, 8, 8, 8) and logits.shape == (5, 8)
     torch.testing.assert_close(maps.mean((2, 3)), logits)
     assert not maps.requires_grad
@@ -208,7 +231,7 @@ def test_read_gives_maps_and_logits_in_evaluation_mode_and_puts_the_mode_back(mo
 
 def test_the_mode_is_put_back_when_reading_fails():
     task = ContrastAttention(small(), **FOR)
-    task.set_reference(torch.rand(1, 1, 64, 64))
+    compared(task, torch.rand(1, 3, 64, 64))
     with pytest.raises(RuntimeError):
         task.maps_and_logits(torch.rand(2, 3, 64, 64))
     assert task.networks["classifier"].training
@@ -219,11 +242,11 @@ def test_the_mode_is_put_back_when_reading_fails():
 def test_extreme_logits_stay_finite(scale, pooling):
     network = Plain([[scale], [-scale]], [scale, 0.0])
     task = ContrastAttention(network, **FOR, pooling=pooling)
-    image = torch.rand(3, 1, 4, 4)
+    image = torch.rand(3, 1, 16, 16)
+    compared(task, torch.rand(2, 1, 16, 16))
     loss, _ = task.loss(batch_of(image, [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]]))
     loss.backward()
     assert loss.isfinite() and network.classifier.weight.grad.isfinite().all()
-    task.set_reference(image)
     assert all(found.isfinite().all() for found in task.maps_and_logits(image))
 
 
@@ -244,31 +267,33 @@ def phantoms(n: int) -> Loader:
 
 
 def test_a_few_steps_lower_the_loss_on_simulated_radiographs():
-    task = ContrastAttention(small(), **FOR, learning_rate=3e-3)
+    task = compared(ContrastAttention(small(), **FOR, learning_rate=3e-3), torch.rand(4, 1, 64, 64))
     reports = train(task, phantoms(16), steps=30, batch_size=16, report_every=10)
     assert reports[-1].terms["CIA/loss"] < 0.8 * reports[0].terms["CIA/loss"]
 
 
-def test_a_checkpoint_restores_the_reference(tmp_path: Path):
+def test_a_checkpoint_brings_the_normal_images_back(tmp_path: Path):
     data, first = phantoms(8), ContrastAttention(small(0), **FOR)
-    first.set_reference(torch.rand(2, 1, 64, 64))
+    compared(first, torch.rand(2, 1, 64, 64))
     train(first, data, steps=2, batch_size=8, checkpoint_dir=tmp_path, checkpoint_every=2)
     again = ContrastAttention(small(1), **FOR)
     train(again, data, steps=2, batch_size=8, checkpoint_dir=tmp_path, resume=True)
+    for name, buffer in first.networks["normal"].named_buffers():
+        assert torch.equal(again.networks["normal"].get_buffer(name), buffer)
     images = torch.rand(2, 1, 64, 64)
     for one, other in zip(
         first.maps_and_logits(images), again.maps_and_logits(images), strict=True
     ):
-        assert torch.equal(one, other)
+        torch.testing.assert_close(one, other)
 
 
-def test_a_reference_goes_through_a_file_of_weights_and_an_empty_one_too(tmp_path: Path):
+def test_normal_images_go_through_a_file_of_weights_and_none_of_them_too(tmp_path: Path):
     full, empty = ContrastAttention(small(), **FOR), ContrastAttention(small(), **FOR)
-    full.set_reference(torch.rand(2, 1, 64, 64))
+    compared(full, torch.rand(2, 1, 64, 64))
     for source in (full, empty):
-        path, target = tmp_path / "reference.safetensors", ContrastAttention(small(), **FOR)
-        target.set_reference(torch.rand(2, 1, 32, 32))
+        path, target = tmp_path / "normal.safetensors", ContrastAttention(small(), **FOR)
+        compared(target, torch.rand(3, 1, 32, 32))
         save_system(source, Description("any", "Liu", {}, source.classes), path)
         load_networks(target, path)
-        mean = source.networks["reference"].mean
-        assert torch.equal(target.networks["reference"].mean, mean)
+        for name, buffer in source.networks["normal"].named_buffers():
+            assert torch.equal(target.networks["normal"].get_buffer(name), buffer)

@@ -16,7 +16,8 @@ from cxrtut.engine.checkpoint import CheckpointError
 from cxrtut.evaluation.localisation import localisation_accuracy
 from cxrtut.experiments import disease_masks as experiment
 from cxrtut.experiments.comparison import How, reproduce, train
-from cxrtut.experiments.disease_masks import ARMS, COMPARISON, IMAGES, Stages, check, split_of
+from cxrtut.experiments.disease_masks import ARMS, COMPARISON, IMAGES, check, split_of
+from cxrtut.experiments.mask_stages import Stages
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.metrics.classification import auroc
@@ -30,7 +31,9 @@ SETTINGS = (
 )  # fmt: skip
 TINY = COMPARISON.configuration("smoke", SETTINGS)
 MEASURES = [f"loc_acc{which}@{t}" for t in (0.3, 0.5, 0.7) for which in ("", "_any", "_oracle")]
-COMPARATORS = ("Wang", "Cai", "Liu", "Liu, noisy-or", "Li (boxes)", "average box (boxes)")
+COMPARATORS = (
+    "Wang", "Cai", "Liu", "Liu, noisy-or", "Liu, softmax", "Li (boxes)", "average box (boxes)",
+)  # fmt: skip
 WITH_BOXES = ("Li (boxes)", "average box (boxes)")
 SOURCE = Source(images=120)
 HOW = How(settings=SETTINGS, source=SOURCE, callbacks=None)
@@ -98,30 +101,32 @@ def test_comparators_run_and_are_scored(run, split, arm):
         assert 0 <= scores["auroc"] <= 1 and scores["false_positives"] >= 0
 
 
-def test_the_reference_of_contrast_attention_is_made_of_aligned_normal_images(
+def test_contrast_attention_compares_with_aligned_normal_images_from_the_beginning(
     run, stages, split, monkeypatch
 ):
     seen = []
-    kept = experiment.ContrastAttention.set_reference
     monkeypatch.setattr(
-        experiment.ContrastAttention, "set_reference",
-        lambda task, images, *rest: (seen.append(images), kept(task, images, *rest))[1],
-    )  # fmt: skip
+        Stages, "fit", lambda self, stage, task, *rest: seen.append(task.networks["normal"])
+    )
     ARMS["Liu"].train(TINY, split, run)
     rows = split.some_normal(TINY.anchor_images, 0)
     expected, _ = align(stages.aligner, split.batch(rows).image)
     (given,) = seen
-    assert torch.equal(given, expected)
+    assert torch.equal(given.image, expected) and given.row.tolist() == rows.tolist()
 
 
-def test_the_two_arms_of_contrast_attention_differ_in_their_pooling(run, split, monkeypatch):
+def test_the_arms_of_contrast_attention_differ_in_pooling_and_temperature(run, split, monkeypatch):
     seen = {}
     monkeypatch.setattr(
-        Stages, "fit", lambda self, stage, task, *rest: seen.update({stage: task.pooling})
+        Stages,
+        "fit",
+        lambda self, stage, task, *rest: seen.update({stage: (task.pooling, task.temperature)}),
     )
-    for arm in ("Liu", "Liu, noisy-or"):
+    for arm in ("Liu", "Liu, noisy-or", "Liu, softmax"):
         ARMS[arm].train(TINY, split, run)
-    assert seen == {"Liu": "mean", "Liu, noisy-or": "noisy-or"}
+    assert seen == {
+        "Liu": ("mean", None), "Liu, noisy-or": ("noisy-or", None), "Liu, softmax": ("mean", 1.5),
+    }  # fmt: skip
 
 
 def test_the_average_box_is_that_of_the_training_images_in_every_image(run, split):

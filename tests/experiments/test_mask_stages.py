@@ -11,7 +11,8 @@ from torch.testing import assert_close
 from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.loader import Loader
 from cxrtut.experiments.aligned_loader import AlignedLoader
-from cxrtut.experiments.disease_masks import ARMS, Stages, stages_of
+from cxrtut.experiments.disease_masks import ARMS
+from cxrtut.experiments.mask_stages import Stages, stages_of
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.localize.location_priors import pseudo_masks
@@ -110,6 +111,7 @@ def test_nothing_is_trained_before_it_is_asked_for_and_nothing_twice(watched):
         ("Cai", ["plain", "Cai"]),
         ("Liu", ["plain", "aligner", "Liu"]),
         ("Liu, noisy-or", ["plain", "aligner", "Liu, noisy-or"]),
+        ("Liu, softmax", ["plain", "aligner", "Liu, softmax"]),
         ("Li (boxes)", ["Li"]),
         ("average box (boxes)", []),
     ],
@@ -286,7 +288,7 @@ def test_all_masks_but_the_hearts_are_mirror_images_unless_they_are_not_flipped(
 def test_making_masks_in_parts_gives_the_same(stages, monkeypatch):
     masks = stages.masks(stages.aligned, aligned=True)[0]
     monkeypatch.setattr(
-        "cxrtut.experiments.disease_masks.row_parts",
+        "cxrtut.experiments.mask_stages.row_parts",
         lambda rows: [rows[i : i + 7] for i in range(0, len(rows), 7)],
     )
     assert torch.allclose(masks, stages.masks(stages.aligned, aligned=True)[0], atol=1e-4)

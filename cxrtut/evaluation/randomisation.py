@@ -68,7 +68,8 @@ def parameter_randomisation(
     Returns:
         `randomised_likeness`, the mean over images, with its bootstrap interval over patients
         `_low` and `_high`: near 0 where the map is of what was learnt, 1 where it does not change.
-        Nothing where there is no heat map, no abnormal image or no parameter.
+        Images with a constant map, before or after, are left out. Nothing where there is no other
+        image, no heat map or no parameter.
     """
     rows = evenly(split.abnormal(side), at_most)
     networks = [n for name, n in system.networks.items() if name not in KEPT]
@@ -80,6 +81,8 @@ def parameter_randomisation(
         return {}
     likeness = rank_correlation(before, after).float()
     interval = bootstrap_interval(likeness, 0, patients=split.patients(rows))
+    if not interval.n:
+        return {}
     return {
         "randomised_likeness": interval.mean,
         "randomised_likeness_low": interval.low,

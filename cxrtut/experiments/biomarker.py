@@ -5,15 +5,17 @@ The paper trains and evaluates on the same images "on purpose": the numbers of `
 
 Reading (evaluation, layers of Grad-CAM): Grad-CAM-1 is of "the intermediate convolutional layer",
     Grad-CAM-2 of the last.
-    Here: They are conv3_4 and conv5_4 of VGG-19. In the network of ten layers they are the ends of
-        the second and the last block.
+    Here: They are conv3_4 and conv5_4 of VGG-19. In the small VGG of a CPU, which has eight
+        convolutions and norms, they are what leaves the norms behind the fourth and the last.
     Why: The paper does not name the first; conv3_4 is the eighth of sixteen convolutions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +25,16 @@ from cxrtut.data.split import Split, evenly
 from cxrtut.data.store import StoreError
 from cxrtut.engine.progress import SampleGrid
 from cxrtut.evaluation.classification import normal_or_not_measure
-from cxrtut.evaluation.counterfactual import removal_measure
+from cxrtut.evaluation.controls import controls_measure
+from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.pixels import pixel_measure
+from cxrtut.evaluation.randomisation import randomisation_measure
+from cxrtut.evaluation.watched import pixel_ap_measure
 from cxrtut.experiments.comparison import Arm, Comparison
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
 from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18
+from cxrtut.nn.small_vgg import SmallVGG
 from cxrtut.papers.biomarker import (
     COLAB,
     PAPER,
@@ -48,8 +54,11 @@ from cxrtut.randomness import seeded
 IMAGES = 2048  # simulated ones, unless the source says another number
 SCORED = 512  # images of each kind that are measured at most
 SHOWN = 6  # images in a sample grid
-# Of VGG-19, and of the network of ten layers; see the Reading of the module.
-LAYERS = {"Grad-CAM-1": ("conv3_4", "block2"), "Grad-CAM-2": ("conv5_4", "block4")}
+WATCHED = 64  # abnormal images whose pixels are scored during training
+RANDOMISED = 64  # abnormal images whose maps are compared with those of shuffled parameters
+MEASURED = 32  # batches whose differences C's batch norms are measured on
+# Of VGG-19, and of the small VGG; see the Reading of the module.
+LAYERS = {"Grad-CAM-1": ("conv3_4", "norm2_2"), "Grad-CAM-2": ("conv5_4", "norm4_2")}
 
 
 def split_of(source: Source, config: Config, seed: int) -> Split:
@@ -63,6 +72,11 @@ def check(split: Split) -> None:
         raise StoreError(f"{split.name}: expected masks or boxes to score against, got none")
 
 
+def direct(config: Config) -> Config:
+    """The configuration with the paper's own generator, pre-trained."""
+    return replace(config, residual=False)
+
+
 def build_localiser(config: Config, classes: tuple[str, ...], seed: int) -> BiomarkerLocaliser:
     """A generator that was not trained."""
     return BiomarkerLocaliser(config, classes, make_networks(config, seed)["generator"])
@@ -71,10 +85,13 @@ def build_localiser(config: Config, classes: tuple[str, ...], seed: int) -> Biom
 def train_localiser(
     task_of: type[Biomarker], config: Config, split: Split, run: Run, *, warm_up: bool
 ) -> BiomarkerLocaliser:
-    """Pre-trains G on all images, warms C up where the arm has one, and trains the arm."""
+    """Pre-trains G on all images unless it is residual, warms C up where the arm has one, and
+    trains the arm.
+    """
     task = task_of(config, seed=run.seed, device=run.device)
     loader, n = split.loader("balanced"), config.batch_size
-    pretrained = 0 if task_of is Pretraining else config.pretraining_steps
+    pretrains = task_of is not Pretraining and not config.residual
+    pretrained = config.pretraining_steps if pretrains else 0
     for stage, before, steps in (
         ("pre-training", Pretraining, pretrained),
         ("warm-up", WarmUp, config.warm_up_steps if warm_up else 0),
@@ -82,11 +99,17 @@ def train_localiser(
         if steps:
             first = before(config, device=run.device, networks=task.networks)
             run.fit(stage, first, loader, steps=steps, batch_size=n)
+    system = BiomarkerLocaliser(config, split.classes, task.networks["generator"])
     run.fit(
         "main", task, loader, steps=config.steps, batch_size=n,
-        callbacks=_samples(task, split, run),
+        callbacks=_samples(task, split, run), validate=run.watched(system, config.steps),
     )  # fmt: skip
-    return BiomarkerLocaliser(config, split.classes, task.networks["generator"])
+    if not warm_up:
+        return system
+    system.classifier = task.networks["classifier"]
+    batches = loader.batches(batch_size=n, seed=run.seed, device=run.device)
+    system.measure_differences(batch.image for batch in islice(batches, MEASURED))
+    return system
 
 
 def _samples(task: Biomarker, split: Split, run: Run) -> Sequence[Callback]:
@@ -109,13 +132,13 @@ def _samples(task: Biomarker, split: Split, run: Run) -> Sequence[Callback]:
 
 
 def make_classifiers(config: Config, seed: int) -> tuple[nn.Module, nn.Module]:
-    """The classifiers of Section 3.3: ResNet-18 for CAM, VGG-19 for Grad-CAM; at the CPU's size one
-    residual network of ten layers for both.
+    """The classifiers of Section 3.3: ResNet-18 for CAM, VGG-19 for Grad-CAM; at the CPU's size a
+    residual network of ten layers, and a VGG of eight convolutions.
     """
     with seeded("comparators", seed):
         if config.classifier_layers == 10:
-            small = ResNet10(config.channels, config.classifier_width)
-            return small, small
+            width = config.classifier_width
+            return ResNet10(config.channels, width), SmallVGG(config.channels, width)
         return ResNet18(config.channels), VGG19(config.channels)
 
 
@@ -140,7 +163,7 @@ def train_maps(arm: str, config: Config, split: Split, run: Run) -> ActivationMa
     networks = run.once("classifiers", lambda: make_classifiers(config, run.seed))
     network = networks[0 if arm == "CAM" else 1]
     # Without norms VGG-19 needs a smaller rate
-    rate = 1e-3 if isinstance(network, ResNet10) else config.learning_rate
+    rate = 1e-3 if isinstance(network, ResNet10 | SmallVGG) else config.learning_rate
     rate = 2e-5 if isinstance(network, VGG19) else rate
 
     def trained() -> nn.Module:
@@ -164,17 +187,27 @@ COMPARISON = Comparison(
         "G-D": Arm(build_localiser, partial(train_localiser, WithoutClassifier, warm_up=False)),
         "G-C": Arm(build_localiser, partial(train_localiser, WithoutCritic, warm_up=True)),
         "ED": Arm(build_localiser, partial(train_localiser, Pretraining, warm_up=False)),
+        "G-D-C, direct": Arm(
+            lambda config, *rest: build_localiser(direct(config), *rest),
+            lambda config, *rest: train_localiser(Biomarker, direct(config), *rest, warm_up=True),
+        ),
         **{
             arm: Arm(partial(build_maps, arm), partial(train_maps, arm)) for arm in ("CAM", *LAYERS)
         },
     },
     measures=(
         pixel_measure("train", SCORED),
+        controls_measure("train", SCORED),
         removal_measure("train", SCORED),
+        normal_or_not_measure("train", SCORED),
         pixel_measure("test", SCORED),
+        controls_measure("test", SCORED),
         removal_measure("test", SCORED),
+        twin_measure("test", SCORED),
         normal_or_not_measure("test", SCORED),
+        randomisation_measure("test", RANDOMISED),
     ),
+    learning_curve=pixel_ap_measure("train", WATCHED),
     faithful=frozenset({"paper"}),
     sources=frozenset(
         {"IDRiD", "Kaggle Diabetic Retinopathy Detection", "pasted: HAM10000 / ISIC"}

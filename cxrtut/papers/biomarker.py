@@ -27,22 +27,25 @@ Reading (data, normal and abnormal in turn): The sets are balanced (2,101 images
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from cxrtut.data.sample import Batch, Prediction, abnormal, normal
+from cxrtut.engine.schedules import linear_decay
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.residual import residual_heatmap
 from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_generator_loss
 from cxrtut.losses.gradient_penalty import gradient_penalty
 from cxrtut.nn.backbones import ResNet10, ResNet18
 from cxrtut.nn.critic import Critic
+from cxrtut.nn.probability import probabilities
 from cxrtut.nn.unet import UNet
 from cxrtut.randomness import seeded
 
@@ -69,9 +72,10 @@ class Config:
     beta_1: float = 0.5  # †
     beta_2: float = 0.999  # †
     batch_size: int = 32  # 3.1
-    pretraining_steps: int = 2000  # †
+    pretraining_steps: int = 2000  # † of the direct generator; the residual one begins as a copy
     warm_up_steps: int = 300  # † see `WarmUp`
     comparator_steps: int = 400  # † of the classifiers of Section 3.3
+    decay_from: float = 1.0  # † share of the steps before learning rates fall to 0; 1 is constant
     steps: int = 130_000  # † of D, a batch each; 26,000 of G and C
 
     def __post_init__(self) -> None:
@@ -81,6 +85,8 @@ class Config:
             raise ValueError(f"critic_steps: expected 1 or more, got {self.critic_steps}")
         if self.batch_size % 2:
             raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
+        if not 0 <= self.decay_from <= 1:
+            raise ValueError(f"decay_from: expected one in [0, 1], got {self.decay_from}")
         if not 0 < self.input_scale <= 1:
             raise ValueError(f"input_scale: expected one in (0, 1], got {self.input_scale}")
 
@@ -124,12 +130,12 @@ class ResidualGenerator(nn.Module):
     Its last convolution starts near zero, so that it begins as the identity. Exactly zero would be
     a trap: without a difference, C and D send no gradient that says where one should be.
 
-    Reading (network, the generator of the smoke preset): The output of G is the image, through Tanh
+    Reading (network, the residual generator): The output of G is the image, through Tanh
         (Section 3.1).
         Here: With `Config.residual`, as in `SMOKE`, it is $x + U(x)$ without Tanh, and there is no
-            pre-training.
+            pre-training. The arm "G-D-C, direct" has the paper's own.
         Why: The direct generator first has to learn to copy, for which minutes on a CPU are too
-            short.
+            short. The residual one begins as a copy.
     """
 
     def __init__(self, config: Config) -> None:
@@ -243,6 +249,21 @@ class Biomarker:
             yield Phase("GC", ("generator", "classifier"), self.loss_1)
             yield Phase("G", ("generator",), self.loss_2)
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """The factor of all learning rates.
+
+        Reading (training, decay): A decay of the learning rate is not mentioned.
+            Here: With `Config.decay_from` below 1, as in `CPU`, rates are constant at first and
+                fall to 0 on a straight line from there on.
+            Why: The game of G, C and D has no fixed point at a constant rate: with small networks
+                the generator that is best is not the last one.
+        """
+        start = int(self.config.decay_from * self.config.steps)
+        if start >= self.config.steps:
+            return {}
+        rate = linear_decay(step, steps=self.config.steps, start=start)
+        return dict.fromkeys(self.networks, rate)
+
     def loss_1(self, batch: Batch) -> tuple[Tensor, Terms]:
         """Eq. (2): L1 = λ1 L_CE(C, G) + λ2 L_ED(G)."""
         G, C = self.networks["generator"], self.networks["classifier"]
@@ -315,6 +336,10 @@ class Pretraining(Biomarker):
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("ED", ("generator",), self.reconstruction_loss)
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """Constant: the stage has its own number of steps."""
+        return {}
+
     def reconstruction_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """λ2 L_ED(G)."""
         ed = ed_loss(batch.image, self.networks["generator"](batch.image))
@@ -333,16 +358,18 @@ class WarmUp(Biomarker):
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("C", ("classifier",), self.loss_1)
 
+    def schedule(self, step: int) -> dict[str, float]:
+        """Constant: the stage has its own number of steps."""
+        return {}
+
 
 @torch.no_grad()
-def to_healthy(
-    generator: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
-) -> Float[Tensor, "N C H W"]:
+def to_healthy(generator: nn.Module, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
     """The pseudo-healthy images G(x), clipped to the range of images, in evaluation mode; the modes
     are put back.
     """
     with evaluating(generator):
-        outputs = [generator(part).clamp(-1, 1) for part in images.split(batch_size)]
+        outputs = [generator(part).clamp(-1, 1) for part in in_parts(images) if len(part)]
     return torch.cat(outputs) if outputs else images.clone()
 
 
@@ -353,18 +380,60 @@ class BiomarkerLocaliser:
     Networks: `generator`.
     """
 
-    def __init__(self, config: Config, classes: tuple[str, ...], generator: nn.Module) -> None:
+    def __init__(
+        self,
+        config: Config,
+        classes: tuple[str, ...],
+        generator: nn.Module,
+        classifier: nn.Module | None = None,
+    ) -> None:
         """
         Args:
             config: of the generator; its size and channels are those of the images.
             classes: the diseases that it removes; they share one heat map.
             generator: trained, or about to be.
+            classifier: C, which reads x - G(x); not in a file of weights. Without it there are no
+                scores.
         """
+        self.classifier = classifier
         self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
         self.size, self.channels = config.size, config.channels
         self.networks: dict[str, nn.Module] = {"generator": generator}
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """See `to_healthy`; the heat map has one channel, in [0, 2]."""
+        """See `to_healthy`; the heat map has one channel, in [0, 2]. The score is what C, where it
+        is there, says of the difference.
+        """
         healthy = to_healthy(self.networks["generator"], images)
-        return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)
+        return Prediction(
+            heatmap=residual_heatmap(images, healthy)[:, None], image=healthy,
+            scores=None if self.classifier is None else self._scores(images - healthy),
+        )  # fmt: skip
+
+    @torch.no_grad()
+    def _scores(self, difference: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1"]:
+        assert self.classifier is not None
+        with evaluating(self.classifier):
+            parts = [self.classifier(part).float() for part in in_parts(difference)]
+        logits = torch.cat(parts)
+        return probabilities((logits[:, 1] - logits[:, 0])[:, None])
+
+    def measure_differences(self, batches: Iterable[Float[Tensor, "B C H W"]]) -> None:
+        """Gives C's batch norms the statistics of the differences of these images, as G makes them
+        now, so that C can be asked in evaluation mode.
+
+        Reading (evaluation, the statistics of C): Nothing is said of batch norm, and of C only that
+            it is a ResNet-18.
+            Here: Its running statistics are measured anew, with G as it is at the end.
+            Why: During training the differences shrink faster than running means follow. In
+                evaluation mode C would read them by the statistics of earlier, larger ones, and
+                find nothing.
+
+        Args:
+            batches: of images, as many kinds of them as in training.
+        """
+        if self.classifier is None:
+            return
+        generator = self.networks["generator"]
+        with torch.no_grad():
+            update_bn((x - to_healthy(generator, x) for x in batches), self.classifier)

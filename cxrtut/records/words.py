@@ -86,6 +86,27 @@ MEASURES: Mapping[str, Word] = {
         "AUROC, largest heat",
         "The area under the ROC curve when images are ranked by their largest heat: .5 is chance.",
     ),
+    "pixel_ap_others": Word(
+        "pixel AP, others' map",
+        "The pixel AP when each image is given the mean map of all other images, which has not "
+        "seen it: what knowing the usual places is worth.",
+    ),
+    "pixel_ap_twin": Word(
+        "pixel AP, healthy twin",
+        "The pixel AP of the difference to the true healthy twin: the most that can be expected, "
+        "since a lesion fades towards its outline.",
+    ),
+    "likeness_to_others": Word(
+        "likeness to others",
+        "How alike the map of an image and the mean map of the others are, as a correlation over "
+        "the pixels; the mean over images.",
+    ),
+    "randomised_likeness": Word(
+        "likeness without learning",
+        "Whether the map changes when the numbers of each layer are put in a random order: the "
+        "rank correlation over the pixels before and after. Near 1 it shows the image, and not "
+        "what was learnt.",
+    ),
     "twin_error": Word(
         "distance to the twin",
         "How far the pseudo-healthy image is from the same patient without the disease: the mean "
@@ -155,6 +176,43 @@ MEASURES: Mapping[str, Word] = {
         for t in THRESHOLDS
     },
     **{
+        f"loc_acc_chosen@{t}": Word(
+            f"chosen cut, IoU > {t}",
+            f"The share found at an IoU above {t} when each disease has the cut that was best on "
+            "the validation images: what somebody with a few boxes can expect.",
+        )
+        for t in THRESHOLDS
+    },
+    "max_box_acc": Word(
+        "MaxBoxAccV2",
+        "The share of pairs with a box of an IoU of at least T, from any region of the heat map, "
+        "at the cut that is best for all pairs together; the mean over T of .3, .5 and .7.",
+    ),
+    **{
+        f"loc_acc_{size}": Word(
+            f"found, {size}",
+            f"The share found at an IoU above .3 of {size} lesions only: those as large as a "
+            f"square whose side is {side} of the image's.",
+        )
+        for size, side in (
+            ("small", "up to an eighth"),
+            ("medium", "between an eighth and a quarter"),
+            ("large", "more than a quarter"),
+        )
+    },
+    **{
+        f"pairs_{size}": Word(f"pairs, {size}", f"How many {size} lesions there are.")
+        for size in ("small", "medium", "large")
+    },
+    **{
+        f"froc@{rate}": Word(
+            f"FROC at {rate}",
+            f"The share of true boxes found (IoU > .3) at {rate} false boxes an image, when boxes "
+            "are ranked by their heat; the mean over diseases.",
+        )
+        for rate in (0.05, 0.1, 0.2)
+    },
+    **{
         f"loc_acc_any@{t}": Word(
             f"any box, IoU > {t}",
             f"The share found at an IoU above {t} when any region of the heat map, at either of "
@@ -205,6 +263,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "G-D": "Without the classifier: generator and discriminator.",
         "G-C": "Without the discriminator: generator and classifier.",
         "ED": "The encoder-decoder alone: the generator, trained only to copy its input.",
+        "G-D-C, direct": "The full method with the paper's own generator: its output is the image.",
         "CAM": "The class activation map of a classifier.",
         "Grad-CAM-1": "Grad-CAM of a classifier at an intermediate convolution.",
         "Grad-CAM-2": "Grad-CAM of a classifier at its last convolution.",

@@ -129,10 +129,12 @@ def test_an_image_is_looked_at_by_the_maps_of_the_classes_that_it_has():
     assert found["randomised_likeness"] == pytest.approx((of_a + 1) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["no heat", "no parameter"])
+@pytest.mark.parametrize("kind", ["no heat", "no parameter", "constant"])
 def test_what_cannot_be_checked_has_no_number(split, kind):
     if kind == "no heat":
         system = Localiser(network(), lambda net, images: None)
+    elif kind == "constant":
+        system = Localiser(network(), lambda net, images: torch.zeros_like(images))
     else:
         system = Localiser(nn.Identity(), of_the_image)
     measure = randomisation_measure("test")

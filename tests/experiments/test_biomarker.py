@@ -19,7 +19,15 @@ from cxrtut.experiments.comparison import How, reproduce
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18
-from cxrtut.papers.biomarker import PAPER, Biomarker, WithoutClassifier, WithoutCritic
+from cxrtut.nn.small_vgg import SmallVGG
+from cxrtut.papers.biomarker import (
+    PAPER,
+    Biomarker,
+    Generator,
+    ResidualGenerator,
+    WithoutClassifier,
+    WithoutCritic,
+)
 
 SETTINGS = (
     "size=32", "base=4", "depth=1", "critic_base=4", "classifier_width=4", "batch_size=8",
@@ -55,8 +63,14 @@ def test_stages_before_the_main_training_move_what_they_should(split):
         return seen["generator"], seen["classifier"]
 
     g, c = begins_with(WithoutCritic, pretraining_steps=0, warm_up_steps=0)
-    pretrained, same_c = begins_with(WithoutCritic, pretraining_steps=2, warm_up_steps=0)
+    begun, same_c = begins_with(WithoutCritic, pretraining_steps=2, warm_up_steps=0)
+    assert torch.equal(g, begun) and torch.equal(c, same_c)  # the residual one is a copy already
+    g, c = begins_with(WithoutCritic, residual=False, pretraining_steps=0, warm_up_steps=0)
+    pretrained, same_c = begins_with(
+        WithoutCritic, residual=False, pretraining_steps=2, warm_up_steps=0
+    )
     assert not torch.equal(g, pretrained) and torch.equal(c, same_c)
+    g, c = begins_with(WithoutCritic, pretraining_steps=0, warm_up_steps=0)
     same_g, warm = begins_with(WithoutCritic, pretraining_steps=0, warm_up_steps=2)
     assert not torch.equal(c, warm) and torch.equal(g, same_g)
     _, cold = begins_with(WithoutClassifier, False, pretraining_steps=0, warm_up_steps=2)
@@ -66,11 +80,13 @@ def test_stages_before_the_main_training_move_what_they_should(split):
 @pytest.mark.parametrize(
     ("arm", "stages"),
     [
-        ("G-D-C", ["pre-training", "warm-up", "main"]),
-        ("G-D", ["pre-training", "main"]),
-        ("G-C", ["pre-training", "warm-up", "main"]),
+        ("G-D-C", ["warm-up", "main"]),
+        ("G-D-C, direct", ["pre-training", "warm-up", "main"]),
+        ("G-D", ["main"]),
+        ("G-C", ["warm-up", "main"]),
         ("ED", ["main"]),
         ("CAM", ["classifier ResNet10"]),
+        ("Grad-CAM-1", ["classifier SmallVGG"]),
     ],
 )
 def test_an_arm_has_its_stages(split, arm, stages):
@@ -82,7 +98,7 @@ def test_an_arm_has_its_stages(split, arm, stages):
 
 def test_an_arm_resumes_where_it_was(split, tmp_path):
     def trained(steps, **how):
-        config = replace(TINY, steps=steps)
+        config = replace(TINY, steps=steps, residual=False)
         return train_localiser(Biomarker, config, split, Run(**how), warm_up=True)
 
     whole = trained(3)
@@ -94,9 +110,9 @@ def test_an_arm_resumes_where_it_was(split, tmp_path):
     assert torch.equal(flat(whole.networks["generator"]), flat(resumed.networks["generator"]))
 
 
-def test_the_classifiers_are_those_of_the_paper_or_one_small_one():
-    small, same = make_classifiers(TINY, 0)
-    assert isinstance(small, ResNet10) and small is same
+def test_the_classifiers_are_those_of_the_paper_or_small_ones():
+    for_cam, for_grad_cam = make_classifiers(TINY, 0)
+    assert isinstance(for_cam, ResNet10) and isinstance(for_grad_cam, SmallVGG)
     with torch.device("meta"):
         for_cam, for_grad_cam = make_classifiers(PAPER, 0)
     assert isinstance(for_cam, ResNet18) and isinstance(for_grad_cam, VGG19)
@@ -108,7 +124,7 @@ def test_activation_maps_look_where_their_arm_says():
         arm: COMPARISON.arms[arm].build(TINY, ("Pneumonia",), 0)
         for arm in ("CAM", *experiment.LAYERS)
     }
-    assert [system.layer for system in found.values()] == [None, "block2", "block4"]
+    assert [system.layer for system in found.values()] == [None, "norm2_2", "norm4_2"]
     assert all(s.predict(images).heatmap.shape == (2, 1, 32, 32) for s in found.values())
     with torch.device("meta"):
         large = [experiment.build_maps(arm, PAPER, ("x",), 0).layer for arm in experiment.LAYERS]
@@ -119,8 +135,9 @@ def test_arms_that_share_a_classifier_train_it_once(split):
     told = []
     run = Run(callbacks=lambda stage: told.append(stage) or ())
     systems = [train_maps(arm, TINY, split, run) for arm in ("CAM", *experiment.LAYERS)]
-    assert told == ["classifier ResNet10"]
-    assert len({id(system.networks["classifier"]) for system in systems}) == 1
+    assert told == ["classifier ResNet10", "classifier SmallVGG"]
+    cam, first, second = (system.networks["classifier"] for system in systems)
+    assert first is second is not cam
 
 
 def test_a_comparison_has_every_method_and_every_seed():
@@ -129,14 +146,37 @@ def test_a_comparison_has_every_method_and_every_seed():
     assert list(record.results) == list(COMPARISON.arms)
     assert all(len(runs) == 2 for runs in record.results.values())
     assert record.seeds == (0, 1) and record.command == "here"
+    assert "randomised_likeness" in record.results["G-D-C"][0].test
     assert [about["seed"] for about in record.data] == [0, 1]
+    maps = ("CAM", *experiment.LAYERS)
     for arm, runs in record.results.items():
         for run in runs:
             for side in (run.train, run.test):
                 assert 0 <= side["pixel_ap"] <= 1 and side["chance"] > 0
-                assert ("residual_ratio" in side) == (arm in ("G-D-C", "G-D", "G-C", "ED"))
-            assert ("accuracy" in run.test) == (arm in ("CAM", *experiment.LAYERS))
+                assert ("residual_ratio" in side) == (arm not in maps)
+                assert ("accuracy" in side) == (arm not in ("G-D", "ED"))
+                assert 0 < side["pixel_ap_twin"] < 1 and 0 <= side["pixel_ap_others"] <= 1
             assert 0 <= run.test["auroc_mean_heat"] <= 1
+            assert -1 <= run.test.get("randomised_likeness", 0) <= 1
+            assert ("change_on_normal" in run.test) == (arm not in maps)
+            assert [point.step for point in run.curve] == ([] if arm in maps else [1, 2, 3])
+
+
+def test_the_direct_arm_has_the_generator_of_the_paper():
+    for arm, kind in (("G-D-C", ResidualGenerator), ("G-D-C, direct", Generator)):
+        built = COMPARISON.arms[arm].build(TINY, ("Pneumonia",), 0)
+        assert isinstance(built.networks["generator"], kind)
+
+
+def test_the_classifier_of_an_arm_can_be_asked_after_its_training(split):
+    train = COMPARISON.arms["G-C"].train
+    system = train(replace(TINY, steps=1), split, Run())
+    images = split.batch(split.test).image
+    scores = system.predict(images).scores
+    assert scores.shape == (len(images), 1) and scores.std() > 0
+    norms = [m for m in system.classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(0 < int(m.num_batches_tracked) <= experiment.MEASURED for m in norms)
+    assert COMPARISON.arms["G-D"].train(TINY, split, Run()).classifier is None
 
 
 def test_a_split_without_ground_truth_is_refused_before_anything_is_trained(split, monkeypatch):

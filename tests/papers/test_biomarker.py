@@ -1,5 +1,6 @@
 """The Biomarker paper, equation by equation."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxrtut import evaluation_mode
 from cxrtut.data.sample import Batch, System
 from cxrtut.papers.biomarker import (
     COLAB,
@@ -246,11 +248,13 @@ def test_the_same_seed_gives_the_same_networks():
     assert torch.equal(flat(0), flat(0)) and not torch.equal(flat(0), flat(1))
 
 
-def test_making_healthy_runs_in_evaluation_mode_clips_and_puts_the_mode_back():
+def test_making_healthy_runs_in_evaluation_mode_clips_and_puts_the_mode_back(monkeypatch):
     task = Biomarker(TINY)
     generator = task.networks["generator"].train()
     images = make_batch(5).image
-    healthy = to_healthy(generator, images, batch_size=2)
+    monkeypatch.setattr(evaluation_mode, "_ON_A_CPU", 2 * 16 * 16)
+    healthy = to_healthy(generator, images)
+    monkeypatch.undo()
     assert generator.training and torch.allclose(healthy, to_healthy(generator, images), atol=1e-6)
     assert to_healthy(Subtract(-5.0), images).max() == 1
     assert to_healthy(Subtract(5.0), images).min() == -1
@@ -267,6 +271,51 @@ def test_a_prediction_is_the_healthy_image_and_what_was_removed():
     assert torch.equal(found.image, to_healthy(generator, images)) and generator.training
     assert torch.equal(found.heatmap, (images - found.image).abs())  # of one channel
     assert found.scores is None and found.boxes is None
+
+
+def test_the_score_is_what_the_classifier_says_of_the_difference():
+    # G takes .25 from every pixel, and C weighs the mean of the difference with 3 for "abnormal"
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25), Linear(3.0, 2))
+    found = system.predict(torch.zeros(3, 1, 16, 16))
+    expected = 1 / (1 + math.exp(-2 * 3 * 0.25))
+    assert found.scores.flatten().tolist() == pytest.approx([expected] * 3)
+    assert set(system.networks) == {"generator"}  # of files of weights
+
+
+def test_the_statistics_of_the_classifier_are_those_of_the_differences_now():
+    classifier = make_classifier(TINY)
+    stem = classifier.features.get_submodule("block1")
+    seen = []
+    classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25), classifier)
+    classifier.eval()
+    before = stem.norms[0].running_mean.clone()
+    batches = [make_batch(seed=k).image for k in range(3)]
+    system.measure_differences(batches)
+    assert not torch.equal(stem.norms[0].running_mean, before)
+    assert not classifier.training and all(n.momentum == 0.1 for n in stem.norms)
+    for given, images in zip(seen, batches, strict=True):
+        torch.testing.assert_close(given, images - to_healthy(Subtract(0.25), images))
+    # The mean over batches of what the first norm sees
+    first = [stem.first(classifier.features.get_submodule("stem")(given)) for given in seen]
+    mean = torch.stack([f.mean((0, 2, 3)) for f in first]).mean(0)
+    torch.testing.assert_close(stem.norms[0].running_mean, mean)
+
+
+def test_without_a_classifier_nothing_is_measured():
+    BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25)).measure_differences(
+        pytest.fail("asked for a batch") for _ in range(1)
+    )
+
+
+def test_rates_are_constant_or_fall_from_a_share_of_the_steps():
+    assert Biomarker(TINY).schedule(0) == {}
+    task = Biomarker(replace(TINY, steps=10, decay_from=0.6))
+    rates = [set(task.schedule(step).values()) for step in range(10)]
+    assert set(task.schedule(7)) == {"generator", "classifier", "discriminator"}
+    assert rates[:7] == [{1.0}] * 7 and rates[9] == {0.25}
+    for stage in (WarmUp, Pretraining):
+        assert stage(replace(TINY, decay_from=0.0)).schedule(10**6) == {}
 
 
 def test_several_diseases_share_one_heat_map():
@@ -287,6 +336,7 @@ def test_a_step_without_uniforms_says_so():
         ({"classifier_layers": 50}, "classifier_layers: expected 10 or 18, got 50"),
         ({"critic_steps": 0}, "critic_steps: expected 1 or more, got 0"),
         ({"batch_size": 15}, "batch_size: expected an even number, got 15"),
+        ({"decay_from": 1.5}, r"decay_from: expected one in \[0, 1\], got 1.5"),
         ({"input_scale": 0.0}, r"input_scale: expected one in \(0, 1\], got 0.0"),
     ],
 )

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -25,14 +26,19 @@ from cxrtut.baselines.chestxray8 import ChestXray8
 from cxrtut.baselines.classifier import MultiLabelTask
 from cxrtut.baselines.contrast_attention import ContrastAttention
 from cxrtut.baselines.limited_supervision import LimitedSupervision
+from cxrtut.baselines.supervised_maps import SupervisedMaps
 from cxrtut.data.boxes import boxes_to_mask
+from cxrtut.data.loader import Loader
 from cxrtut.data.sample import System
 from cxrtut.data.split import Side, Split
 from cxrtut.data.store import StoreError
+from cxrtut.data.validation_split import with_validation
 from cxrtut.evaluation.alignment import BETTER, alignment_numbers
+from cxrtut.evaluation.box_protocols import box_protocol_measures
 from cxrtut.evaluation.classification import auroc_measure
 from cxrtut.evaluation.localisation import localisation_measure
 from cxrtut.evaluation.measure import Measure, Numbers, device_of
+from cxrtut.evaluation.randomisation import randomisation_measure
 from cxrtut.experiments.comparison import Arm, Comparison
 from cxrtut.experiments.mask_stages import Stages, stages_of
 from cxrtut.experiments.run import Run
@@ -52,22 +58,27 @@ from cxrtut.papers.disease_masks import (
     shared,
     smooth,
 )
+from cxrtut.randomness import shuffled
 
 IMAGES = 8192  # simulated ones, unless the source says another number
 TEMPERATURE = 1.5  # of the attention of the arm "Liu, softmax"; the other one of the group is 5
+SIDES: tuple[Side, ...] = ("validation", "test")  # who needs boxes
+VALIDATION = 0.25  # share of the held-out patients
+RANDOMISED = 64  # images with a disease whose maps are compared with those of shuffled parameters
 KNOWN_BOXES = 0.2  # share of the training images whose boxes limited supervision sees
 AVERAGE_GRID = 64  # cells of the maps of average boxes: fine enough, and small enough to be kept
 
 
 def split_of(source: Source, config: Config, seed: int) -> Split:
-    """Images with any number of diseases."""
-    return source.all_diseases(config.size, seed, IMAGES)
+    """Images with any number of diseases; some of the held-out patients choose thresholds."""
+    return with_validation(source.all_diseases(config.size, seed, IMAGES), VALIDATION)
 
 
 def check(split: Split) -> None:
-    """Raises StoreError where no test image has a box."""
-    if not len(split.pairs()[0]):
-        raise StoreError(f"{split.name}: expected boxes on the test images, got none")
+    """Raises StoreError where no validation image or no test image has a box."""
+    for side in SIDES:
+        if not len(split.pairs(side)[0]):
+            raise StoreError(f"{split.name}: expected boxes on the {side} images, got none")
 
 
 # What each arm is before it is trained
@@ -138,7 +149,7 @@ def _without_weights(s: Stages) -> System:
 
 def _cai(s: Stages) -> System:
     task = _new(s, AttentionMining, copy.deepcopy(s.plain))
-    system: System = s.baseline("Cai", task, s.split.loader())
+    system: System = s.baseline("Cai", task, s.split.loader(), rounds=1)
     return system
 
 
@@ -147,6 +158,15 @@ def _liu(s: Stages, stage: str = "Liu", **how: Any) -> System:
     task.set_normal_images(align(s.aligner, normal.image)[0], normal.index)
     s.baseline(stage, task, s.aligned_loader)
     return s.behind_alignment(task)
+
+
+def _supervised(s: Stages) -> System:
+    rows, n = s.split.validation, s.config.batch_size
+    rows = np.resize(rows, max(n, len(rows)))  # a batch at least
+    loader = Loader(s.split.store, shuffled(torch.from_numpy(rows)))
+    task = _new(s, SupervisedMaps, copy.deepcopy(s.plain))
+    system: System = s.baseline("supervised", task, loader, rounds=1)
+    return system
 
 
 def _average_box(s: Stages) -> System:
@@ -223,6 +243,7 @@ ARMS = {
         partial(build_baseline, LimitedSupervision),
         needs_boxes=True,
     ),
+    "supervised (boxes)": _arm(_supervised, partial(build_baseline, SupervisedMaps)),
     "average box (boxes)": _arm(_average_box, build_boxes, needs_boxes=True),
 }  # fmt: skip
 
@@ -258,7 +279,9 @@ COMPARISON = Comparison(
     arms=ARMS,
     measures=(
         localisation_measure("test"),
+        *box_protocol_measures("test"),
         auroc_measure("test"),
+        randomisation_measure("test", RANDOMISED),
         Measure("test", alignment, BETTER),
         Measure("train", confident_maps, {"n_confident": "neither"}),
     ),

@@ -190,9 +190,18 @@ class Stages:
         self.classify(stage, network, self.aligned_loader if aligned else self.split.loader())
         return self.system(network, aligned=aligned)
 
-    def baseline(self, stage: str, task: Any, loader: Data) -> Any:
-        """A system of another paper, trained as long as `plain`."""
-        self.fit(stage, task, loader, self.config.epochs, self.config.batch_size)
+    def baseline(self, stage: str, task: Any, loader: Data, rounds: int = 2) -> Any:
+        """A system of another paper, trained as long as the arms that it is compared with: those
+        with masks are classifiers that are trained twice, without and with them.
+
+        Args:
+            stage: its name.
+            task: the system.
+            loader: of its images.
+            rounds: one for a system that goes on from `plain`.
+        """
+        epochs = rounds * self.config.epochs
+        self.fit(stage, task, loader, epochs, self.config.batch_size)
         return task
 
 

@@ -287,6 +287,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Liu, softmax": "The method of Liu et al. with a softmax over places in its attention.",
         "Liu (boxes)": "The method of Liu et al. when some training images show their boxes.",
         "Li (boxes)": "Limited supervision by Li et al., which sees some boxes of training images.",
+        "supervised (boxes)": "A network told where diseases are, in the validation images only.",
         "average box (boxes)": "The mean training box of each disease, whatever the image shows.",
     },
     "pillet_gan": {

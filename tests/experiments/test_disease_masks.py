@@ -62,6 +62,10 @@ def scores_of(system, split):
     return found
 
 
+def held_out(split):
+    return np.sort(np.concatenate([split.validation, split.test]))
+
+
 def with_boxes_of(split, rows):
     """The split with the boxes of some rows alone."""
     store = split.store.store
@@ -209,7 +213,7 @@ def given(split):
 
 
 def test_without_boxes_to_learn_from_the_arms_with_boxes_are_left_out(split):
-    blind = with_boxes_of(split, split.test)
+    blind = with_boxes_of(split, held_out(split))
     assert split.has_boxes_to_learn_from and not blind.has_boxes_to_learn_from
     assert not blind.average_boxes().any()
     arms = ["Wang", "Li (boxes)", "average box (boxes)"]
@@ -219,16 +223,19 @@ def test_without_boxes_to_learn_from_the_arms_with_boxes_are_left_out(split):
 
 @pytest.mark.parametrize("arm", WITH_BOXES)
 def test_an_arm_that_needs_boxes_is_refused_where_there_are_none(split, tmp_path, arm):
-    blind = given(with_boxes_of(split, split.test))
+    blind = given(with_boxes_of(split, held_out(split)))
     with pytest.raises(StoreError, match="expected boxes of training images, got none"):
         train(blind, HOW, arm=arm, seed=0, folder=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
-def test_a_split_without_boxes_is_refused_before_anything_is_trained(split, tmp_path, monkeypatch):
-    blind = given(with_boxes_of(split, split.train))
-    monkeypatch.setattr(experiment, "Stages", None)  # would fail, were it called
-    told = "expected boxes on the test images, got none"
+@pytest.mark.parametrize(("boxed", "lacks"), [("train", "validation"), ("validation", "test")])
+def test_a_split_without_boxes_is_refused_before_anything_is_trained(
+    boxed, lacks, split, tmp_path, monkeypatch
+):
+    blind = given(with_boxes_of(split, split.rows(boxed)))
+    monkeypatch.setattr(experiment, "stages_of", None)  # would fail, were it called
+    told = f"expected boxes on the {lacks} images, got none"
     with pytest.raises(StoreError, match=told):
         reproduce(blind, HOW, seeds=1)
     with pytest.raises(StoreError, match=told):
@@ -388,11 +395,13 @@ def test_all_arms_of_a_comparison_are_the_same_as_each_alone(compared, in_one_go
 
 
 def test_the_split_has_the_size_and_seed_that_were_asked_for(monkeypatch):
-    split = split_of(Source(images=40), TINY, 3)
-    assert split.size == 32 and len(split.store) == 40 and split.identity["seed"] == 3
-    other = split_of(Source(images=40), TINY, 0)
+    split = split_of(Source(images=80), TINY, 3)
+    assert split.size == 32 and len(split.store) == 80 and split.identity["seed"] == 3
+    assert len(split.validation) and split.identity["validation share"] == experiment.VALIDATION
+    other = split_of(Source(images=80), TINY, 0)
     assert not np.array_equal(split.store.store.images, other.store.store.images)
     seen = []
-    monkeypatch.setattr(Source, "all_diseases", lambda self, *how: seen.append(how) or split)
+    whole = Source(images=80).all_diseases(32, 3, 0)
+    monkeypatch.setattr(Source, "all_diseases", lambda self, *how: seen.append(how) or whole)
     split_of(Source(), SMOKE, 5)
     assert seen == [(64, 5, IMAGES)]

@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.loader import Loader
 from cxrtut.experiments.aligned_loader import AlignedLoader
-from cxrtut.experiments.disease_masks import ARMS
+from cxrtut.experiments.disease_masks import ARMS, split_of
 from cxrtut.experiments.mask_stages import Stages, stages_of
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
@@ -40,7 +40,7 @@ ALIGNED = ["plain", "aligner", "aligned"]
 
 @pytest.fixture(scope="module")
 def split():
-    return Source(images=120).all_diseases(32, 0, 0)
+    return split_of(Source(images=120), TINY, 0)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,7 @@ def test_nothing_is_trained_before_it_is_asked_for_and_nothing_twice(watched):
         ("Liu, noisy-or", ["plain", "aligner", "Liu, noisy-or"]),
         ("Liu, softmax", ["plain", "aligner", "Liu, softmax"]),
         ("Li (boxes)", ["Li"]),
+        ("supervised (boxes)", ["plain", "supervised"]),
         ("average box (boxes)", []),
     ],
 )
@@ -212,6 +213,36 @@ def test_each_stage_learns_from_images_as_they_are_or_from_aligned_ones(stages, 
         assert isinstance(loader, AlignedLoader if aligned else Loader), stage
         assert not aligned or loader.aligner is stages.aligner
     assert len(fed) == 7
+
+
+def test_all_arms_train_as_long_as_the_one_with_masks(split, monkeypatch):
+    stages, epochs = begun(split), {}
+
+    def fit(self, stage, task, loader, n, batch_size):
+        epochs[stage] = n
+
+    monkeypatch.setattr(Stages, "fit", fit)
+    for name in ("Wang", "Cai", "Liu", "Li (boxes)", "supervised (boxes)", "aligned, longer"):
+        arm(name, stages)
+    once = stages.config.epochs
+    assert epochs["plain"] == epochs["aligned"] == once
+    for after in ("Cai", "supervised", "aligned, longer"):  # behind one of these
+        assert epochs[after] == once
+    for alone in ("Wang", "Liu", "Li"):
+        assert epochs[alone] == 2 * once
+
+
+def test_the_supervised_arm_sees_the_validation_images_alone(stages, monkeypatch):
+    fed = {}
+    monkeypatch.setattr(
+        Stages, "fit", lambda self, stage, task, loader, *rest: fed.update({stage: loader})
+    )
+    system = arm("supervised (boxes)", stages)
+    rows = fed["supervised"].order(0, 0)
+    assert set(rows.tolist()) == set(stages.split.validation.tolist())
+    assert len(rows) >= stages.config.batch_size
+    assert same(state(system.networks["classifier"]), state(stages.plain))
+    assert system.networks["classifier"] is not stages.plain
 
 
 def test_masks_are_not_trained(stages):

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
@@ -192,7 +192,7 @@ class AttentionMining:
 
     @torch.no_grad()
     def maps_and_logits(
-        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+        self, images: Float[Tensor, "N C H W"]
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Maps in [0, 1] of all rounds together, and logits of the whole image, in evaluation mode;
         the mode is put back.
@@ -210,7 +210,7 @@ class AttentionMining:
         """
         C = self.networks["classifier"]
         with evaluating(C):
-            parts = [self._maps_and_logits(C, part) for part in images.split(batch_size)]
+            parts = [self._maps_and_logits(C, part) for part in in_parts(images)]
         maps, logits = zip(*parts, strict=True)
         return torch.cat(maps), torch.cat(logits)
 

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
@@ -125,7 +125,7 @@ class ChestXray8:
 
     @torch.no_grad()
     def maps_and_logits(
-        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+        self, images: Float[Tensor, "N C H W"]
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Heat maps and logits in evaluation mode; the mode is put back.
 
@@ -135,7 +135,7 @@ class ChestXray8:
         classifier = self.networks["classifier"]
         maps, logits = [], []
         with evaluating(classifier):
-            for part in images.split(batch_size):
+            for part in in_parts(images):
                 features = self.features(part).float()
                 maps.append(class_activation_map(features, self.prediction.weight))
                 logits.append(self.prediction(lse_pooling(features, self.r)))

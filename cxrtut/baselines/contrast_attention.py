@@ -218,6 +218,10 @@ class ContrastAttention:
             scores=probabilities(logits), heatmap=heatmap_from_maps(maps, (height, width))
         )
 
+    def probability_maps(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
+        """The patch probabilities; see `evaluation.region_rule`."""
+        return self.maps_and_logits(images)[0].sigmoid()
+
     @torch.no_grad()
     def maps_and_logits(
         self, images: Float[Tensor, "N C H W"]

@@ -40,7 +40,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
@@ -199,12 +199,16 @@ class LimitedSupervision:
             heatmap=heatmap_from_maps(maps, (height, width)),
         )
 
+    def probability_maps(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
+        """The patch probabilities, which the paper cuts at 0.5; see `evaluation.region_rule`."""
+        return self.maps_and_logits(images)[0]
+
     @torch.no_grad()
     def maps_and_logits(
-        self, images: Float[Tensor, "N C H W"], batch_size: int = 64
+        self, images: Float[Tensor, "N C H W"]
     ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
         """Patch probabilities and the logits of the images, in evaluation mode; the mode is put
-        back. Accounts of the paper have it cut the probabilities at 0.5.
+        back.
 
         Reading (evaluation, without the normalisation): The normalisation is a trick of training.
             Here: Here $p(y | x)$ is computed without it, and its logit in logarithms.
@@ -214,7 +218,7 @@ class LimitedSupervision:
         classifier = self.networks["classifier"]
         maps, logits = [], []
         with evaluating(classifier):
-            for part in images.split(batch_size):
+            for part in in_parts(images):
                 z = self.patch_logits(part)
                 log_some, log_none = log_image_probability(F.logsigmoid(-z))
                 maps.append(torch.sigmoid(z))

@@ -101,6 +101,10 @@ class SupervisedMaps:
             heatmap=heatmap_from_maps(maps, (height, width)),
         )
 
+    def probability_maps(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
+        """The probabilities of all places; see `evaluation.region_rule`."""
+        return self.maps(images).sigmoid()
+
     @torch.no_grad()
     def maps(self, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K h w"]:
         """The logits of all places, in evaluation mode; the mode is put back."""

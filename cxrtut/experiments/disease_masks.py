@@ -39,6 +39,7 @@ from cxrtut.evaluation.classification import auroc_measure
 from cxrtut.evaluation.localisation import localisation_measure
 from cxrtut.evaluation.measure import Measure, Numbers, device_of
 from cxrtut.evaluation.randomisation import randomisation_measure
+from cxrtut.evaluation.region_rule import region_measure
 from cxrtut.experiments.comparison import Arm, Comparison
 from cxrtut.experiments.mask_stages import Stages, stages_of
 from cxrtut.experiments.run import Run
@@ -280,6 +281,7 @@ COMPARISON = Comparison(
     measures=(
         localisation_measure("test"),
         *box_protocol_measures("test"),
+        region_measure("test"),
         auroc_measure("test"),
         randomisation_measure("test", RANDOMISED),
         Measure("test", alignment, BETTER),

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 
 SCALE, SHIFT, ANGLE = 0.5, 0.5, math.pi / 4  # how far a bounded transformer goes
 
@@ -147,10 +147,10 @@ def warp(
 
 @torch.no_grad()
 def align(
-    aligner: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+    aligner: nn.Module, images: Float[Tensor, "N C H W"]
 ) -> tuple[Float[Tensor, "N C H W"], Float[Tensor, "N 2 3"]]:
     """Aligned images, sharp, and the matrices that did it, in evaluation mode."""
     with evaluating(aligner):
-        matrix = torch.cat([aligner(part) for part in images.split(batch_size)])
-    parts = zip(images.split(batch_size), matrix.split(batch_size), strict=True)
-    return torch.cat([warp(*part) for part in parts]).clamp(-1, 1), matrix
+        parts = [(part, aligner(part)) for part in in_parts(images)]
+    aligned = torch.cat([warp(part, matrix) for part, matrix in parts]).clamp(-1, 1)
+    return aligned, torch.cat([matrix for _, matrix in parts])

@@ -50,7 +50,7 @@ from torch import Tensor, nn
 
 from cxrtut.data.sample import Batch, Prediction
 from cxrtut.engine.task import Phase, Terms
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.boxes import Scored, largest_component_box, threshold_relative
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps, normalise
@@ -395,11 +395,11 @@ def shared(masks: Float[Tensor, "K h w"]) -> Float[Tensor, "K h w"]:
 
 @torch.no_grad()
 def maps_and_logits(
-    classifier: MaskAttention, images: Float[Tensor, "N C H W"], batch_size: int = 64
+    classifier: MaskAttention, images: Float[Tensor, "N C H W"]
 ) -> tuple[Float[Tensor, "N K h w"], Float[Tensor, "N K"]]:
     """Maps Ŝ and logits, in evaluation mode; the mode is put back."""
     with evaluating(classifier):
-        maps = torch.cat([classifier.maps(part) for part in images.split(batch_size)]).float()
+        maps = torch.cat([classifier.maps(part) for part in in_parts(images)]).float()
     return maps, maps.mean((2, 3)) + classifier.classifier.bias
 
 

@@ -183,6 +183,19 @@ MEASURES: Mapping[str, Word] = {
         )
         for t in THRESHOLDS
     },
+    **{
+        f"region_acc{end}@{t}": Word(
+            f"region{shown}, IoU ≥ {t}",
+            "The share of pairs in which all places with a probability above .5 together overlap "
+            f"the true boxes with an intersection over union of {t} or more (the protocol of Li "
+            f"and Liu){where}; the mean over diseases.",
+        )
+        for end, shown, where in (
+            ("", "", ""),
+            ("_aligned", " (aligned)", ", both in the aligned image"),
+        )
+        for t in THRESHOLDS
+    },
     "max_box_acc": Word(
         "MaxBoxAccV2",
         "The share of pairs with a box of an IoU of at least T, from any region of the heat map, "

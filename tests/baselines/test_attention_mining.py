@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from cxrtut import evaluation_mode
 from cxrtut.baselines.attention_mining import AttentionMining, class_maps, saliency, salient_region
 from cxrtut.baselines.classifier import MultiLabelTask, logits_of
 from cxrtut.data.loader import Loader
@@ -250,11 +251,13 @@ def test_each_class_hides_its_own_places_when_it_is_read():
 
 
 @pytest.mark.parametrize("mode", [True, False])
-def test_read_gives_maps_and_logits_in_evaluation_mode_and_puts_the_mode_back(mode):
+def test_reading_is_in_evaluation_mode_part_by_part_and_puts_the_mode_back(mode, monkeypatch):
     network, images = small(), torch.rand(5, 1, 64, 64)
     task = AttentionMining(network, **FOR)
     network.train(mode)
-    maps, logits = task.maps_and_logits(images, batch_size=2)
+    monkeypatch.setattr(evaluation_mode, "_ON_A_CPU", 2 * 64 * 64)
+    maps, logits = task.maps_and_logits(images)
+    monkeypatch.undo()
     assert maps.shape == (5, 8, 8, 8) and logits.shape == (5, 8)
     assert maps.amin() == 0 and maps.amax() == 1 and not maps.requires_grad
     assert network.training is mode

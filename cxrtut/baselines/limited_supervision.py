@@ -5,9 +5,9 @@ Supervision, CVPR 2018.
 
 Equations, for disease $k$, image $x$ and the patches $j$ of a P × P grid
     $p_j = \sigma(z_j)$    `LimitedSupervision.patch_logits`
-    $p(y_k | x, box) = \prod_{j \in box} p_j \prod_{j \notin box} (1 - p_j)$
+    (1)  $p(y_k | x, box) = \prod_{j \in box} p_j \prod_{j \notin box} (1 - p_j)$
          `log_box_probability`
-    $p(y_k | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
+    (2)  $p(y_k | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
     $-\lambda_{box} \eta \log p(y_k | x, box) - (1 - \eta) y \log p(y_k | x)
      - (1 - \eta) (1 - y) \log(1 - p(y_k | x))$    `LimitedSupervision.loss`
     $p$ and $1 - p$ from [0, 1] to [0.98, 1]    `log_normalised`
@@ -19,7 +19,8 @@ decided by the data.
 
 Reading (loss, what the equations follow): We have read accounts of the paper and public
     implementations, but not its print.
-    Here: The equations above have no numbers.
+    Here: Eqs. (1) and (2) have the numbers that a public re-implementation gives them. The others
+        have none.
     Why: They could not be compared with the print.
 
 Reading (network, patches): The last features are resampled to P × P; a convolution of 3 × 3, to 512

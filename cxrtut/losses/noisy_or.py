@@ -5,7 +5,7 @@ Supervision, CVPR 2018; after accounts of it, as `baselines.limited_supervision`
 
 Equations
     $p$ and $1 - p$ from [0, 1] to [0.98, 1]    `log_normalised`
-    $p(y | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
+    (2)  $p(y | x) = 1 - \prod_j (1 - p_j)$    `log_image_probability`
 """
 
 import torch

@@ -62,7 +62,8 @@ def contrast_attention(
 
     Reading (network, the size of A): The abstract does not say how $A$ is normalised.
         Here: The largest difference of an image becomes 1, for all channels together. With a
-            temperature $\tau$, it is first the softmax over places of $\tau (d - \bar d) / \max d$.
+            temperature, $A$ is the softmax over places of the temperature times
+            $(d - \bar d) / \max d$, again so that its largest value is 1.
         Why: $A$ should tell where an image differs, not how much. Code of the authors' group has
             the softmax, with a temperature of 1.5 or 5.
 

@@ -5,12 +5,14 @@ Files: `HAM10000_metadata` (lesion_id, image_id, dx, ...; official without an en
 .tab, separated by commas or tabs) with `ISIC_*.jpg` in any folder below. A `labels.csv` does as
 well, if it has the columns lesion_id, image_id and dx. The first of these names is read, of several
 tables of one name that in the first folder, and the report names it. Just the images do too, but
-then nobody knows which are of one lesion, and there are no labels. Files in a folder of masks, and
+then nobody knows which are of one lesion, and what it is. Files in a folder of masks, and
 those that end in `_segmentation`, are no images.
 
 Zhang et al. (MICCAI 2019) take 128-pixel patches; one patch of each image is kept, as far from its
-centre (where the lesion is) as possible, and without the dark vignette of the instrument.
-Biomarkers are pasted later: `data/blending.py`.
+centre (where the lesion is) as possible, and without the dark vignette of the instrument. It shows
+skin, not the lesion: no patch has a label, and the diagnosis of its image is a column of the table,
+`dx`. So every patch is a normal image, into which biomarkers are pasted later:
+`data/pasted.py`.
 """
 
 import os
@@ -104,8 +106,7 @@ def prepare(
         lesion, dx = metadata.get(name, ("", ""))
         patient = lesion or name
         line = {"name": name, "patient": patient, "split": patient_hash_split(patient), "dx": dx}
-        labels = [int(dx == diagnosis) for diagnosis in DIAGNOSES]
-        sources.append(ImageSource(_decoder(path_of[name], size), labels, line))
+        sources.append(ImageSource(_decoder(path_of[name], size), [0] * len(DIAGNOSES), line))
     return prepare_store(
         sources,
         StoreSpec(
@@ -116,7 +117,7 @@ def prepare(
             channels=3,
             tables=[] if table is None else [table],
             inputs=list(path_of.values()),
-            settings={"limit": limit},
+            settings={"limit": limit, "labels": "none: patches are of the background"},
         ),
         out,
         missing=None if limit else sorted(absent - set(images)),
@@ -142,12 +143,12 @@ def _warnings(table: Path | None, unknown: int) -> list[str]:
     if table is None:
         return [
             "no official split: by SHA-256 of the image name, one fifth for testing",
-            "no metadata: one lesion may be on both sides, no labels",
+            "no metadata: one lesion may be on both sides, no diagnoses",
         ]
     warnings = ["no official split: by SHA-256 of the lesion, one fifth for testing"]
     if unknown:
         warnings.append(
-            f"{unknown} images are not in {table.name}: each counts as a lesion, no labels"
+            f"{unknown} images are not in {table.name}: each counts as a lesion, no diagnosis"
         )
     return warnings
 

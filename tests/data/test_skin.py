@@ -6,6 +6,7 @@ from cxrtut.data import skin
 from cxrtut.data.decode import ImageError
 from cxrtut.data.source_tables import SourceError
 from cxrtut.data.store import ArrayStore
+from cxrtut.experiments.source import Source
 
 
 def numbered(height, width):
@@ -54,7 +55,7 @@ def test_images_become_a_store_with_diagnoses(tmp_path):
     store = ArrayStore.open(tmp_path / "store", verify="full")
     assert store.table["name"].tolist() == ["ISIC_1", "ISIC_2", "ISIC_3"]
     assert store.table["patient"].tolist() == ["HAM_7", "HAM_7", "ISIC_3"]
-    assert store.rows(label="mel").tolist() == [0] and store.rows(label="nv").tolist() == [1]
+    assert store.rows(dx="mel").tolist() == [0] and store.rows(dx="nv").tolist() == [1]
     assert store.channels == 3 and store.images.min() >= 50
 
 
@@ -78,15 +79,17 @@ def test_the_official_metadata_are_found_by_name_and_read_by_separator(tmp_path,
     report = skin.prepare([tmp_path], tmp_path / "store", size=64)
     store = ArrayStore.open(tmp_path / "store")
     assert store.table["patient"].tolist() == ["HAM_7", "ISIC_2"]
-    assert store.rows(label="bcc").tolist() == [0]
+    assert store.rows(dx="bcc").tolist() == [0] and not store.labels.any()
     assert "by SHA-256 of the lesion" in report.warnings[0]
-    assert report.warnings[1] == f"1 images are not in {name}: each counts as a lesion, no labels"
+    assert (
+        report.warnings[1] == f"1 images are not in {name}: each counts as a lesion, no diagnosis"
+    )
 
 
 def test_without_metadata_nothing_is_claimed_about_lesions(tmp_path):
     Image.fromarray(numbered(64, 64)).save(tmp_path / "one.png")
     report = skin.prepare([tmp_path], tmp_path / "store", size=64)
-    assert "no metadata: one lesion may be on both sides, no labels" in report.warnings
+    assert "no metadata: one lesion may be on both sides, no diagnoses" in report.warnings
     assert not any("of the lesion," in warning for warning in report.warnings)
     (tmp_path / "labels.csv").write_text("image,level\none,3\n")
     with pytest.raises(SourceError, match=r"labels\.csv: expected columns \['image_id'"):
@@ -133,4 +136,9 @@ def test_the_real_dermoscopy_images_become_a_store(real_data, tmp_path):
     assert report.images + len(report.broken) == 85
     assert report.images == 84  # one image has the vignette in each of its patches
     store = ArrayStore.open(tmp_path / "store", verify="full")
-    assert store.labels.sum() == 45 and store.images.mean() > 100
+    assert (store.table["dx"] != "").sum() == 45 and store.images.mean() > 100
+    # The second set of the Biomarker paper: every patch is a normal image
+    assert not store.labels.any()
+    split = Source(data="pasted", root=tmp_path / "store").one_disease(128, 0, 0)
+    assert len(split.store) == 84 and len(split.store.store.labels.nonzero()[0]) == 42
+    assert len(split.with_truth("train")) and len(split.with_truth("test"))

@@ -3,15 +3,15 @@
 The paper trains and evaluates on the same images "on purpose": the numbers of `train`. Those of
 `test` are, from the same training, of patients never seen.
 
-Reading (data, annotated photographs): 40 photographs of the retina were "annotated at pixel level by
-    two practising ophthalmologists". They were not published.
+Reading (data, annotated photographs): 40 photographs of the retina were "annotated at pixel level
+    by two practising ophthalmologists". They were not published.
     Here: IDRiD stands in for them (`prepare_retina`); its photographs have a mask of each kind of
         lesion.
     Why: It is public, and drawn by experts to the pixel. Its cameras, lesions and readers are
         others, so that its numbers are not the paper's.
 
-Reading (data, patches of skin): The second set is of 2,920 "normal images (actually image patches)"
-    of skin, with pasted thumbnails. It is not said where a patch is cut.
+Reading (data, patches of skin): The second set is of 2,920 "normal images (actually image
+    patches)" of skin, with pasted thumbnails. It is not said where a patch is cut.
     Here: One patch is cut from each image, as far from the lesion as possible (`prepare_skin`), and
         every other one gets thumbnails (`--data pasted`).
     Why: It shows skin and nothing else, so that all that is abnormal in it was pasted.

@@ -44,6 +44,7 @@ from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.linear_head import linear_head
 from cxrtut.nn.probability import probabilities
 
 
@@ -56,8 +57,7 @@ def class_maps(
     map of features with places dropped is the map with these places at zero, exactly: nothing after
     `features` has to be computed again for another round.
     """
-    linear = network.get_submodule("classifier")
-    assert isinstance(linear, nn.Linear)
+    linear = linear_head(network)
     maps = class_activation_map(network.get_submodule("features")(images), linear.weight).float()
     bias = maps.new_zeros(len(linear.weight)) if linear.bias is None else linear.bias.float()
     return maps, bias
@@ -135,9 +135,7 @@ class AttentionMining:
             raise ValueError(f"drop: expected a fraction in [0, 1), got {drop}")
         if not lambda_kp >= 0:
             raise ValueError(f"lambda_kp: expected a weight of 0 or more, got {lambda_kp}")
-        last = classifier.get_submodule("classifier")
-        if not isinstance(last, nn.Linear):
-            raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
+        linear_head(classifier)  # or says what is wrong with it
         self.rounds, self.drop, self.lambda_kp = rounds, drop, lambda_kp
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {

@@ -40,6 +40,7 @@ from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
+from cxrtut.nn.linear_head import linear_head
 from cxrtut.nn.probability import probabilities
 
 
@@ -92,11 +93,7 @@ class ChestXray8:
             TypeError: `classifier.classifier` is not one linear layer.
             ValueError: r is not a positive finite number.
         """
-        prediction = classifier.get_submodule("classifier")
-        if not isinstance(prediction, nn.Linear):
-            raise TypeError(
-                f"classifier.classifier: expected one nn.Linear, got {type(prediction).__name__}"
-            )
+        prediction = linear_head(classifier)
         if not 0 < r < math.inf:
             raise ValueError(f"r: expected a positive finite number, got {r}")
         self.features, self.prediction = classifier.get_submodule("features"), prediction

@@ -46,6 +46,7 @@ from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.any_size import load_any_size
+from cxrtut.nn.linear_head import linear_head
 from cxrtut.nn.probability import probabilities
 
 POOLING = ("mean", "noisy-or")
@@ -156,14 +157,11 @@ class ContrastAttention:
         """
         if pooling not in POOLING:
             raise ValueError(f"pooling: expected one of {POOLING}, got {pooling!r}")
-        last = classifier.get_submodule("classifier")
-        if not isinstance(last, nn.Linear):
-            raise TypeError(f"classifier.classifier: expected nn.Linear, got {type(last).__name__}")
         self.pooling, self.temperature = pooling, temperature
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {
             "classifier": classifier,
-            "normal": NormalImages(last.weight.device),
+            "normal": NormalImages(linear_head(classifier).weight.device),
         }
         self.optimizers: dict[str, torch.optim.Optimizer] = {
             "classifier": torch.optim.Adam(classifier.parameters(), learning_rate)
@@ -281,7 +279,6 @@ class ContrastAttention:
         return features.float()
 
     def _patch_logits(self, attended: Tensor) -> Tensor:
-        linear = self.networks["classifier"].get_submodule("classifier")
-        assert isinstance(linear, nn.Linear)
+        linear = linear_head(self.networks["classifier"])
         maps = class_activation_map(attended, linear.weight).float()
         return maps if linear.bias is None else maps + linear.bias.float()[:, None, None]

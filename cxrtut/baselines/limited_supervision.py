@@ -45,6 +45,7 @@ from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.noisy_or import log_image_probability, log_normalised
+from cxrtut.nn.linear_head import linear_head
 from cxrtut.nn.probability import probabilities
 
 
@@ -138,12 +139,7 @@ class LimitedSupervision:
             TypeError: `classifier.classifier` is not one linear layer with a bias.
             ValueError: `lowest` outside (0, 1), or a negative weight.
         """
-        prediction = classifier.get_submodule("classifier")
-        if not isinstance(prediction, nn.Linear) or prediction.bias is None:
-            raise TypeError(
-                "classifier.classifier: expected one nn.Linear with a bias, got "
-                f"{type(prediction).__name__}"
-            )
+        prediction = linear_head(classifier, with_bias=True)
         if not 0 < lowest < 1:
             raise ValueError(f"lowest: expected a number in (0, 1), got {lowest}")
         if not lambda_bbox >= 0:

@@ -20,6 +20,7 @@ from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.localize.cam import class_activation_map
 from cxrtut.localize.heatmap import heatmap_from_maps
+from cxrtut.nn.linear_head import linear_head
 from cxrtut.nn.probability import probabilities
 
 
@@ -53,13 +54,8 @@ class SupervisedMaps:
         Raises:
             TypeError: `classifier.classifier` is not one linear layer with a bias.
         """
-        prediction = classifier.get_submodule("classifier")
-        if not isinstance(prediction, nn.Linear) or prediction.bias is None:
-            raise TypeError(
-                "classifier.classifier: expected one nn.Linear with a bias, got "
-                f"{type(prediction).__name__}"
-            )
-        self.features, self.prediction = classifier.get_submodule("features"), prediction
+        self.features = classifier.get_submodule("features")
+        self.prediction = linear_head(classifier, with_bias=True)
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {"classifier": classifier}
         self.optimizers: dict[str, torch.optim.Optimizer] = {

@@ -298,7 +298,7 @@ def test_settings_outside_their_range_are_refused():
         AttentionMining(small(), **FOR, drop=1.0)
     with pytest.raises(ValueError, match="0 or more, got nan"):
         AttentionMining(small(), **FOR, lambda_kp=float("nan"))
-    with pytest.raises(TypeError, match=r"expected nn\.Linear, got Sequential"):
+    with pytest.raises(TypeError, match=r"expected one nn\.Linear, got Sequential"):
         AttentionMining(VGG19(1, 8), **FOR)
 
 

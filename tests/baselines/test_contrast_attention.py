@@ -253,7 +253,7 @@ def test_extreme_logits_stay_finite(scale, pooling):
 def test_settings_outside_their_range_are_refused():
     with pytest.raises(ValueError, match=r"pooling: expected one of .*, got 'max'"):
         ContrastAttention(small(), **FOR, pooling="max")
-    with pytest.raises(TypeError, match=r"expected nn\.Linear, got Sequential"):
+    with pytest.raises(TypeError, match=r"expected one nn\.Linear, got Sequential"):
         ContrastAttention(VGG19(1, 8), **FOR)
 
 

@@ -58,7 +58,7 @@ def froc(
     """The FROC curve, a point for each score that a predicted box has.
 
     Args:
-        predicted: boxes (n, 4) of each pair.
+        predicted: boxes (n, 4) of each pair; all that is given may be on any device.
         scores: of these boxes, comparable between pairs.
         truth: boxes (m, 4) of the same pairs; m may be 0.
         threshold: T in [0, 1).
@@ -69,17 +69,18 @@ def froc(
         ValueError: not as many pairs in all three, not one score a box, a score that is not finite,
             boxes that are not (n, 4), a threshold out of range, or no images.
     """
+    predicted, truth = _on_cpu(predicted), _on_cpu(truth)
     average_false_positives(predicted, truth, threshold, n_images)  # its checks are those of here
     if len(scores) != len(predicted):
         raise ValueError(f"scores: expected those of {len(predicted)} pairs, got {len(scores)}")
     false, found, every = ([torch.zeros(0, dtype=torch.float64)] for _ in range(3))
     for pair, (boxes, of, true) in enumerate(zip(predicted, scores, truth, strict=True)):
-        score = check_finite(f"scores[{pair}]", of, "n").double().cpu()
+        score = check_finite(f"scores[{pair}]", of, "n").cpu().double()
         if len(score) != len(boxes):
             raise ValueError(
                 f"scores[{pair}]: expected one for each of {len(boxes)} boxes, got {len(score)}"
             )
-        hit = iou_matrix(boxes.cpu(), true.cpu()) > threshold
+        hit = iou_matrix(boxes, true) > threshold
         at = torch.where(hit, score[:, None], -torch.inf)
         found.append(torch.cat((at, at.new_full((1, len(true)), -torch.inf))).amax(0))
         false.append(score[~hit.any(1)])
@@ -87,6 +88,10 @@ def froc(
     levels = torch.cat(every).unique().flip(0)
     wrong, right = (_as_high(torch.cat(of), levels) for of in (false, found))
     return Froc(wrong / n_images, right / sum(len(true) for true in truth))
+
+
+def _on_cpu(boxes: BoxesOfPairs) -> BoxesOfPairs:
+    return [of.cpu() if isinstance(of, Tensor) else of for of in boxes]  # others are refused later
 
 
 def _as_high(scores: Float[Tensor, "n"], levels: Float[Tensor, "m"]) -> Float[Tensor, "m"]:

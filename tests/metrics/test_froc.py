@@ -117,6 +117,30 @@ def test_scores_that_cannot_be_ranked_are_refused(scores, said):
         froc([HERE], scores, [HERE], threshold=0.3, n_images=1)
 
 
+class Elsewhere(Tensor):
+    """Stands for a tensor on a GPU: it does not go together with one on the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        if func is Tensor.cpu:
+            return args[0].as_subclass(Tensor)
+        with torch._C.DisableTorchFunctionSubclass():
+            given = [x for a in args for x in (a if isinstance(a, (list, tuple)) else [a])]
+            places = {type(x) for x in given if isinstance(x, Tensor) and x.ndim}
+            assert len(places) < 2, f"{func.__name__} of two devices"
+            found = func(*args, **kwargs or {})
+        return found.as_subclass(cls) if isinstance(found, Tensor) else found
+
+
+def test_boxes_and_scores_may_be_on_another_device_than_the_truth():
+    given = [HERE, THERE], [torch.tensor([0.9]), torch.tensor([0.4])]
+    predicted, scores = ([x.as_subclass(Elsewhere) for x in of] for of in given)
+    with pytest.raises(AssertionError, match="of two devices"):
+        predicted[0] + HERE
+    curve = froc(predicted, scores, [HERE, NONE], threshold=0.3, n_images=2)
+    assert curve.recall.tolist() == [1.0, 1.0] and curve.false_positives.tolist() == [0.0, 0.5]
+
+
 def test_inputs_are_those_of_the_detection_measures():
     good = {"threshold": 0.3, "n_images": 1}
     with pytest.raises(ValueError, match="of the same pairs, got 1 and 2"):

@@ -60,7 +60,7 @@ def rank_correlation(
     from scipy.stats import rankdata  # here: its import takes longer than most programs run
 
     ranks = (
-        torch.from_numpy(rankdata(maps.detach().flatten(1).cpu().numpy(), axis=1))
+        torch.from_numpy(rankdata(maps.detach().flatten(1).cpu().double().numpy(), axis=1))
         for maps in (first, second)
     )
     a, b = (of - of.mean(1, keepdim=True) for of in ranks)

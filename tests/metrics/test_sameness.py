@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cxrtut.metrics.sameness import likeness_to_others, mean_of_others
+from cxrtut.metrics.sameness import likeness_to_others, mean_of_others, rank_correlation
 
 
 def heat(*rows: list[float]) -> Tensor:
@@ -51,3 +51,18 @@ def test_one_image_alone_has_no_others() -> None:
 def test_heat_that_is_not_of_floats_is_refused() -> None:
     with pytest.raises(TypeError, match="heatmap"):
         mean_of_others(heat([1, 2], [3, 4]))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_ranks_are_taken_in_any_precision(kind) -> None:
+    rising = heat([0.0, 1.0, 2.0, 7.0], [0.0, 1.0, 2.0, 3.0]).to(kind)
+    falling = heat([3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 9.0]).to(kind)
+    found = rank_correlation(rising, falling)
+    assert found.dtype == torch.float64 and found.tolist() == pytest.approx([-1, 1])
+
+
+def test_heat_that_cannot_be_ranked_is_refused_in_either_place() -> None:
+    good, nan = heat([1.0, 2.0]), heat([1.0, float("nan")])
+    for name, pair in (("first", (nan, good)), ("second", (good, nan))):
+        with pytest.raises(ValueError, match=f"{name}: expected numbers, got NaN in 1 of 2"):
+            rank_correlation(*pair)

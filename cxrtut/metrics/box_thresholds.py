@@ -60,7 +60,10 @@ def accuracy_with(
     check_positions("class_index", class_index, check_floats("iou", iou, "C P").shape[1:])
     if len(strange := chosen[(chosen < 0) | (chosen >= len(iou))]):
         raise ValueError(f"chosen: expected rows 0 to {len(iou) - 1}, got {int(strange[0])}")
-    own = iou.gather(0, chosen.to(iou.device)[class_index.long()][None])[0]
+    label = class_index.long()
+    if len(strange := label[(label < 0) | (label >= len(chosen))]):
+        raise ValueError(f"class_index: expected 0 to {len(chosen) - 1}, got {int(strange[0])}")
+    own = iou.gather(0, chosen.to(iou.device)[label][None])[0]
     return accuracy_by_class(own, class_index, len(chosen), threshold)
 
 

@@ -69,6 +69,13 @@ def test_a_row_that_is_not_there_and_a_choice_on_nothing_are_refused():
         chosen_thresholds(iou[:, :0], label[:0], 1, 0.5)
 
 
+def test_a_class_that_has_no_choice_is_refused():
+    iou, _ = drawn(2, 3, 1, 0)
+    for strange in (2, -1):
+        with pytest.raises(ValueError, match=rf"class_index: expected 0 to 1, got {strange}"):
+            accuracy_with(iou, torch.tensor([0, 1, strange]), torch.tensor([0, 1]), 0.5)
+
+
 def test_max_box_accuracy_takes_the_best_row_for_each_t_and_then_the_mean():
     iou = torch.tensor([[0.35, 0.35, 0.75], [0.3, 0.5, 0.55]], dtype=torch.float64)
     # T = .3: all of either row; .5: one of the first row, two of the second; .7: one, none

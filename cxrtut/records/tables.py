@@ -80,7 +80,7 @@ def learning_curves(
     record: RunRecord, measure: str, arms: Sequence[str]
 ) -> dict[str, list[tuple[list[int], list[float]]]]:
     """Of each arm, for each seed, the steps after which a measure was taken during its training and
-    what it was then; no arm that has no curve.
+    what it was then; no arm that has no curve. A NaN was not measured.
 
     Raises:
         RecordError: no such arm.
@@ -89,7 +89,11 @@ def learning_curves(
     found = {}
     for arm in arms:
         curves = [
-            [(p.step, v) for p in run.curve if (v := p.numbers.get(measure)) is not None]
+            [
+                (p.step, v)
+                for p in run.curve
+                if (v := p.numbers.get(measure)) is not None and not math.isnan(v)
+            ]
             for run in record.results[arm]
         ]
         each = [([s for s, _ in curve], [v for _, v in curve]) for curve in curves if curve]

@@ -173,7 +173,7 @@ def test_learning_curves_have_the_steps_that_measured_it_of_each_seed():
     curved = replace(
         record(), results={
             "A": [run((5, {"m": 0.1}), (10, {"m": 0.2})), run((5, {"m": None}), (10, {"m": 0.4}))],
-            "B": [run((5, {"other": 1.0}))],
+            "B": [run((5, {"other": 1.0}), (10, {"m": math.nan}))],
             "C": [ArmRun()],
         },
     )  # fmt: skip

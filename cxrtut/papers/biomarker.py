@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain
 
 import torch
 import torch.nn.functional as F
@@ -253,8 +254,8 @@ class Biomarker:
         """The factor of all learning rates.
 
         Reading (training, decay): A decay of the learning rate is not mentioned.
-            Here: With `Config.decay_from` below 1, as in `CPU`, rates are constant at first and
-                fall to 0 on a straight line from there on.
+            Here: With `Config.decay_from` below 1, rates are constant at first and fall to 0 on a
+                straight line from there on. Presets keep them constant.
             Why: The game of G, C and D has no fixed point at a constant rate: with small networks
                 the generator that is best is not the last one.
         """
@@ -431,9 +432,15 @@ class BiomarkerLocaliser:
 
         Args:
             batches: of images, as many kinds of them as in training.
+
+        Raises:
+            ValueError: no batches; the statistics are then as they were.
         """
         if self.classifier is None:
             return
         generator = self.networks["generator"]
         with torch.no_grad():
-            update_bn((x - to_healthy(generator, x) for x in batches), self.classifier)
+            differences = (x - to_healthy(generator, x) for x in batches)
+            if (first := next(differences, None)) is None:
+                raise ValueError("batches: expected one at least, got none")
+            update_bn(chain((first,), differences), self.classifier)

@@ -302,6 +302,16 @@ def test_the_statistics_of_the_classifier_are_those_of_the_differences_now():
     torch.testing.assert_close(stem.norms[0].running_mean, mean)
 
 
+def test_statistics_of_no_images_are_refused_and_the_old_ones_kept():
+    classifier = make_classifier(TINY)
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25), classifier)
+    system.measure_differences([make_batch().image])
+    before = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
+    with pytest.raises(ValueError, match="batches: expected one at least, got none"):
+        system.measure_differences([])
+    assert all(torch.equal(classifier.get_buffer(name), b) for name, b in before.items())
+
+
 def test_without_a_classifier_nothing_is_measured():
     BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25)).measure_differences(
         pytest.fail("asked for a batch") for _ in range(1)

@@ -27,17 +27,30 @@ class AverageBoxes:
     ) -> None:
         """
         Args:
-            maps: 1 inside the average box of each class.
+            maps: 1 inside the average box of each class; of no cells before any are known.
             classes: one for each map.
             size: of the images, pixels.
             channels: of the images.
+
+        Raises:
+            ValueError: not a map for each class.
         """
+        if len(maps) != len(classes):
+            raise ValueError(
+                f"maps: expected one for each of {len(classes)} classes, got {len(maps)}"
+            )
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {"boxes": Maps(maps)}
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """The same heat maps for every image, 1 inside; no scores."""
+        """The same heat maps for every image, 1 inside; no scores.
+
+        Raises:
+            ValueError: no boxes were learnt or loaded.
+        """
         maps = self.networks["boxes"].get_buffer("mean")
+        if not maps.numel():
+            raise ValueError(f"expected maps of boxes, learnt or loaded, got {tuple(maps.shape)}")
         heat = nn.functional.interpolate(maps, tuple(images.shape[-2:]), mode="bilinear")
         return Prediction(heatmap=heat.expand(len(images), -1, -1, -1))
 

@@ -59,7 +59,8 @@ def contrast_attention(
 ) -> Float[Tensor, "B 1 h w"]:
     r"""A = d / max d with d_ij = sum_c |f - f_partner|: [0, 1], one where the two differ most.
 
-    Features equal to their partner's have no attention anywhere. The gradient flows through both.
+    Features equal to their partner's have no attention anywhere, or with a temperature the same
+    everywhere. The gradient flows through both.
 
     Reading (network, the size of A): The abstract does not say how $A$ is normalised.
         Here: The largest difference of an image becomes 1, for all channels together. With a

@@ -35,10 +35,11 @@ def controls(system: System, split: Split, side: Side, *, at_most: int | None = 
 
     Returns:
         `pixel_ap_others`: the pixel AP when each image is given the mean map of all *other* images,
-        which knows where lesions tend to be and nothing of this patient; `likeness_to_others`: the
-        mean correlation of the maps with those. `pixel_ap_twin`: the pixel AP of the difference to
-        the healthy twin, where it is known: less than 1, because a finding fades towards its
-        outline. Nothing of a system without heat maps, or of fewer than two images.
+        which knows where lesions tend to be and has not seen this image (others of its patient are
+        among them); `likeness_to_others`: the mean correlation of the maps with those.
+        `pixel_ap_twin`: the pixel AP of the difference to the healthy twin, where it is known: less
+        than 1, because a finding fades towards its outline. Nothing of a system without heat maps,
+        or of fewer than two images.
     """
     rows = split.with_truth(side, at_most)
     found = heat_and_truth(system, split, rows)

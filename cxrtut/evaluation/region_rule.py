@@ -62,6 +62,9 @@ def region_accuracy(system: System, split: Split, side: Side) -> Numbers:
     Returns:
         The numbers for T of .3, .5 and .7. Nothing of a system whose maps are no probabilities, or
         where there are no boxes.
+
+    Raises:
+        ValueError: not a map for each class of the split.
     """
     inner = system.system if isinstance(system, BehindAlignment) else system
     rows, labels = split.pairs(side)
@@ -75,12 +78,12 @@ def region_accuracy(system: System, split: Split, side: Side) -> Numbers:
         label = torch.from_numpy(np.ascontiguousarray(labels[part])).to(device)
         if isinstance(system, BehindAlignment):
             moved, matrix = align(system.aligner, image)
-            maps = _enlarged(inner, moved, label)
+            maps = _enlarged(inner, moved, label, len(split.classes))
             there = warp(truth[:, None].float(), matrix, outside=0.0)[:, 0] > 0.5
             overlaps["_aligned"].append(_iou(maps > PROBABLE, there))
             maps = warp(maps[:, None], invert(matrix), outside=0.0)[:, 0]
         else:
-            maps = _enlarged(inner, image, label)
+            maps = _enlarged(inner, image, label, len(split.classes))
         overlaps[""].append(_iou(maps > PROBABLE, truth))
     label = torch.from_numpy(np.ascontiguousarray(labels))
     return {
@@ -96,8 +99,12 @@ def region_measure(side: Side) -> Measure:
     return Measure(side, region_accuracy, BETTER)
 
 
-def _enlarged(system: HasProbabilities, images: Tensor, label: Tensor) -> Float[Tensor, "n H W"]:
+def _enlarged(
+    system: HasProbabilities, images: Tensor, label: Tensor, n_classes: int
+) -> Float[Tensor, "n H W"]:
     maps = system.probability_maps(images)
+    if maps.shape[1] != n_classes:
+        raise ValueError(f"expected a map for each of {n_classes} classes, got {maps.shape[1]}")
     own = maps[torch.arange(len(maps), device=maps.device), label]
     return resize_heatmap(own, (images.shape[-2], images.shape[-1]))
 

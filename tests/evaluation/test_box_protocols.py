@@ -171,6 +171,26 @@ def test_images_whose_boxes_nobody_drew_are_left_out_of_froc():
     assert froc_recall(Answers(split, heatmap=maps), split, "test")["froc@0.05"] == 1.0
 
 
+def test_an_image_whose_boxes_nobody_drew_is_none_of_those_that_false_boxes_are_shared_by():
+    labels = np.array([[0], [1], [1], [0], [0], [0]], np.uint8)  # the third has no box
+    split = study_of((1, 0, 2.0, 2.0, 8.0, 8.0), n=6, classes=("A",), labels=labels)
+    maps = torch.zeros(5, 1, 16, 16)
+    for i, row in enumerate(split.test):
+        if int(row) in (1, 3):  # found, and a hotter false box
+            maps[i, 0, 2:8, 2:8] = float(row)
+    # One false box in four images is more than .2; in five it would not be
+    assert froc_recall(Answers(split, heatmap=maps), split, "test")["froc@0.2"] == 0.0
+
+
+@pytest.mark.parametrize(("box", "elsewhere"), [(1.0, 0.94), (0.01, 0.0)])
+def test_thresholds_reach_from_nothing_to_nearly_all(box, elsewhere):
+    split = study_of((1, 0, 2.0, 2.0, 14.0, 14.0), n=2, classes=("A",))
+    maps = torch.full((1, 1, 16, 16), elsewhere)
+    maps[0, 0, 2:14, 2:14], maps[0, 0, 8, 8] = box, 1.0
+    found = best_threshold_accuracy(Answers(split, heatmap=maps), split, "test")
+    assert found == {"max_box_acc": 1.0}
+
+
 def test_classes_without_boxes_are_not_in_the_means(four_boxes):
     maps = torch.zeros(3, 3, 16, 16)
     for i, row in enumerate(four_boxes.test):

@@ -18,6 +18,7 @@ from cxrtut.evaluation.randomisation import (
     shuffle_parameters,
 )
 from cxrtut.experiments.source import Source
+from cxrtut.metrics.intervals import bootstrap_interval
 from cxrtut.metrics.sameness import rank_correlation
 
 
@@ -81,6 +82,22 @@ def test_it_is_the_mean_rank_correlation_with_the_shuffled_network(split):
     assert parameter_randomisation(system, split, "test", at_most=5, seed=4) != found
 
 
+def test_the_interval_is_over_patients_and_the_measure_of_so_many_images(split):
+    system = Localiser(network(), of_the_network)
+    rows = split.abnormal("test")
+    assert len(set(split.patients(rows))) < len(rows)
+    images = split.batch(rows).image
+    pair = (of.predict(images).heatmap[:, 0] for of in (system, randomised(system, 0)))
+    known = bootstrap_interval(
+        rank_correlation(*pair).float(), 0, patients=split.patients(rows)
+    )  # fmt: skip
+    found = randomisation_measure("test").measure(system, split, "test")
+    assert found["randomised_likeness_low"] == pytest.approx(known.low, abs=1e-6)
+    assert found["randomised_likeness_high"] == pytest.approx(known.high, abs=1e-6)
+    few = randomisation_measure("test", 5).measure(system, split, "test")
+    assert few == parameter_randomisation(system, split, "test", at_most=5) != found
+
+
 def test_shuffled_parameters_are_the_same_numbers_and_the_system_is_left_alone():
     system = Localiser(network(), of_the_network)
     before = {name: p.clone() for name, p in system.networks["network"].named_parameters()}
@@ -89,6 +106,12 @@ def test_shuffled_parameters_are_the_same_numbers_and_the_system_is_left_alone()
         assert torch.equal(system.networks["network"].get_parameter(name), before[name])
         assert torch.equal(parameter.flatten().sort().values, before[name].flatten().sort().values)
         assert parameter.numel() == 1 or not torch.equal(parameter, before[name])
+
+
+def test_each_parameter_has_an_order_of_its_own():
+    pair = nn.ParameterDict({name: torch.arange(20.0) for name in ("one", "other")})
+    shuffle_parameters(pair, 0)
+    assert not torch.equal(pair["one"], pair["other"])
 
 
 def test_buffers_stay():
@@ -129,7 +152,24 @@ def test_an_image_is_looked_at_by_the_maps_of_the_classes_that_it_has():
     assert found["randomised_likeness"] == pytest.approx((of_a + 1) / 2, abs=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["no heat", "no parameter", "constant"])
+@pytest.mark.parametrize(
+    ("classes", "seen"), [(("any of A, B",), [0]), (("B", "neither", "A"), [0, 2])]
+)
+def test_of_another_number_of_maps_those_of_the_split_are_added(classes, seen):
+    split = study_of((1, 0, 0.0, 0.0, 4.0, 4.0), n=2, classes=("A", "B"))
+    maps = torch.rand(len(classes), 16, 16, generator=torch.Generator().manual_seed(0))
+
+    def heat(net, images):
+        return net["template"].expand(len(images), -1, -1, -1)
+
+    system = Localiser(nn.ParameterDict({"template": maps}), heat, classes)
+    found = parameter_randomisation(system, split, "test")
+    shuffled = randomised(system, 0).networks["network"]["template"].detach()
+    expected = rank_correlation(maps[seen].sum(0)[None], shuffled[seen].sum(0)[None])
+    assert found["randomised_likeness"] == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["no heat", "no parameter", "only an aligner", "constant"])
 def test_what_cannot_be_checked_has_no_number(split, kind):
     if kind == "no heat":
         system = Localiser(network(), lambda net, images: None)
@@ -137,6 +177,8 @@ def test_what_cannot_be_checked_has_no_number(split, kind):
         system = Localiser(network(), lambda net, images: torch.zeros_like(images))
     else:
         system = Localiser(nn.Identity(), of_the_image)
+        if kind == "only an aligner":  # is kept, so that nothing would change
+            system.networks["aligner"] = nn.Linear(4, 4)
     measure = randomisation_measure("test")
     assert measure.measure(system, split, "test") == {}
     assert set(measure.better) == set(BETTER)

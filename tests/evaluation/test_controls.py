@@ -60,6 +60,27 @@ def test_one_map_for_all_is_its_own_floor(split):
     assert found["likeness_to_others"] == pytest.approx(1.0)
 
 
+def test_an_image_with_a_constant_map_has_no_likeness_and_takes_none_away(split):
+    rows = split.with_truth("test")
+    first = split.batch(rows[:1]).image[0]
+
+    def heat(images):
+        same = (images == first).flatten(1).all(1)[:, None, None, None]
+        return torch.where(same, torch.zeros_like(images), images + 1)
+
+    found = controls(Says(heat), split, "test")["likeness_to_others"]
+    maps = heat(split.batch(rows).image)[:, 0].double().numpy()
+    others = [np.delete(maps, i, axis=0).sum(0).ravel() for i in range(len(maps))]
+    alike = [np.corrcoef(m.ravel(), o)[0, 1] for m, o in zip(maps[1:], others[1:], strict=True)]
+    assert found == pytest.approx(np.mean(alike), abs=1e-5)
+
+
+def test_a_measure_is_of_so_many_images_as_it_was_asked_for(split):
+    says = Says(lambda x: x + 1)
+    few = controls_measure("test", 6).measure(says, split, "test")
+    assert few == controls(says, split, "test", at_most=6) != controls(says, split, "test")
+
+
 def test_what_cannot_be_known_is_left_out(split):
     says = Says(lambda x: x.abs())
     stored = split.store

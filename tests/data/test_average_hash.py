@@ -22,6 +22,12 @@ def test_a_bit_says_whether_a_cell_is_brighter_than_the_mean():
     assert 0.3 < expected.mean() < 0.7
 
 
+def test_a_cell_as_bright_as_the_mean_has_no_bit():
+    image = torch.zeros(1, 1, SIDE, SIDE)
+    image[..., 0, :5], image[..., 1, :5] = 1.0, -1.0
+    assert average_hash(image).nonzero()[:, 1].tolist() == [0, 1, 2, 3, 4]
+
+
 def test_brightness_and_contrast_change_no_bit():
     images = films(4)
     assert torch.equal(average_hash(images), average_hash(0.5 * images - 0.3))

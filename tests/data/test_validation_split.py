@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cxrtut.data.store import StoreError
+from cxrtut.data.split import one_disease
+from cxrtut.data.store import ArrayStore, StoreError
 from cxrtut.data.validation_split import with_validation
 from cxrtut.experiments.source import Source
 
@@ -31,6 +32,19 @@ def test_who_decides_follows_from_the_name_alone(split):
     every, some = with_validation(split, 0.25), with_validation(few, 0.25)
     assert set(some.validation) == set(every.validation) & set(few.test)
     assert set(with_validation(split, 0.5).validation) > set(every.validation)
+
+
+def test_who_decides_has_nothing_to_do_with_who_is_held_out():
+    """Without an official split both follow from the names of patients."""
+    n = 400
+    store = ArrayStore.from_arrays(
+        np.zeros((n, 1, 4, 4), np.uint8), (np.arange(n) % 2).astype(np.uint8)[:, None], ("A",)
+    )
+    held_out = one_disease(store, disease="A")
+    assert 0.1 * n < len(held_out.test) < 0.3 * n
+    for share in (0.1, 0.5):
+        found = with_validation(held_out, share)
+        assert len(found.validation) / len(held_out.test) == pytest.approx(share, abs=0.15)
 
 
 def test_the_share_belongs_to_what_the_images_are(split):

@@ -16,10 +16,11 @@ from cxrtut.baselines.contrast_attention import (
 from cxrtut.data.average_hash import average_hash
 from cxrtut.data.loader import Loader
 from cxrtut.data.phantom import ChestPhantom
-from cxrtut.data.sample import Batch, to_uint8
+from cxrtut.data.sample import Batch, System, to_uint8
 from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import VGG19, ResNet10
 from cxrtut.randomness import seeded, shuffled
@@ -172,6 +173,40 @@ def test_the_gradient_reaches_the_features_and_the_linear_layer():
     compared(task, torch.rand(3, 1, 64, 64))
     task.loss(batch)[0].backward()
     assert all(p.grad is not None for p in task.networks["classifier"].parameters())
+
+
+def test_the_gradient_flows_through_the_partners_too():
+    # Attention does not change with the scale of all features, and so has no gradient there; with
+    # partners that stay as they are it would have one
+    plain = Plain([[1.0]], [0.0])
+    plain.features = nn.Conv2d(1, 1, 1, bias=False)
+    task = compared(ContrastAttention(plain, **FOR), torch.rand(3, 1, 16, 16))
+    _, terms = task.loss(batch_of(torch.rand(2, 1, 16, 16), [[1.0], [0.0]]))
+    (gradient,) = torch.autograd.grad(terms["attention"], plain.features.weight)
+    assert gradient.abs().max() < 1e-5
+    still = plain.features(torch.rand(1, 1, 16, 16)).detach()
+    alone = contrast_attention(plain.features(torch.rand(1, 1, 16, 16)), still).mean()
+    assert torch.autograd.grad(alone, plain.features.weight)[0].abs().max() > 1e-3
+
+
+def test_images_and_partners_are_normalised_together():
+    network = small().train()
+    task = compared(ContrastAttention(network, **FOR), torch.rand(3, 1, 64, 64))
+    task.loss(batch_of(torch.rand(4, 1, 64, 64), [[0.0] * 8] * 4))
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(int(m.num_batches_tracked) == 1 for m in norms)
+
+
+def test_a_prediction_is_of_the_maps_and_their_probabilities_are_places():
+    task = compared(ContrastAttention(small(), **FOR), torch.rand(3, 1, 64, 64))
+    images = torch.rand(2, 1, 64, 64)
+    (maps, logits), found = task.maps_and_logits(images), task.predict(images)
+    torch.testing.assert_close(found.scores, logits.double().sigmoid(), check_dtype=False)
+    torch.testing.assert_close(found.heatmap, heatmap_from_maps(maps, (64, 64)))
+    torch.testing.assert_close(task.probability_maps(images), maps.sigmoid())
+    assert isinstance(task, System) and (task.classes, task.size, task.channels) == (
+        FOR["classes"], 64, 1
+    )  # fmt: skip
 
 
 def test_it_is_a_task_in_which_the_classifier_alone_moves():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from cxrtut import evaluation_mode
 from cxrtut.baselines.supervised_maps import SupervisedMaps
 from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch, System
@@ -58,6 +59,14 @@ def test_the_loss_is_the_mean_inside_plus_the_mean_outside():
     assert loss.item() == pytest.approx(sum(inside) / 4 + sum(outside) / 28)
 
 
+def test_boxes_of_images_that_are_not_square_are_where_they_were_drawn():
+    image = torch.zeros(1, 1, 2, 6)
+    image[..., 0:1, 3:6] = 40.0  # sure and right in the box of A; B has none there
+    batch = batch_of(image - 20.0, [[1.0, 1.0]], [[[3.0, 0.0, 6.0, 1.0]]], [[0]])
+    loss, _ = SupervisedMaps(Plain(), **FOR).loss(batch)
+    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+
+
 def test_a_disease_without_a_box_is_left_out():
     image = torch.rand(1, 1, 4, 4)
     absent = batch_of(image, [[0.0, 0.0]], [[[0.0, 0.0, 0.0, 0.0]]], [[-1]])
@@ -88,6 +97,27 @@ def test_a_prediction_is_the_likeliest_place_and_the_maps():
     assert found.scores[0].tolist() == pytest.approx([1 / (1 + math.exp(-v)) for v in z])
     assert torch.allclose(found.heatmap[0, 0], image[0, 0] - image.min(), atol=1e-6)
     assert isinstance(task, System)
+
+
+def test_places_have_the_probabilities_of_their_logits():
+    task, image = SupervisedMaps(Plain(), **FOR), torch.rand(2, 1, 4, 4)
+    expected = torch.cat((image + 0.5, -image), 1).sigmoid()
+    torch.testing.assert_close(task.probability_maps(image), expected)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_reading_is_in_evaluation_mode_part_by_part_and_puts_the_mode_back(mode, monkeypatch):
+    with seeded("supervised maps", 0):
+        network = ResNet10(1, width=8, classes=2, stride=4).train(mode)
+    task, images = SupervisedMaps(network, **FOR), torch.rand(5, 1, 32, 32)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    monkeypatch.setattr(evaluation_mode, "_ON_A_CPU", 2 * 32 * 32)
+    maps = task.maps(images)
+    monkeypatch.undo()
+    assert maps.shape == (5, 2, 8, 8) and not maps.requires_grad and network.training is mode
+    assert all(torch.equal(network.state_dict()[k], v) for k, v in before.items())
+    network.eval()
+    torch.testing.assert_close(maps, task.place_logits(images).detach())
 
 
 def test_it_is_a_task_and_other_networks_are_refused():

@@ -282,6 +282,28 @@ def test_the_score_is_what_the_classifier_says_of_the_difference():
     assert set(system.networks) == {"generator"}  # of files of weights
 
 
+def test_scores_are_read_in_evaluation_mode_and_the_mode_is_put_back():
+    classifier = make_classifier(TINY).train()
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(0.25), classifier)
+    before = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
+    images = make_batch(5).image
+    found = system.predict(images)
+    assert classifier.training and not found.scores.requires_grad
+    assert all(torch.equal(classifier.get_buffer(name), b) for name, b in before.items())
+    alone = torch.cat([system.predict(image[None]).scores for image in images])
+    torch.testing.assert_close(found.scores, alone)
+
+
+def test_differences_are_measured_as_they_are_read_from_clipped_images():
+    seen = []
+    classifier = make_classifier(TINY)
+    classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    system = BiomarkerLocaliser(TINY, ("Pneumonia",), Subtract(-1.5), classifier)
+    images = make_batch().image
+    system.measure_differences([images])
+    torch.testing.assert_close(seen[0], images - (images + 1.5).clamp(max=1))
+
+
 def test_the_statistics_of_the_classifier_are_those_of_the_differences_now():
     classifier = make_classifier(TINY)
     stem = classifier.features.get_submodule("block1")

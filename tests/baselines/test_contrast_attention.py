@@ -216,6 +216,8 @@ def test_it_is_a_task_in_which_the_classifier_alone_moves():
     (phase,) = task.phases(3, 0)
     assert (phase.name, phase.updates, phase.loss) == ("CIA", ("classifier",), task.loss)
     assert task.optimizers["classifier"].param_groups[0]["lr"] == 3e-4
+    usual = ContrastAttention(small(), **FOR).optimizers["classifier"]
+    assert usual.param_groups[0]["lr"] == 1e-4
 
 
 def test_training_and_reading_need_normal_images():

@@ -125,6 +125,8 @@ def test_it_is_a_task_and_other_networks_are_refused():
     assert isinstance(task, Task)
     check_task(task)
     assert task.optimizers["classifier"].param_groups[0]["lr"] == 3e-4
+    usual = SupervisedMaps(Plain(), **FOR).optimizers["classifier"]
+    assert usual.param_groups[0]["lr"] == 1e-4 and (task.size, task.channels) == (4, 1)
     with pytest.raises(TypeError, match=r"expected one nn\.Linear with a bias, got Sequential"):
         SupervisedMaps(VGG19(1, 8), **FOR)
 

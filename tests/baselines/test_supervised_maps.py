@@ -60,11 +60,12 @@ def test_the_loss_is_the_mean_inside_plus_the_mean_outside():
 
 
 def test_boxes_of_images_that_are_not_square_are_where_they_were_drawn():
-    image = torch.zeros(1, 1, 2, 6)
-    image[..., 0:1, 3:6] = 40.0  # sure and right in the box of A; B has none there
-    batch = batch_of(image - 20.0, [[1.0, 1.0]], [[[3.0, 0.0, 6.0, 1.0]]], [[0]])
-    loss, _ = SupervisedMaps(Plain(), **FOR).loss(batch)
-    assert loss.item() == pytest.approx(0.0, abs=1e-6)
+    image = torch.full((1, 1, 2, 6), -2.0)
+    image[..., 0:1, 3:6] = 1.0  # in the box of A; nobody knows where B is
+    batch = batch_of(image, [[1.0, 1.0]], [[[3.0, 0.0, 6.0, 1.0]]], [[0]])
+    _, terms = SupervisedMaps(Plain(), **FOR).loss(batch)
+    assert terms["inside"].item() == pytest.approx(cost(1.5, True))
+    assert terms["outside"].item() == pytest.approx(cost(-1.5, False))
 
 
 def test_a_disease_without_a_box_is_left_out():
@@ -129,6 +130,10 @@ def test_it_is_a_task_and_other_networks_are_refused():
     assert usual.param_groups[0]["lr"] == 1e-4 and (task.size, task.channels) == (4, 1)
     with pytest.raises(TypeError, match=r"expected one nn\.Linear with a bias, got Sequential"):
         SupervisedMaps(VGG19(1, 8), **FOR)
+    network = Plain()
+    network.classifier = nn.Linear(1, 2, bias=False)
+    with pytest.raises(TypeError, match=r"expected one nn\.Linear with a bias, got Linear without"):
+        SupervisedMaps(network, **FOR)
 
 
 def test_a_few_boxed_images_teach_it_where_diseases_are():

@@ -191,6 +191,18 @@ def test_thresholds_reach_from_nothing_to_nearly_all(box, elsewhere):
     assert found == {"max_box_acc": 1.0}
 
 
+@pytest.mark.parametrize(("measure", "name"), [
+    (froc_recall, "froc@0.05"), (accuracy_by_size, "loc_acc_large"),
+])  # fmt: skip
+def test_another_threshold_of_the_maps_can_be_asked_for(measure, name):
+    split = study_of((1, 0, 2.0, 2.0, 14.0, 14.0), n=2, classes=("A",))
+    maps = torch.zeros(1, 1, 16, 16)
+    maps[0, 0, 2:14, 2:14], maps[0, 0, 8, 8] = 0.5, 1.0
+    system = Answers(split, heatmap=maps)
+    assert measure(system, split, "test")[name] == 0.0
+    assert measure(system, split, "test", threshold=0.4)[name] == 1.0
+
+
 def test_classes_without_boxes_are_not_in_the_means(four_boxes):
     maps = torch.zeros(3, 3, 16, 16)
     for i, row in enumerate(four_boxes.test):

@@ -2,7 +2,8 @@
 images whose boxes a weakly supervised method needs anyway to choose its thresholds on.
 
 Choe et al., Evaluating Weakly Supervised Object Localization Methods Right, CVPR 2020, ask for it:
-trained on the images that others choose by, such a network was better than they were.
+trained on the images that others choose by, such a network was better than they were. A threshold
+that is chosen on these images is chosen on what it has learnt, and may not suit others.
 """
 
 from __future__ import annotations

@@ -130,7 +130,8 @@ COLAB = replace(
     PAPER, size=128, classifier_stride=16, steps=15_000, classifier_steps=2_000, vagan_first=10,
     vagan_long=50,
 )  # fmt: skip
-# One CPU core, about five minutes an arm and seed: narrow networks, on which the method works.
+# One CPU core, about five minutes an arm and seed: narrow networks. With some seeds the generator
+# begins to remove lesions within these steps, with others it does not.
 CPU = replace(
     PAPER, size=64, base=8, residual_blocks=3, discriminator_base=24, halvings=4,
     learning_rate=1e-3, steps=3000, classifier_layers=21, classifier_stride=8,

@@ -34,12 +34,14 @@ import torch
 from torch import Tensor, nn
 
 from cxrtut.baselines.classifier import ActivationMaps, BinaryClassifierTask
-from cxrtut.data.split import Split, evenly
+from cxrtut.data.sample import System
+from cxrtut.data.split import Side, Split, evenly
 from cxrtut.data.store import StoreError
 from cxrtut.engine.progress import SampleGrid
-from cxrtut.evaluation.classification import normal_or_not_measure
+from cxrtut.evaluation.classification import normal_or_not, normal_or_not_measure
 from cxrtut.evaluation.controls import controls_measure
 from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
+from cxrtut.evaluation.measure import Measure, Numbers
 from cxrtut.evaluation.pixels import pixel_measure
 from cxrtut.evaluation.randomisation import randomisation_measure
 from cxrtut.evaluation.watched import pixel_ap_measure
@@ -55,6 +57,7 @@ from cxrtut.papers.biomarker import (
     Biomarker,
     BiomarkerLocaliser,
     Config,
+    DifferenceClassifier,
     Pretraining,
     WarmUp,
     WithoutClassifier,
@@ -119,9 +122,11 @@ def train_localiser(
     )  # fmt: skip
     if not warm_up:
         return system
-    system.classifier = task.networks["classifier"]
+    system.reader = DifferenceClassifier(
+        config, split.classes, task.networks["generator"], task.networks["classifier"]
+    )
     batches = loader.batches(batch_size=n, seed=run.seed, device=run.device)
-    system.measure_differences(batch.image for batch in islice(batches, MEASURED))
+    system.reader.measure_differences(batch.image for batch in islice(batches, MEASURED))
     return system
 
 
@@ -190,6 +195,14 @@ def train_maps(arm: str, config: Config, split: Split, run: Run) -> ActivationMa
     return _maps(arm, config, split.classes, run.once(type(network).__name__, trained))
 
 
+def read_from_differences(system: System, split: Split, side: Side) -> Numbers:
+    """`accuracy` of C, which reads the differences that a generator makes; nothing of other systems
+    and of one from a file of weights.
+    """
+    reader = getattr(system, "reader", None)
+    return {} if reader is None else normal_or_not(reader, split, side, at_most=SCORED)
+
+
 COMPARISON = Comparison(
     paper="biomarker",
     presets={"paper": PAPER, "colab": COLAB, "smoke": SMOKE},
@@ -213,11 +226,13 @@ COMPARISON = Comparison(
         controls_measure("train", SCORED),
         removal_measure("train", SCORED),
         normal_or_not_measure("train", SCORED),
+        Measure("train", read_from_differences, {"accuracy": "higher"}),
         pixel_measure("test", SCORED),
         controls_measure("test", SCORED),
         removal_measure("test", SCORED),
         twin_measure("test", SCORED),
         normal_or_not_measure("test", SCORED),
+        Measure("test", read_from_differences, {"accuracy": "higher"}),
         randomisation_measure("test", RANDOMISED),
     ),
     learning_curve=pixel_ap_measure("train", WATCHED),

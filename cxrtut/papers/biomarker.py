@@ -379,45 +379,59 @@ class BiomarkerLocaliser:
     "any biomarkers can be easily localized by subtracting" (Section 2).
 
     Networks: `generator`.
+
+    Attributes:
+        reader: what C says, where it was trained in the same run; not in a file of weights.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        classes: tuple[str, ...],
-        generator: nn.Module,
-        classifier: nn.Module | None = None,
-    ) -> None:
+    def __init__(self, config: Config, classes: tuple[str, ...], generator: nn.Module) -> None:
         """
         Args:
             config: of the generator; its size and channels are those of the images.
             classes: the diseases that it removes; they share one heat map.
             generator: trained, or about to be.
-            classifier: C, which reads x - G(x); not in a file of weights. Without it there are no
-                scores.
         """
-        self.classifier = classifier
         self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
         self.size, self.channels = config.size, config.channels
         self.networks: dict[str, nn.Module] = {"generator": generator}
+        self.reader: DifferenceClassifier | None = None
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """See `to_healthy`; the heat map has one channel, in [0, 2]. The score is what C, where it
-        is there, says of the difference.
-        """
+        """See `to_healthy`; the heat map has one channel, in [0, 2]."""
         healthy = to_healthy(self.networks["generator"], images)
-        return Prediction(
-            heatmap=residual_heatmap(images, healthy)[:, None], image=healthy,
-            scores=None if self.classifier is None else self._scores(images - healthy),
-        )  # fmt: skip
+        return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)
 
-    @torch.no_grad()
-    def _scores(self, difference: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1"]:
-        assert self.classifier is not None
-        with evaluating(self.classifier):
-            parts = [self.classifier(part).float() for part in in_parts(difference)]
-        logits = torch.cat(parts)
-        return probabilities((logits[:, 1] - logits[:, 0])[:, None])
+
+class DifferenceClassifier:
+    """C as a system: the probability of a disease by what G has taken away, x - G(x).
+
+    Networks: `generator`, `classifier`.
+    """
+
+    def __init__(
+        self, config: Config, classes: tuple[str, ...], generator: nn.Module, classifier: nn.Module
+    ) -> None:
+        """
+        Args:
+            config: its size and channels are those of the images.
+            classes: the diseases that it calls abnormal.
+            generator: G.
+            classifier: C, trained on the differences that G makes.
+        """
+        self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
+        self.size, self.channels = config.size, config.channels
+        self.networks: dict[str, nn.Module] = {"generator": generator, "classifier": classifier}
+
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """The probability of "abnormal", in evaluation mode; the mode is put back."""
+        difference, C = self.differences(images), self.networks["classifier"]
+        with torch.no_grad(), evaluating(C):
+            logits = torch.cat([C(part).float() for part in in_parts(difference)])
+        return Prediction(scores=probabilities((logits[:, 1] - logits[:, 0])[:, None]))
+
+    def differences(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
+        """x - G(x), of G(x) as it is shown: clipped to the range of images."""
+        return images - to_healthy(self.networks["generator"], images)
 
     def measure_differences(self, batches: Iterable[Float[Tensor, "B C H W"]]) -> None:
         """Gives C's batch norms the statistics of the differences of these images, as G makes them
@@ -436,11 +450,8 @@ class BiomarkerLocaliser:
         Raises:
             ValueError: no batches; the statistics are then as they were.
         """
-        if self.classifier is None:
-            return
-        generator = self.networks["generator"]
         with torch.no_grad():
-            differences = (x - to_healthy(generator, x) for x in batches)
+            differences = map(self.differences, batches)
             if (first := next(differences, None)) is None:
                 raise ValueError("batches: expected one at least, got none")
-            update_bn(chain((first,), differences), self.classifier)
+            update_bn(chain((first,), differences), self.networks["classifier"])

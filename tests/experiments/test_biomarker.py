@@ -7,6 +7,7 @@ import torch
 
 from cxrtut.data.sample import System
 from cxrtut.data.store import StoreError
+from cxrtut.evaluation.classification import normal_or_not
 from cxrtut.experiments import biomarker as experiment
 from cxrtut.experiments.biomarker import (
     COMPARISON,
@@ -172,11 +173,16 @@ def test_the_classifier_of_an_arm_can_be_asked_after_its_training(split):
     train = COMPARISON.arms["G-C"].train
     system = train(replace(TINY, steps=1), split, Run())
     images = split.batch(split.test).image
-    scores = system.predict(images).scores
+    scores = system.reader.predict(images).scores
     assert scores.shape == (len(images), 1) and scores.std() > 0
-    norms = [m for m in system.classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert system.reader.networks["generator"] is system.networks["generator"]
+    classifier = system.reader.networks["classifier"]
+    norms = [m for m in classifier.modules() if isinstance(m, torch.nn.BatchNorm2d)]
     assert all(0 < int(m.num_batches_tracked) <= experiment.MEASURED for m in norms)
-    assert COMPARISON.arms["G-D"].train(TINY, split, Run()).classifier is None
+    known = normal_or_not(system.reader, split, "test")["accuracy"]
+    assert experiment.read_from_differences(system, split, "test") == {"accuracy": known}
+    assert system.predict(images).scores is None  # as one from a file of weights
+    assert COMPARISON.arms["G-D"].train(TINY, split, Run()).reader is None
 
 
 def test_a_split_without_ground_truth_is_refused_before_anything_is_trained(split, monkeypatch):

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cxrtut.metrics.detection import accuracy_by_class, oracle_threshold
-from cxrtut.metrics.inputs import check_floats, check_positions
+from cxrtut.metrics.inputs import check_finite, check_floats, check_positions
 
 
 def chosen_thresholds(
@@ -32,6 +32,7 @@ def chosen_thresholds(
     Raises:
         TypeError, ValueError: as `oracle_threshold`; or no pairs at all.
     """
+    check_positions("class_index", class_index, check_floats("iou", iou, "C P").shape[1:])
     chosen, _ = oracle_threshold(iou, class_index, n_classes, threshold)
     if not len(class_index):
         raise ValueError("class_index: expected pairs to choose thresholds on, got none")
@@ -58,6 +59,7 @@ def accuracy_with(
         TypeError, ValueError: as `accuracy_by_class`; or a row that `iou` does not have.
     """
     check_positions("class_index", class_index, check_floats("iou", iou, "C P").shape[1:])
+    check_positions("chosen", chosen, chosen.shape[:1])
     if len(strange := chosen[(chosen < 0) | (chosen >= len(iou))]):
         raise ValueError(f"chosen: expected rows 0 to {len(iou) - 1}, got {int(strange[0])}")
     label = class_index.long()
@@ -82,12 +84,12 @@ def max_box_accuracy(
 
     Raises:
         TypeError: IoUs that are not floats.
-        ValueError: no thresholds of the heat map, or none of a hit.
+        ValueError: an IoU that is NaN or infinite, no thresholds of the heat map, or none of a hit.
 
     Source: Choe et al., Evaluation for Weakly Supervised Object Localization: Protocol, Metrics,
     and Datasets, 2020.
     """
-    check_floats("iou", iou, "C P")
+    check_finite("iou", iou, "C P")
     if not len(iou) or not thresholds:
         raise ValueError(
             "expected one threshold of the heat map and one of a hit at least, got "

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.metrics.detection import BoxesOfPairs, average_false_positives, iou_matrix
-from cxrtut.metrics.inputs import check_finite
+from cxrtut.metrics.inputs import check_finite, check_floats
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,6 @@ def froc(
     predicted: BoxesOfPairs,
     scores: Sequence[Float[Tensor, "_"]],
     truth: BoxesOfPairs,
-    *,
     threshold: float,
     n_images: int,
 ) -> Froc:
@@ -69,7 +69,7 @@ def froc(
         ValueError: not as many pairs in all three, not one score a box, a score that is not finite,
             boxes that are not (n, 4), a threshold out of range, or no images.
     """
-    predicted, truth = _on_cpu(predicted), _on_cpu(truth)
+    predicted, truth = _on_cpu("predicted", predicted), _on_cpu("truth", truth)
     average_false_positives(predicted, truth, threshold, n_images)  # its checks are those of here
     if len(scores) != len(predicted):
         raise ValueError(f"scores: expected those of {len(predicted)} pairs, got {len(scores)}")
@@ -90,8 +90,8 @@ def froc(
     return Froc(wrong / n_images, right / sum(len(true) for true in truth))
 
 
-def _on_cpu(boxes: BoxesOfPairs) -> BoxesOfPairs:
-    return [of.cpu() if isinstance(of, Tensor) else of for of in boxes]  # others are refused later
+def _on_cpu(name: str, pairs: Sequence[Any]) -> list[Tensor]:
+    return [check_floats(f"{name}[{k}]", boxes, "n 4").cpu() for k, boxes in enumerate(pairs)]
 
 
 def _as_high(scores: Float[Tensor, "n"], levels: Float[Tensor, "m"]) -> Float[Tensor, "m"]:

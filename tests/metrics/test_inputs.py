@@ -8,7 +8,16 @@ import pytest
 import torch
 
 from cxrtut import metrics
-from cxrtut.metrics import classification, counterfactual, detection, intervals, pixels, sameness
+from cxrtut.metrics import (
+    box_thresholds,
+    classification,
+    counterfactual,
+    detection,
+    froc,
+    intervals,
+    pixels,
+    sameness,
+)
 from cxrtut.metrics.inputs import check_positions
 
 F = torch.tensor([0.1, 0.4, 0.3, 0.2])
@@ -40,9 +49,14 @@ MEASURES = {
     detection.macro_mean: (F,),
     detection.average_false_positives: ([BOXES], [BOXES], 0.5, 1),
     detection.oracle_threshold: (F[None], CLASS, 2, 0.5),
+    box_thresholds.chosen_thresholds: (F[None], CLASS, 2, 0.5),
+    box_thresholds.accuracy_with: (F[None], CLASS, torch.tensor([0, 0]), 0.5),
+    box_thresholds.max_box_accuracy: (F[None],),
+    froc.froc: ([BOXES], [F[:1]], [BOXES], 0.5, 1),
     intervals.bootstrap_interval: (F, 0),
     sameness.mean_of_others: (F.view(2, 1, 2),),
     sameness.likeness_to_others: (F.view(2, 1, 2),),
+    sameness.rank_correlation: (F.view(2, 1, 2), F.view(2, 1, 2)),
 }
 WITHOUT_TENSORS = {
     classification.hanley_standard_error, pixels.step_area, pixels.trapezoid_area, pixels.best_f1,

@@ -359,9 +359,7 @@ class WarmUp(Biomarker):
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("C", ("classifier",), self.loss_1)
 
-    def schedule(self, step: int) -> dict[str, float]:
-        """Constant: the stage has its own number of steps."""
-        return {}
+    schedule = Pretraining.schedule
 
 
 @torch.no_grad()
@@ -411,13 +409,7 @@ class DifferenceClassifier:
     def __init__(
         self, config: Config, classes: tuple[str, ...], generator: nn.Module, classifier: nn.Module
     ) -> None:
-        """
-        Args:
-            config: its size and channels are those of the images.
-            classes: the diseases that it calls abnormal.
-            generator: G.
-            classifier: C, trained on the differences that G makes.
-        """
+        """See `BiomarkerLocaliser`; the classifier was trained on the differences of G."""
         self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
         self.size, self.channels = config.size, config.channels
         self.networks: dict[str, nn.Module] = {"generator": generator, "classifier": classifier}

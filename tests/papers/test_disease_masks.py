@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut import evaluation_mode
 from cxrtut.baselines.aligned import Aligned
 from cxrtut.data.sample import Batch, Prediction, System
 from cxrtut.engine.loop import train
@@ -333,7 +332,7 @@ def test_the_classifier_learns_and_its_masks_do_not():
 def test_reading_gives_maps_and_logits_part_by_part_and_puts_the_mode_back(monkeypatch):
     C, x = network().train(), make_batch().image
     C.masks.copy_(some_masks())
-    monkeypatch.setattr(evaluation_mode, "_ON_A_CPU", 4 * x.shape[-1] ** 2)
+    monkeypatch.setattr("cxrtut.evaluation_mode._ON_A_CPU", 4 * x.shape[-1] ** 2)
     maps, logits = maps_and_logits(C, x)
     assert maps.shape == (6, 3, 4, 4) and logits.shape == (6, 3) and C.training
     assert torch.allclose(logits, C.eval()(x), atol=1e-5)

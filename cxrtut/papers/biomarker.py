@@ -100,7 +100,7 @@ COLAB = replace(PAPER, channels=1, critic_steps=2, pretraining_steps=500, steps=
 # learn to copy, for which this is too short.
 SMOKE = Config(
     size=64, channels=1, base=24, depth=2, stem=2, critic_base=16, classifier_layers=10,
-    residual=True, critic_steps=1, learning_rate=1e-3, batch_size=16, pretraining_steps=0,
+    residual=True, critic_steps=1, learning_rate=1e-3, batch_size=16, pretraining_steps=500,
     warm_up_steps=200, steps=700,
 )  # fmt: skip
 

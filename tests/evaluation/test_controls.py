@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from evaluation.answers import Says
 from sklearn.metrics import average_precision_score
 
-from cxrtut.data.sample import Prediction
 from cxrtut.data.split import ground_truth
 from cxrtut.evaluation.controls import BETTER, controls, controls_measure
 from cxrtut.experiments.source import Source
@@ -16,16 +16,6 @@ from cxrtut.experiments.source import Source
 @pytest.fixture(scope="module")
 def split():
     return Source().one_disease(32, 0, 96)
-
-
-class Says:
-    size, channels, classes = 32, 1, ("Pneumonia",)
-
-    def __init__(self, heat):
-        self.networks, self.heat = {}, heat
-
-    def predict(self, images):
-        return Prediction(heatmap=self.heat(images))
 
 
 def unit(maps):

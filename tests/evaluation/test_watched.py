@@ -2,8 +2,8 @@
 
 import pytest
 import torch
+from evaluation.answers import Says
 
-from cxrtut.data.sample import Prediction
 from cxrtut.evaluation.pixels import pixel_localisation
 from cxrtut.evaluation.watched import pixel_ap, pixel_ap_measure
 from cxrtut.experiments.source import Source
@@ -12,16 +12,6 @@ from cxrtut.experiments.source import Source
 @pytest.fixture(scope="module")
 def split():
     return Source().one_disease(32, 0, 96)
-
-
-class Says:
-    size, channels, classes = 32, 1, ("Pneumonia",)
-
-    def __init__(self, heat):
-        self.networks, self.heat = {}, heat
-
-    def predict(self, images):
-        return Prediction(heatmap=self.heat(images))
 
 
 @pytest.mark.parametrize("side", ["train", "test"])

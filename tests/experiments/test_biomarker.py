@@ -167,6 +167,7 @@ def test_the_direct_arm_has_the_generator_of_the_paper():
     for arm, kind in (("G-D-C", ResidualGenerator), ("G-D-C, direct", Generator)):
         built = COMPARISON.arms[arm].build(TINY, ("Pneumonia",), 0)
         assert isinstance(built.networks["generator"], kind)
+    assert all(preset.pretraining_steps for preset in COMPARISON.presets.values())
 
 
 def test_the_classifier_of_an_arm_can_be_asked_after_its_training(split):

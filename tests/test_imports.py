@@ -137,6 +137,38 @@ def test_a_circle_is_found_and_named() -> None:
     assert find_circle({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
 
 
+def lazily_random(source: str) -> bool:
+    """Whether a source uses `np.random`, which numpy loads when it is first used: an interrupt that
+    comes while its compiled modules are loaded is swallowed there, and a program goes on.
+    """
+    return any(
+        isinstance(node, ast.Attribute)
+        and node.attr == "random"
+        and isinstance(node.value, ast.Name)
+        and node.value.id in ("np", "numpy")
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def test_random_numbers_of_numpy_are_loaded_with_the_program() -> None:
+    paths = [*MODULES.values(), *sorted((ROOT / "data_scripts").glob("*.py"))]
+    wrong = [path.name for path in paths if lazily_random(path.read_text(encoding="utf-8"))]
+    assert not wrong, f"from numpy.random import ..., in {', '.join(wrong)}"
+    assert lazily_random("np.random.default_rng(0)")
+
+
+def test_drawing_images_loads_no_compiled_module_while_it_works(tmp_path: Path) -> None:
+    code = (
+        "import torch\n"
+        "from cxrtut.data.phantom import ChestPhantom\n"
+        "before = set(sys.modules)\n"
+        "ChestPhantom(32, prevalence=0.5).sample(torch.arange(4))\n"
+        "late = {name: sys.modules[name] for name in set(sys.modules) - before}\n"
+        "print([n for n, m in late.items() if str(getattr(m, '__file__', '')).endswith('.so')])"
+    )
+    assert in_fresh_python(code, tmp_path).strip() == "[]"
+
+
 def test_importing_the_package_imports_nothing_else(tmp_path: Path) -> None:
     code = "import cxrtut; print([m for m in ('torch', 'numpy', 'cv2') if m in sys.modules])"
     assert in_fresh_python(code, tmp_path).strip() == "[]"

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
+from numpy.random import default_rng
 from torch import Tensor, nn
 
 from cxrtut.baselines.classifier import MultiLabelTask
@@ -340,7 +341,7 @@ def measure_realism(
     store, start = ArrayStore.open(store_path), time.perf_counter()
     _check_real(store)
     revision()  # now: the checkout may move on
-    rows = np.sort(np.random.default_rng(0).choice(len(store), min(200, len(store)), replace=False))
+    rows = np.sort(default_rng(0).choice(len(store), min(200, len(store)), replace=False))
     results: dict[str, list[ArmRun]] = {
         REAL: [ArmRun(test=real_statistics(store, rows))],
         SIMULATED: [ArmRun(test=phantom_statistics(200, size=store.size, seed=11, preset=preset))],

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
+from numpy.random import default_rng
 
 # What scipy.stats.t.ppf calls, in a sixth of the time that an import of scipy.stats takes.
 from scipy.special import stdtrit
@@ -86,7 +87,7 @@ def bootstrap_interval(
         known_of = np.flatnonzero(~everything.isnan().numpy())
         whose = np.array([place.setdefault(patients[int(i)], len(place)) for i in known_of])
         total, images = np.bincount(whose, known.numpy()), np.bincount(whose).astype(float)
-    rng, means, drawn_n = np.random.default_rng(seed), np.empty(n_resamples), len(total)
+    rng, means, drawn_n = default_rng(seed), np.empty(n_resamples), len(total)
     step = max(1, _DRAWN_AT_ONCE // drawn_n)
     for start in range(0, n_resamples, step):
         drawn = rng.integers(drawn_n, size=(min(step, n_resamples - start), drawn_n))

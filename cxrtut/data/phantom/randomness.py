@@ -20,6 +20,9 @@ from functools import cache
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+
+# By name: `np.random` is loaded on its first use, and a Ctrl-C in its loading can be lost.
+from numpy.random import Generator, Philox
 from torch import Tensor
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2^64 / golden ratio, as a signed integer
@@ -180,7 +183,7 @@ def draw(laws: Mapping[str, Law], key: Int[Tensor, " B"]) -> Draws:
 
 @cache
 def _bank(device: torch.device, size: int) -> Tensor:
-    generator = np.random.Generator(np.random.Philox(20190713))
+    generator = Generator(Philox(20190713))
     return torch.from_numpy(generator.standard_normal(size, dtype=np.float32)).to(device)
 
 

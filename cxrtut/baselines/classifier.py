@@ -156,9 +156,7 @@ class ActivationMaps:
 
 
 @torch.no_grad()
-def logits_of(
-    classifier: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
-) -> Float[Tensor, "N K"]:
+def logits_of(classifier: nn.Module, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N K"]:
     """Logits in evaluation mode; the mode is put back."""
     with evaluating(classifier):
-        return torch.cat([classifier(part) for part in images.split(batch_size)]).float()
+        return torch.cat([classifier(part) for part in in_parts(images)]).float()

@@ -84,14 +84,3 @@ def roc(system: System, split: Split, side: Side, *, at_most: int | None = None)
 def roc_measure(side: Side, at_most: int | None = None) -> Measure:
     """`roc` of one side of a split."""
     return Measure(side, partial(roc, at_most=at_most), BETTER)
-
-
-def pixel_rank(system: System, split: Split, side: Side, *, at_most: int | None = None) -> Numbers:
-    """`pixel_auroc` alone, of `roc`: quick enough to be measured again and again in a training."""
-    found = heat_and_truth(system, split, split.with_truth(side, at_most))
-    return {} if found is None else {"pixel_auroc": pixel_auroc(normalise(found[0]), found[1])}
-
-
-def pixel_rank_measure(side: Side, at_most: int | None = None) -> Measure:
-    """`pixel_rank` of one side of a split."""
-    return Measure(side, partial(pixel_rank, at_most=at_most), {"pixel_auroc": "higher"})

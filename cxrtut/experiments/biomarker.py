@@ -44,7 +44,7 @@ from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.measure import Measure, Numbers
 from cxrtut.evaluation.pixels import pixel_measure
 from cxrtut.evaluation.randomisation import randomisation_measure
-from cxrtut.evaluation.watched import pixel_ap_measure
+from cxrtut.evaluation.watched import watched_measure
 from cxrtut.experiments.comparison import Arm, Comparison
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
@@ -118,7 +118,7 @@ def train_localiser(
     system = BiomarkerLocaliser(config, split.classes, task.networks["generator"])
     run.fit(
         "main", task, loader, steps=config.steps, batch_size=n,
-        callbacks=_samples(task, split, run), validate=run.watched(system, config.steps),
+        callbacks=_samples(task, split, run), watched=system,
     )  # fmt: skip
     if not warm_up:
         return system
@@ -235,7 +235,7 @@ COMPARISON = Comparison(
         Measure("test", read_from_differences, {"accuracy": "higher"}),
         randomisation_measure("test", RANDOMISED),
     ),
-    learning_curve=pixel_ap_measure("train", WATCHED),
+    learning_curve=watched_measure("pixel_ap", "train", WATCHED),
     faithful=frozenset({"paper"}),
     sources=frozenset(
         {"IDRiD", "Kaggle Diabetic Retinopathy Detection", "pasted: HAM10000 / ISIC"}

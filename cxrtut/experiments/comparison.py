@@ -20,7 +20,6 @@ from cxrtut.engine.distributed import init_distributed
 from cxrtut.engine.initial_weights import WeightsError
 from cxrtut.engine.precision import Precision
 from cxrtut.engine.progress import progress
-from cxrtut.engine.task import Report
 from cxrtut.evaluation.measure import JudgedMeasure, Measure, Numbers
 from cxrtut.experiments.run import Callback, Run
 from cxrtut.experiments.source import Source
@@ -28,7 +27,6 @@ from cxrtut.files import plain_name, sha256_of_file
 from cxrtut.records.merged import differences
 from cxrtut.records.run_record import (
     ArmRun,
-    CurvePoint,
     Json,
     RunRecord,
     Weights,
@@ -96,7 +94,7 @@ class Comparison(Generic[C]):
         judge: trains the system that `judged` needs, on the images of the arms; asked for after
             them, it shares with them what the run keeps (`Run.once`).
         judged: what is measured of each arm with the help of the judge.
-        learning_curve: measured while an arm is trained, if the arm asks for it (`Run.watched`); of
+        learning_curve: measured while an arm is trained, if the arm asks for it (`Run.fit`); of
             training images, since nobody may look at those of the test meanwhile.
         timed: what the bench times besides the paper's own arm.
     """
@@ -364,21 +362,19 @@ def reproduce(
             )
     for seed in range(len(splits), seeds):
         split = comparison.images(how.source, config, seed)
-        curve: list[CurvePoint] = []
         run = how.run(
             seed=seed, device=device, learning_curve=_of_split(comparison.learning_curve, split),
-            callbacks=_named(how.callbacks, f"{comparison.paper}, seed {seed},", curve),
+            callbacks=_named(how.callbacks, f"{comparison.paper}, seed {seed},"),
         )  # fmt: skip
         for name, arm in chosen.items():
             if not _can_train(arm, split):
                 continue
             began = time.perf_counter()
-            curve.clear()
             system = arm.train(config, split, run)
-            learnt, seconds = tuple(curve), time.perf_counter() - began
+            seconds = time.perf_counter() - began
             measures = comparison.measures_of(config, split, run)
             result = measure_all(system, split, measures, seconds)
-            results.setdefault(name, []).append(replace(result, curve=learnt))
+            results.setdefault(name, []).append(replace(result, curve=run.curve_of(system)))
             if weights_folder is not None and seed == 0:
                 plain = f"{comparison.paper}-{how.preset}-{plain_name(name)}"
                 file = weights_folder / f"{plain}.safetensors"
@@ -422,15 +418,10 @@ def _record(
 
 
 def _named(
-    watch: Callable[[str], Callback] | None, before: str, curve: list[CurvePoint] | None = None
+    watch: Callable[[str], Callback] | None, before: str
 ) -> Callable[[str], Sequence[Callback]]:
-    """Who looks at a stage, with words before its name; a curve is given what was measured."""
-
-    def keep(report: Report) -> None:
-        if curve is not None and report.validation:
-            curve.append(CurvePoint(report.step, dict(report.validation)))
-
-    return lambda stage: (keep,) if watch is None else (watch(f"{before} {stage}"), keep)
+    """Who looks at a stage, with words before its name."""
+    return lambda stage: () if watch is None else (watch(f"{before} {stage}"),)
 
 
 def _of_split(measure: Measure | None, split: Split) -> Callable[[System], Numbers] | None:

@@ -28,8 +28,9 @@ from cxrtut.data.store import StoreError
 from cxrtut.evaluation.classification import normal_or_not_measure
 from cxrtut.evaluation.counterfactual import removal_measure, twin_measure
 from cxrtut.evaluation.pixels import pixel_measure
-from cxrtut.evaluation.roc import pixel_rank_measure, roc_measure
+from cxrtut.evaluation.roc import roc_measure
 from cxrtut.evaluation.translation import pixel_change_measure, translation_measure
+from cxrtut.evaluation.watched import watched_measure
 from cxrtut.experiments.comparison import Arm, Comparison, Timed
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
@@ -93,7 +94,7 @@ def train_pillet(arm: str, config: Config, split: Split, run: Run) -> LesionLoca
     system = LesionLocaliser(changed, split.classes, generator)
     run.fit(
         "main", task, split.loader(with_targets=True), steps=config.steps,
-        batch_size=config.batch_size, validate=run.watched(system, config.steps),
+        batch_size=config.batch_size, watched=system,
     )  # fmt: skip
     return system
 
@@ -153,7 +154,7 @@ def train_star(
     system = _system(arm, generator, config, split.classes)
     run.fit(
         "main", task, split.loader(with_targets=True), steps=config.steps,
-        batch_size=config.batch_size, validate=run.watched(system, config.steps),
+        batch_size=config.batch_size, watched=system,
     )  # fmt: skip
     return system
 
@@ -169,7 +170,7 @@ def train_vagan(arm: str, config: Config, split: Split, run: Run) -> PseudoHealt
     system = _system(arm, generator, config, split.classes)
     run.fit(
         "main", task, split.loader("balanced"), steps=config.steps, batch_size=config.batch_size,
-        validate=run.watched(system, config.steps),
+        watched=system,
     )  # fmt: skip
     return system
 
@@ -193,7 +194,7 @@ def train_chexnet(config: Config, split: Split, run: Run) -> ActivationMaps:
         task = CheXNet(network, weights, learning_rate=config.classifier_learning_rate)
         run.fit(
             "CheXNet", task, split.loader(), steps=config.classifier_steps,
-            batch_size=config.batch_size, validate=run.watched(system, config.classifier_steps),
+            batch_size=config.batch_size, watched=system,
         )  # fmt: skip
         network.eval().requires_grad_(False)
         return system
@@ -241,7 +242,7 @@ COMPARISON = Comparison(
     ),
     judge=train_chexnet,
     judged=(translation_measure("test", SCORED),),
-    learning_curve=pixel_rank_measure("train", WATCHED),
+    learning_curve=watched_measure("pixel_auroc", "train", WATCHED),
     timed=TIMED,
     faithful=frozenset({"paper"}),
     sources=frozenset({"RSNA Pneumonia Detection Challenge"}),

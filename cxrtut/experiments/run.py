@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,9 +17,9 @@ from cxrtut.engine.loop import train
 from cxrtut.engine.progress import JsonLines
 from cxrtut.engine.task import Data, Report, Task
 from cxrtut.engine.validation import Validation
-from cxrtut.records.run_record import Json
+from cxrtut.records.run_record import CurvePoint, Json
 
-CURVE_POINTS = 12  # of a learning curve
+CURVE_POINTS = 12  # of a learning curve, at most
 Callback = Callable[[Report], None]
 T = TypeVar("T")
 
@@ -45,8 +47,8 @@ class Run:
         identity: what must be the same on resume: the arm, its configuration, its data.
         report_every: steps between two reports.
         trainer: what trains; the one training loop, or what stands for it to time it.
-        learning_curve: what is measured of a system meanwhile, where its arm asks for it; None
-            measures nothing.
+        learning_curve: what is measured of a system while it is trained, where its arm asks for
+            it (`fit`); None measures nothing.
     """
 
     seed: int = 0
@@ -64,6 +66,9 @@ class Run:
     learning_curve: Callable[[System], Mapping[str, float]] | None = None
     _begun: set[str] = field(default_factory=set, init=False, repr=False)
     _shared: dict[str, object] = field(default_factory=dict, init=False, repr=False)
+    _curves: list[tuple[System, list[CurvePoint]]] = field(
+        default_factory=list, init=False, repr=False
+    )
 
     def fit(
         self,
@@ -73,7 +78,7 @@ class Run:
         *,
         steps: int,
         batch_size: int,
-        validate: Validation | None = None,
+        watched: System | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> list[Report]:
         """Trains one stage, in place. Nothing for no steps.
@@ -84,7 +89,7 @@ class Run:
             loader: training batches.
             steps: a batch each.
             batch_size: images of a step, of all ranks together.
-            validate: what is measured meanwhile.
+            watched: the system whose networks these are, to keep its learning curve (`curve_of`).
             callbacks: given the reports besides.
 
         Raises:
@@ -95,7 +100,13 @@ class Run:
         begin_from = {k: p for k, p in self.begin_from.items() if k in task.networks}
         begin_from = {k: p for k, p in begin_from.items() if k not in self._begun}
         self._begun.update(begin_from)
+        validate = None
         watching = [*self.callbacks(stage), *callbacks]
+        if watched is not None and self.learning_curve is not None:
+            validate = Validation(
+                every=math.ceil(steps / CURVE_POINTS), measure=partial(self.learning_curve, watched)
+            )
+            watching.append(self._kept(watched))
         folder = self.folder
         if folder is not None and self.ranks.first:
             watching.append(JsonLines(folder / f"{stage}.jsonl"))
@@ -108,18 +119,23 @@ class Run:
             callbacks=watching, cuda_graphs=self.cuda_graphs, report_every=self.report_every,
         )  # fmt: skip
 
-    def watched(self, system: System, steps: int) -> Validation | None:
-        """The learning curve of a system as a validation that decides nothing; None where none is
-        wanted.
+    def _kept(self, system: System) -> Callback:
+        points: list[CurvePoint] = []
+        self._curves.append((system, points))
 
-        Args:
-            system: whose networks are about to be trained.
-            steps: of the training; about `CURVE_POINTS` times meanwhile the system is measured.
+        def keep(report: Report) -> None:
+            if report.validation:
+                points.append(CurvePoint(report.step, dict(report.validation)))
+
+        return keep
+
+    def curve_of(self, system: System) -> tuple[CurvePoint, ...]:
+        """What was measured of a system while it was trained, also if that was for another arm;
+        nothing where nobody asked for it.
         """
-        measure = self.learning_curve
-        if measure is None:
-            return None
-        return Validation(every=max(1, steps // CURVE_POINTS), measure=lambda: measure(system))
+        return tuple(
+            point for trained, points in self._curves if trained is system for point in points
+        )
 
     @property
     def unused_weights(self) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.evaluation_mode import evaluating
+from cxrtut.evaluation_mode import evaluating, in_parts
 
 _STRIDES = (2, 4, 8, 16)
 # Layers: growth, layers of the blocks (each of two convolutions), channels of the first convolution
@@ -161,7 +161,7 @@ def stages(features: nn.Module, image: Float[Tensor, "B C H W"]) -> list[Tensor]
 
 @torch.no_grad()
 def mean_stages(
-    features: nn.Module, images: Float[Tensor, "N C H W"], batch_size: int = 64
+    features: nn.Module, images: Float[Tensor, "N C H W"]
 ) -> list[Float[Tensor, "1 _ _ _"]]:
     """The mean over images of what each stage puts out, in evaluation mode.
 
@@ -173,7 +173,7 @@ def mean_stages(
     with evaluating(features):
         sums = [
             [layer.sum(0, keepdim=True) for layer in stages(features, part)]
-            for part in images.split(batch_size)
+            for part in in_parts(images)
         ]
     return [torch.stack(layer).sum(0) / len(images) for layer in zip(*sums, strict=True)]
 

@@ -32,7 +32,7 @@ def train_own(config: Config, split: Split, run: Run) -> Toy:
     system = Toy(config, split.classes, task.networks)
     run.fit(
         "main", task, split.loader("balanced"), steps=config.steps,
-        batch_size=config.batch_size, validate=run.watched(system, config.steps),
+        batch_size=config.batch_size, watched=system,
     )  # fmt: skip
     return system
 
@@ -55,7 +55,7 @@ def train_judge(config: Config, split: Split, run: Run) -> Toy:
         judge = Toy(config, split.classes, task.networks)
         run.fit(
             "judge", task, split.loader(), steps=config.steps, batch_size=config.batch_size,
-            validate=run.watched(judge, config.steps),
+            watched=judge,
         )  # fmt: skip
         return judge
 

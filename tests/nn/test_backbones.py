@@ -10,6 +10,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import nn
 
+from cxrtut.evaluation_mode import in_parts
 from cxrtut.nn.backbones import VGG19, DenseNet, ResNet10, ResNet18, ResNet50, mean_stages, stages
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,8 +106,9 @@ def test_the_large_residual_networks_are_torchvisions(make, name: str, channels:
 
 
 def test_mean_stages_are_those_of_all_images_whatever_the_batches():
-    C, images = ResNet10(1, 4, 2, stride=8).train(), torch.rand(5, 1, 32, 32)
-    found = mean_stages(C.features, images, batch_size=2)
+    C, images = ResNet10(1, 4, 2, stride=8).train(), torch.rand(70, 1, 32, 32)
+    assert len(in_parts(images)) == 3 and len(in_parts(images)[-1]) == 6
+    found = mean_stages(C.features, images)
     assert C.features.training  # as it was
     C.eval()
     for one, whole in zip(found, stages(C.features, images), strict=True):

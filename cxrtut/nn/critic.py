@@ -5,6 +5,8 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.nn.few_places import FewPlacesConv2d
+
 
 class Critic(nn.Module):
     """4x4 convolutions of stride 2, each with LeakyReLU(0.2), until 2x2 pixels are left, and one
@@ -40,7 +42,7 @@ class Critic(nn.Module):
         widths = [base * min(2**k, 8) for k in range(halvings)]
         layers: list[nn.Module] = []
         for channels_in, channels_out in pairwise([channels, *widths]):
-            layers += [nn.Conv2d(channels_in, channels_out, 4, 2, 1), nn.LeakyReLU(0.2)]
+            layers += [FewPlacesConv2d(channels_in, channels_out, 4, 2, 1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 2))
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B"]:

@@ -15,6 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.nn.few_places import FewPlacesConv2d
+from cxrtut.nn.instance_norm import InstanceNorm2d
+
 
 class StarGANTrunk(nn.Module):
     """The generator without its last layer: image and target domain to `base` feature maps, as
@@ -144,7 +147,7 @@ class StarGANDiscriminator(nn.Module):
         widths = [base * 2**k for k in range(halvings)]
         layers: list[nn.Module] = []
         for channels_in, channels_out in pairwise([channels, *widths]):
-            layers += [nn.Conv2d(channels_in, channels_out, 4, 2, 1), nn.LeakyReLU(0.01)]
+            layers += [FewPlacesConv2d(channels_in, channels_out, 4, 2, 1), nn.LeakyReLU(0.01)]
         self.layers = nn.Sequential(*layers)
         self.source = nn.Conv2d(widths[-1], 1, 3, 1, 1, bias=False)
         self.domain = nn.Conv2d(widths[-1], domains, size // 2**halvings, bias=False)
@@ -171,13 +174,11 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _normalised(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), channels)
         self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm = nn.InstanceNorm2d(channels, affine=True)
+        self.norm = InstanceNorm2d(channels, affine=True)
 
     def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B c h w"]:
         return x + self.norm(self.second(self.first(x)))
 
 
 def _normalised(convolution: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(
-        convolution, nn.InstanceNorm2d(channels, affine=True), nn.ReLU(inplace=True)
-    )
+    return nn.Sequential(convolution, InstanceNorm2d(channels, affine=True), nn.ReLU(inplace=True))

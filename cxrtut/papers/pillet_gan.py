@@ -66,6 +66,7 @@ from cxrtut.losses.domain_translation import (
     origin_and_target,
     translation_loss,
 )
+from cxrtut.nn.instance_norm import InstanceNorm2d
 from cxrtut.nn.stargan import StarGANDiscriminator, StarGANTrunk
 from cxrtut.randomness import seeded
 
@@ -134,7 +135,7 @@ COLAB = replace(
 # one half as wide often finds no feature to begin from, and changes nothing in any image.
 CPU = replace(
     PAPER, size=64, base=16, residual_blocks=3, discriminator_base=24, halvings=4,
-    learning_rate=1e-3, steps=3000, classifier_layers=21, classifier_stride=8,
+    learning_rate=1e-3, steps=2400, classifier_layers=21, classifier_stride=8,
     classifier_learning_rate=1e-3, classifier_steps=1200, vagan_learning_rate=1e-3, vagan_first=5,
     vagan_long=50,
 )  # fmt: skip
@@ -162,7 +163,7 @@ class SpatialAttention(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, 1, 1)
-        self.norm = nn.InstanceNorm2d(channels)  # without weights: "to eliminate style variations"
+        self.norm = InstanceNorm2d(channels)  # without weights: "to eliminate style variations"
         self.second = nn.Conv2d(channels, 1, 3, 1, 1)
 
     def forward(self, features: Float[Tensor, "B c H W"]) -> Float[Tensor, "B 1 H W"]:

@@ -34,6 +34,12 @@ def test_a_network_whose_gradient_would_overrun_its_memory_stays_as_it_is():
     assert wide.features.get_parameter("block1.first.weight").is_contiguous(memory_format=LIKED)
 
 
+def test_a_network_with_group_norms_stays_as_it_is():
+    normed = nn.Sequential(nn.Conv2d(4, 4, 3), nn.GroupNorm(4, 4))
+    set_memory_format(CPU, {"generator": normed})
+    assert normed[0].weight.is_contiguous()
+
+
 def test_an_apple_gpu_is_left_alone():
     network = nn.Conv2d(4, 2, 3)
     with performance_settings(torch.device("mps"), {"generator": network}, {}):

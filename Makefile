@@ -49,7 +49,7 @@ test: $(INSTALLED)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
-	$(PY) -m pytest
+	$(PY) -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 # Installs nothing, so that it tests the torch that is there; without the extra `book`, no page.
 test-installed:

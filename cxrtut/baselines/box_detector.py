@@ -1,0 +1,128 @@
+"""A detector of torchvision that learns from boxes, as a system."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.data.boxes import box_areas
+from cxrtut.data.sample import PADDING, Batch, Detections, Prediction
+from cxrtut.engine.schedules import constant
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating, in_parts
+
+OPTIMIZERS = ("adamw", "sgd")
+
+
+def box_targets(batch: Batch, *, first: int) -> list[dict[str, Tensor]]:
+    """What torchvision's detectors learn from, for each image: `boxes` (n, 4), xyxy in pixels, and
+    `labels` (n,). Padding and boxes without area are left out; an image may have none.
+
+    Args:
+        batch: its boxes have labels from 0.
+        first: label of the first class: 1 where 0 is background (Faster and Mask R-CNN, SSD), 0
+            where there is none (RetinaNet).
+
+    Raises:
+        ValueError: another first label.
+    """
+    if first not in (0, 1):
+        raise ValueError(f"first: expected 0 or 1, got {first}")
+    kept = (batch.box_label != PADDING) & (box_areas(batch.boxes) > 0)
+    return [
+        {"boxes": boxes[known], "labels": labels[known] + first}
+        for boxes, labels, known in zip(batch.boxes, batch.box_label, kept, strict=True)
+    ]
+
+
+class DetectionTask:
+    """A detector of two stages, trained on the sum of torchvision's four losses: is there anything
+    at an anchor and where exactly, what is in a region and where exactly.
+    """
+
+    n_uniforms = 0
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        *,
+        optimizer: str = "adamw",
+        learning_rate: float = 2e-3,
+        weight_decay: float = 1e-4,
+        max_norm: float = 1.0,
+        rate: Callable[[int], float] = constant,
+    ) -> None:
+        """
+        Args:
+            detector: see `nn.detectors.faster_rcnn`; on its device.
+            optimizer: `adamw`, or `sgd` with a momentum of .9.
+            learning_rate: of the optimiser.
+            weight_decay: of the optimiser.
+            max_norm: gradients are scaled down to this norm at most.
+            rate: the factor of the learning rate at each step; see `engine.schedules`.
+
+        Raises:
+            ValueError: another optimiser.
+        """
+        if optimizer not in OPTIMIZERS:
+            raise ValueError(
+                f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}"
+            )
+        self.rate, self.max_norm = rate, max_norm
+        self.networks: dict[str, nn.Module] = {"detector": detector}
+        moved = detector.parameters()
+        made: torch.optim.Optimizer
+        if optimizer == "adamw":
+            made = torch.optim.AdamW(moved, learning_rate, weight_decay=weight_decay)
+        else:
+            made = torch.optim.SGD(moved, learning_rate, momentum=0.9, weight_decay=weight_decay)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {"detector": made}
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("detector", ("detector",), self.loss, max_norm=self.max_norm)
+
+    def schedule(self, step: int) -> dict[str, float]:
+        return {"detector": self.rate(step)}
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The sum of torchvision's losses, and each of them."""
+        detector = self.networks["detector"]
+        found = detector(list(batch.image), box_targets(batch, first=1))
+        terms = {name.removeprefix("loss_"): value for name, value in found.items()}
+        return torch.stack(list(found.values())).sum(), terms
+
+
+class BoxDetector:
+    """A trained detector as a system: its boxes, and for each class the score of its surest box.
+
+    Networks: `detector`.
+    """
+
+    def __init__(
+        self, detector: nn.Module, classes: tuple[str, ...], *, size: int, channels: int
+    ) -> None:
+        """
+        Args:
+            detector: see `nn.detectors.faster_rcnn`.
+            classes: the K classes of its boxes, without background.
+            size: height and width of the images, pixels.
+            channels: of the images.
+        """
+        self.classes, self.size, self.channels = classes, size, channels
+        self.networks: dict[str, nn.Module] = {"detector": detector}
+
+    @torch.no_grad()
+    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
+        """Boxes sorted by score, and scores of classes: 0 where no box was found."""
+        detector = self.networks["detector"]
+        with evaluating(detector):
+            parts = in_parts(images) if len(images) else ()  # torchvision wants one at least
+            answers = [one for part in parts for one in detector(list(part))]
+        boxes = tuple(Detections(a["boxes"], a["scores"], a["labels"] - 1) for a in answers)
+        scores = images.new_zeros(len(images), len(self.classes))
+        for row, found in zip(scores, boxes, strict=True):
+            row.scatter_reduce_(0, found.labels, found.scores, "amax")
+        return Prediction(scores=scores, boxes=boxes)

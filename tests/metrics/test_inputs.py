@@ -9,8 +9,10 @@ import torch
 
 from cxrtut import metrics
 from cxrtut.metrics import (
+    box_precision,
     box_thresholds,
     classification,
+    correct_location,
     counterfactual,
     detection,
     froc,
@@ -52,6 +54,8 @@ MEASURES = {
     box_thresholds.chosen_thresholds: (F[None], CLASS, 2, 0.5),
     box_thresholds.accuracy_with: (F[None], CLASS, torch.tensor([0, 0]), 0.5),
     box_thresholds.max_box_accuracy: (F[None],),
+    correct_location.correct_location: (F, CLASS, 2, 0.5),
+    box_precision.box_average_precision: ([BOXES], [F[:1]], [BOXES], 0.5),
     froc.froc: ([BOXES], [F[:1]], [BOXES], 0.5, 1),
     intervals.bootstrap_interval: (F, 0),
     sameness.mean_of_others: (F.view(2, 1, 2),),

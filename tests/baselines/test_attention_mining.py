@@ -16,6 +16,7 @@ from cxrtut.data.store import ArrayStore
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
 from cxrtut.localize.cam import class_activation_map
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.losses.weighted_bce import weighted_bce_loss
 from cxrtut.nn.backbones import VGG19, ResNet10
 from cxrtut.randomness import seeded, shuffled
@@ -330,3 +331,12 @@ def test_a_checkpoint_restores_the_network_from_before_the_mining(tmp_path: Path
     for name, network in first.networks.items():
         restored = again.networks[name].state_dict()
         assert all(torch.equal(restored[k], v) for k, v in network.state_dict().items())
+
+
+def test_a_prediction_has_the_probability_and_the_map_of_each_class():
+    image = torch.tensor([[[[4.0, 2.0], [0.0, 1.0]], [[0.0, -1.0], [-2.0, 3.0]]]])
+    task = AttentionMining(Plain([[1.0, 0.0], [0.0, 1.0]], [0.3, -2.0]), **FOR)
+    found, (maps, logits) = task.predict(image), task.maps_and_logits(image)
+    torch.testing.assert_close(found.scores, logits.double().sigmoid())
+    assert torch.equal(found.heatmap, heatmap_from_maps(maps, (2, 2)))
+    assert not torch.equal(maps[:, 0], maps[:, 1]) and logits[0, 0] > 0 > logits[0, 1]

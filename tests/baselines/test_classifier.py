@@ -179,3 +179,26 @@ def test_a_classifier_is_asked_once_for_its_answer_and_its_activation_map():
     logits = logits_of(network, images)
     torch.testing.assert_close(answer.scores, torch.softmax(logits.double(), 1)[:, 1:])
     assert not answer.scores.requires_grad and not answer.heatmap.requires_grad
+
+
+@pytest.mark.parametrize("layer", [None, "block4"], ids=["CAM", "Grad-CAM"])
+def test_maps_of_a_network_in_training_mode_are_those_of_evaluation_mode(layer):
+    with seeded("test", 0):
+        network = ResNet10(1, 4)
+    images = torch.rand(3, 1, 32, 32, generator=generator("images", 0))
+    system = ActivationMaps(network, ("Mass",), size=32, channels=1, layer=layer)
+    in_training = system.predict(images).heatmap
+    assert network.training and in_training.any()
+    network.eval()
+    torch.testing.assert_close(in_training, system.predict(images).heatmap)
+
+
+@pytest.mark.parametrize("make", [BinaryClassifierTask, MultiLabelTask])
+def test_the_rate_of_each_step_is_the_one_that_was_given(make):
+    task = make(nn.Linear(2, 2), rate=lambda step: 1 / (1 + step))
+    assert [task.schedule(step) for step in (0, 3)] == [{"classifier": 1.0}, {"classifier": 0.25}]
+
+
+def test_the_weight_decay_is_the_one_that_was_given():
+    task = MultiLabelTask(nn.Linear(2, 2), weight_decay=0.0)
+    assert task.optimizers["classifier"].param_groups[0]["weight_decay"] == 0

@@ -18,6 +18,7 @@ from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.sample import Batch
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
+from cxrtut.localize.heatmap import heatmap_from_maps
 from cxrtut.nn.backbones import ResNet10
 from cxrtut.randomness import seeded
 
@@ -318,3 +319,18 @@ def test_scores_keep_the_order_of_the_logits_and_their_side_of_a_half():
     assert scores == sorted(scores) and len(set(scores)) == 4
     assert [s > 0.5 for s in scores] == (logits[:, 0] > 0).tolist()
     assert found.heatmap.shape == (4, 1, 16, 16)
+
+
+def test_what_a_probability_of_zero_becomes_in_training_can_be_chosen():
+    loss, _ = LimitedSupervision(Given(1), **FOR, lowest=0.5).loss(batch_of(Z, [[0]]))
+    expected = -math.log(math.prod(0.5 + 0.5 * (1 - p) for p in PATCHES))
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_prediction_has_the_score_and_the_map_of_each_class():
+    images = torch.cat((Z, -Z - 1), 1)
+    task = LimitedSupervision(Given(2), classes=("A", "B"), size=2)
+    found, (maps, logits) = task.predict(images), task.maps_and_logits(images)
+    torch.testing.assert_close(found.scores, (logits / 4).double().sigmoid())  # of four patches
+    assert torch.equal(found.heatmap, heatmap_from_maps(maps, (2, 2)))
+    assert not torch.allclose(maps[:, 0], maps[:, 1])

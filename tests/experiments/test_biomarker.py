@@ -1,11 +1,13 @@
 """The comparison of the Biomarker paper, in small."""
 
 from dataclasses import replace
+from itertools import islice
+from types import MappingProxyType
 
 import pytest
 import torch
 
-from cxrtut.data.sample import System
+from cxrtut.data.sample import Prediction, System
 from cxrtut.data.store import StoreError
 from cxrtut.evaluation.classification import normal_or_not
 from cxrtut.experiments import biomarker as experiment
@@ -24,7 +26,10 @@ from cxrtut.nn.small_vgg import SmallVGG
 from cxrtut.papers.biomarker import (
     PAPER,
     Biomarker,
+    BiomarkerLocaliser,
+    DifferenceClassifier,
     Generator,
+    Pretraining,
     ResidualGenerator,
     WithoutClassifier,
     WithoutCritic,
@@ -203,3 +208,125 @@ def test_a_split_without_ground_truth_is_refused_before_anything_is_trained(spli
 def test_the_presets_are_those_of_the_paper_file():
     assert list(COMPARISON.presets) == ["paper", "colab", "smoke"]
     assert COMPARISON.presets["paper"] == PAPER and COMPARISON.own == "G-D-C"
+
+
+def recorded(seen):
+    """A trainer that trains nothing and keeps what it was asked for, by stage."""
+
+    def trainer(task, loader, **how):
+        seen[how["configuration"]["stage"]] = (task, loader, how)
+        return []
+
+    return trainer
+
+
+def test_each_stage_is_as_long_as_the_configuration_says(split):
+    seen = {}
+    config = replace(
+        TINY, residual=False, pretraining_steps=5, warm_up_steps=7, steps=11, comparator_steps=13
+    )
+    run = Run(trainer=recorded(seen))
+    train_localiser(Biomarker, config, split, run, warm_up=True)
+    for arm in ("CAM", "Grad-CAM-1"):
+        train_maps(arm, config, split, run)
+    assert {stage: how["steps"] for stage, (_, _, how) in seen.items()} == {
+        "pre-training": 5, "warm-up": 7, "main": 11,
+        "classifier ResNet10": 13, "classifier SmallVGG": 13,
+    }  # fmt: skip
+
+
+def test_each_stage_sees_normal_and_abnormal_training_images_in_turn(split):
+    seen = {}
+    run = Run(trainer=recorded(seen))
+    train_localiser(Biomarker, replace(TINY, residual=False), split, run, warm_up=True)
+    train_maps("CAM", TINY, split, run)
+    assert len(seen) == 4
+    for _, loader, _ in seen.values():
+        batch = next(loader.batches(batch_size=8, seed=0))
+        assert batch.label_vector.amax(1).tolist() == [0, 1] * 4
+        assert set(batch.index.tolist()) <= set(split.train.tolist())
+
+
+@pytest.mark.parametrize(
+    ("arm", "kind"),
+    [
+        ("G-D-C", Biomarker),
+        ("G-D", WithoutClassifier),
+        ("G-C", WithoutCritic),
+        ("ED", Pretraining),
+        ("G-D-C, direct", Biomarker),
+    ],
+)
+def test_an_arm_is_trained_on_the_equations_of_its_name(split, arm, kind):
+    seen = {}
+    COMPARISON.arms[arm].train(TINY, split, Run(trainer=recorded(seen)))
+    assert type(seen["main"][0]) is kind
+
+
+@pytest.mark.parametrize("arm", ["G-D-C", "G-D", "G-D-C, direct", "CAM", "Grad-CAM-2"])
+def test_training_begins_with_what_is_built_for_its_seed(split, arm, monkeypatch):
+    monkeypatch.setattr(experiment, "MEASURED", 1)  # soon done
+
+    def begun(seed):
+        system = COMPARISON.arms[arm].train(TINY, split, Run(seed=seed, trainer=recorded({})))
+        return [flat(network) for network in system.networks.values()]
+
+    def built(seed):
+        system = COMPARISON.arms[arm].build(TINY, split.classes, seed)
+        return [flat(network) for network in system.networks.values()]
+
+    first, second = begun(1), begun(2)
+    assert all(map(torch.equal, first, built(1))) and all(map(torch.equal, second, built(2)))
+    assert not any(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize(
+    ("arm", "layers", "rate"),
+    [("CAM", 10, 1e-3), ("Grad-CAM-1", 10, 1e-3), ("CAM", 18, 3e-4), ("Grad-CAM-1", 18, 2e-5)],
+)
+def test_the_classifiers_learn_at_rates_of_their_own(split, arm, layers, rate):
+    seen = {}
+    config = replace(TINY, classifier_layers=layers, learning_rate=3e-4)
+    with torch.device("meta"):
+        run = Run(trainer=recorded(seen), device=torch.device("meta"))
+        train_maps(arm, config, split, run)
+    ((task, _, _),) = seen.values()
+    (group,) = task.optimizers["classifier"].param_groups
+    assert group["lr"] == rate
+
+
+def test_the_statistics_of_c_are_measured_on_as_many_normal_as_abnormal_images(split, monkeypatch):
+    measured = []
+    monkeypatch.setattr(
+        DifferenceClassifier, "measure_differences", lambda self, batches: measured.extend(batches)
+    )
+    run = Run(seed=3, trainer=recorded({}))
+    train_localiser(Biomarker, TINY, split, run, warm_up=True)
+    batches = split.loader("balanced").batches(batch_size=TINY.batch_size, seed=3)
+    expected = [batch.image for batch in islice(batches, experiment.MEASURED)]
+    assert all(map(torch.equal, measured, expected)) and len(measured) == len(expected)
+
+
+class EverythingIsIll:
+    """A reader that calls every image abnormal: its accuracy is the share of abnormal ones."""
+
+    size, channels, networks, classes = 32, 1, MappingProxyType({}), ("Pneumonia",)
+
+    def predict(self, images):
+        return Prediction(scores=torch.ones(len(images), 1))
+
+
+def test_c_is_asked_about_the_images_of_the_side_that_is_measured(split):
+    system = BiomarkerLocaliser(TINY, split.classes, torch.nn.Identity())
+    system.reader = EverythingIsIll()
+    shares = {}
+    for side in ("train", "test"):
+        ill, well = len(split.with_truth(side)), len(split.normal(side))
+        shares[side] = ill / (ill + well)
+        found = experiment.read_from_differences(system, split, side)
+        assert found == {"accuracy": pytest.approx(shares[side])}
+    assert shares["train"] != pytest.approx(shares["test"])
+
+
+def test_nobody_looks_at_test_images_while_an_arm_is_trained():
+    assert COMPARISON.learning_curve.side == "train"

@@ -22,7 +22,7 @@ from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.metrics.classification import auroc
 from cxrtut.nn.spatial_transformer import align
-from cxrtut.papers.disease_masks import SMOKE
+from cxrtut.papers.disease_masks import SMOKE, smooth
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* maps of P >= :UserWarning")  # so few images
 SETTINGS = (
@@ -108,6 +108,7 @@ def test_comparators_run_and_are_scored(run, split, arm):
 def test_contrast_attention_compares_with_aligned_normal_images_from_the_beginning(
     run, stages, split, monkeypatch
 ):
+    assert stages.aligner is not None  # trained before nothing is any more
     seen = []
     monkeypatch.setattr(
         Stages, "fit", lambda self, stage, task, *rest: seen.append(task.networks["normal"])
@@ -119,7 +120,10 @@ def test_contrast_attention_compares_with_aligned_normal_images_from_the_beginni
     assert torch.equal(given.image, expected) and given.row.tolist() == rows.tolist()
 
 
-def test_the_arms_of_contrast_attention_differ_in_pooling_and_temperature(run, split, monkeypatch):
+def test_the_arms_of_contrast_attention_differ_in_pooling_and_temperature(
+    run, stages, split, monkeypatch
+):
+    assert stages.aligner is not None  # trained before nothing is any more
     seen = {}
     monkeypatch.setattr(
         Stages,
@@ -405,3 +409,17 @@ def test_the_split_has_the_size_and_seed_that_were_asked_for(monkeypatch):
     monkeypatch.setattr(Source, "all_diseases", lambda self, *how: seen.append(how) or whole)
     split_of(Source(), SMOKE, 5)
     assert seen == [(64, 5, IMAGES)]
+
+
+@pytest.mark.parametrize("side", ["validation", "test"])
+def test_alignment_is_measured_by_smoothed_images_of_the_side(split, side):
+    system = ARMS["aligned"].build(TINY, split.classes, 0)  # the anchor is 0: nothing is learnt
+    found = experiment.alignment(system, split, side)["anchor_distance_before"]
+    images = smooth(split.batch(split.rows(side)).image, TINY.grid_size)
+    assert found == pytest.approx(images.abs().mean().item(), rel=1e-5)
+
+
+def test_the_arms_of_contrast_attention_are_built_as_they_are_trained():
+    built = [ARMS[arm].build(TINY, ("Mass",), 0).system for arm in COMPARATORS[2:5]]
+    expected = [("mean", None), ("noisy-or", None), ("mean", experiment.TEMPERATURE)]
+    assert [(system.pooling, system.temperature) for system in built] == expected

@@ -372,3 +372,57 @@ def test_a_step_without_uniforms_says_so():
 def test_a_configuration_that_cannot_work_is_refused(change, words):
     with pytest.raises(ValueError, match=words):
         replace(PAPER, **change)
+
+
+def test_every_network_learns_at_the_rate_and_with_the_betas_of_the_configuration():
+    task = Biomarker(replace(TINY, learning_rate=3e-3, beta_1=0.4, beta_2=0.95))
+    for optimizer in task.optimizers.values():
+        (group,) = optimizer.param_groups
+        assert (group["lr"], group["betas"]) == (3e-3, (0.4, 0.95))
+
+
+@pytest.mark.parametrize("name", ["loss_1", "loss_2"])
+def test_changing_a_normal_image_costs_the_generator_as_much(name):
+    class Halve(nn.Module):
+        def forward(self, x):
+            return x / 2
+
+    task, batch = stub(), make_batch()
+    task.networks["generator"] = Halve()
+    image = batch.image.clone()
+    image[0::2] /= 10  # unequal, or leaving out the normal ones would not show
+    _, terms = getattr(task, name)(replace(batch, image=image))
+    assert value(terms["ED"]) == pytest.approx(value(image.abs().mean()) / 2, rel=1e-5)
+
+
+def test_the_generator_sees_the_whole_batch_also_where_abnormal_images_alone_count():
+    class Centred(nn.Module):
+        """Subtracts the mean of all images, as batch norm does."""
+
+        def forward(self, x):
+            return x - x.mean()
+
+    task, batch = stub(critic=2.0), make_batch()
+    task.networks["generator"] = Centred()
+    normal, ill = (batch.image[k::2].mean() for k in (0, 1))
+    fake = ill - batch.image.mean()
+    distance = task.critic_loss(batch)[1]["distance"]
+    assert value(distance) == pytest.approx(2 * value(normal - fake), abs=1e-6)
+    adversarial = task.loss_2(batch)[1]["adversarial"]
+    assert value(adversarial) == pytest.approx(-2 * value(fake), abs=1e-6)
+
+
+def test_the_penalty_is_taken_between_a_normal_image_and_a_healed_one_where_the_numbers_say():
+    class Square(nn.Module):
+        """A critic whose slope is the image."""
+
+        def forward(self, x):
+            return x.square().sum((1, 2, 3)) / 2
+
+    task, batch = stub(d=0.25), make_batch()
+    task.networks["discriminator"] = Square()
+    share = batch.uniforms[0::2, 0, None, None, None]
+    between = share * batch.image[0::2] + (1 - share) * (batch.image[1::2] - 0.25)
+    expected = (between.flatten(1).norm(dim=1) - 1).square().mean()
+    _, terms = task.critic_loss(batch)
+    assert value(terms["penalty"]) == pytest.approx(value(expected), rel=1e-5)

@@ -79,13 +79,9 @@ def test_the_presets_have_the_papers_values():
     assert PAPER.min_probability == 0.8 and PAPER.anchor_images == 2000
     for preset in (COLAB, SMOKE):  # smaller and shorter, not otherwise
         for name in (
-            "lambda_e",
-            "lambda_p",
-            "momentum",
-            "min_probability",
-            "mask_threshold",
+            "lambda_e", "lambda_p", "momentum", "min_probability", "mask_threshold",
             "box_threshold",
-        ):
+        ):  # fmt: skip
             assert getattr(preset, name) == getattr(PAPER, name)
 
 
@@ -200,6 +196,11 @@ def test_each_map_counts_alike_whatever_its_range():
         assert torch.allclose(one, other, atol=1e-4)
 
 
+def test_a_map_is_added_to_its_mirror_image_before_it_is_brought_to_one_range():
+    mask = disease_mask(torch.tensor([[[0.0, 1.0, 4.0]]]), symmetric=True)
+    assert mask.tolist() == [[1, 0, 1]]  # of 4 2 4; of the ranges 0 .25 1 it would be 1 .5 1
+
+
 def test_no_maps_and_flat_maps_make_no_mask():
     assert torch.equal(disease_mask(torch.zeros(0, 4, 4), symmetric=True), torch.zeros(4, 4))
     assert torch.equal(disease_mask(torch.full((3, 4, 4), 2.0), symmetric=True), torch.zeros(4, 4))
@@ -227,9 +228,8 @@ def test_variants_of_the_masks():
         binary(masks), torch.tensor([[[0, 1], [1, 0]], [[0, 0], [0, 0]], [[1, 0], [1, 0]]]).float()
     )
     joint = shared(masks)
-    assert torch.allclose(
-        joint[0], torch.tensor([[0.4, 0.3], [1.0, 0.0]])
-    )  # of the two that are there
+    # of the two that are there
+    assert torch.allclose(joint[0], torch.tensor([[0.4, 0.3], [1.0, 0.0]]))
     assert torch.equal(joint[0], joint[1]) and torch.equal(shared(masks * 0), masks * 0)
 
 
@@ -256,6 +256,7 @@ def test_the_loss_of_alignment_is_the_sum_of_eq_7_and_eq_8_as_means():
     batch, anchor = make_batch(), torch.rand(1, 1, 32, 32)
     config = replace(TINY, lambda_e=2.0, lambda_p=3.0)
     task = Alignment(config, network(), anchor, seed=1)
+    nn.init.normal_(task.networks["aligner"].head[2].weight)  # else it looks at nothing
     loss, terms = task.loss(batch)
     phi = smooth(warp(batch.image, task.networks["aligner"](batch.image)), 8)
     assert terms["L_e"].item() == pytest.approx((anchor - phi).abs().mean().item(), rel=1e-5)
@@ -263,9 +264,8 @@ def test_the_loss_of_alignment_is_the_sum_of_eq_7_and_eq_8_as_means():
     for layer in task.features:
         f, g = layer(f), layer(g)
         layers.append((f - g).square().mean())
-    assert terms["L_p"].item() == pytest.approx(
-        torch.stack(layers[1:]).mean().item(), rel=1e-4
-    )  # the first is the stem
+    expected = torch.stack(layers[1:]).mean().item()  # the first is the stem
+    assert terms["L_p"].item() == pytest.approx(expected, rel=1e-4)
     assert loss.item() == pytest.approx(2 * terms["L_e"].item() + 3 * terms["L_p"].item(), rel=1e-5)
 
 

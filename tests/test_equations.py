@@ -20,7 +20,7 @@ sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
 
 import equations  # noqa: E402
 
-PAPERS = {"biomarker": 3, "disease_masks": 10, "pillet_gan": 13}  # equations that each numbers
+PAPERS = {"biomarker": 3, "disease_masks": 10, "pillet_gan": 13, "pix2pix": 3}  # equations that each numbers
 MODULES = sorted((ROOT / "cxrtut").rglob("*.py"))
 MAPS = {
     path: lines
@@ -35,7 +35,7 @@ NAMES = [(path, name) for path, lines in MAPS.items() for name in re.findall("`(
 COMMANDS = re.findall(
     r"\w+",
     "min max sum prod frac log ln exp cos sin tanh hat bar mathrm begin end cdot notin in times "
-    "geq sim lambda delta eta theta psi sigma beta omega varphi",
+    "geq sim odot tilde lambda delta eta theta psi sigma beta omega varphi",
 )
 
 

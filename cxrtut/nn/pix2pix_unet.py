@@ -10,10 +10,13 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.nn.few_places import FewPlacesConv2d
+
+DROPPED = 3  # blocks with dropout
 
 
 class Pix2PixUNet(nn.Module):
@@ -25,15 +28,15 @@ class Pix2PixUNet(nn.Module):
     innermost see, before the map from below, the encoder's map of the same size. Channels double
     from `base` up to eight times `base`.
 
-    Dropout stands behind the norms of the decoder that have eight times `base` channels on either
-    side: three of them with eight halvings. In pix2pix it is the only source of variation, and
-    stays on when images are made.
+    Dropout stands behind the norms of the three blocks that follow the innermost one of the
+    decoder. In pix2pix it is the only source of variation, and stays on when images are made.
 
     Reading (network, the innermost block): Section 6.1.1 has dropout in the first three blocks of
         the decoder.
-        Here: It stands in the second, third and fourth. The innermost map, of one pixel, has no
-            norm.
-        Why: The public code does the same. The norm of a single pixel of a single image is zero.
+        Here: It stands in the second, third and fourth, also where an image is smaller and there
+            are fewer blocks. The innermost map, of one pixel, has no norm.
+        Why: The public code does the same at 256 px. The norm of a single pixel of a single image
+            is zero.
     """
 
     def __init__(
@@ -81,18 +84,16 @@ class Pix2PixUNet(nn.Module):
         for level in reversed(range(1, halvings)):
             seen, made = widths[level], widths[level - 1]
             doubled = seen if level == halvings - 1 else 2 * seen
-            drops = level < halvings - 1 and seen == made == 8 * base
+            drops = halvings - 1 - DROPPED <= level < halvings - 1
             self.decoder.append(
                 nn.Sequential(
                     nn.ReLU(),
-                    nn.ConvTranspose2d(doubled, made, 4, 2, 1, bias=not shifts),
+                    _Enlarge(doubled, made, bias=not shifts),
                     norm(made),
                     *([nn.Dropout(dropout)] if drops else []),
                 )
             )
-        self.output = nn.Sequential(
-            nn.ReLU(), nn.ConvTranspose2d(2 * base, channels, 4, 2, 1), nn.Tanh()
-        )
+        self.output = nn.Sequential(nn.ReLU(), _Enlarge(2 * base, channels), nn.Tanh())
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
         """
@@ -114,3 +115,22 @@ class Pix2PixUNet(nn.Module):
         for level in self.decoder:
             x = torch.cat((seen.pop(), level(x)), dim=1)
         return self.output(x)
+
+
+class _Enlarge(nn.ConvTranspose2d):
+    """A transposed 4x4 convolution of stride 2. On a CPU it is one matrix product where it has far
+    more channels than places, for the reason given in `nn.few_places`.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, *, bias: bool = True) -> None:
+        super().__init__(channels_in, channels_out, 4, 2, 1, bias=bias)
+
+    def forward(self, input: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d H W"]:  # type: ignore[override]
+        height, width = input.shape[-2:]
+        places = len(input) * height * width
+        if input.device.type != "cpu" or self.in_channels < 4 * places:
+            return super().forward(input)
+        columns = self.weight.flatten(1).t() @ input.transpose(0, 1).flatten(1)
+        patches = columns.view(len(columns), len(input), height * width).transpose(0, 1)
+        enlarged = F.fold(patches, (2 * height, 2 * width), 4, padding=1, stride=2)
+        return enlarged if self.bias is None else enlarged + self.bias[:, None, None]

@@ -1,0 +1,98 @@
+"""Boxes one by one: a row for each annotation instead of one for each image, and boxes drawn where
+nobody has drawn any.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from cxrtut.data.device_store import DeviceStore
+from cxrtut.data.split import Rows, Side, Split
+from cxrtut.data.store import StoreError
+from cxrtut.randomness import generator
+
+INSIDE = 0.9  # of height and width: where drawn boxes lie
+
+
+def one_box_each(
+    split: Split, side: Side = "train", device: torch.device | str = "cpu"
+) -> DeviceStore:
+    """The boxes of a side's images one by one: each with its image, the label of its class alone,
+    and no other box. Masks and healthy twins are left out.
+
+    Args:
+        split: its store has the boxes.
+        side: of the split.
+        device: where the images are put; each as often as it has boxes.
+
+    Raises:
+        StoreError: the images of this side have no box.
+    """
+    table = split.store.boxes
+    known = np.flatnonzero(np.isin(table.row, split.rows(side)))
+    if not len(known):
+        raise StoreError(f"{split.name}: expected {side} images with boxes, got none")
+    boxes = torch.from_numpy(table.xyxy[known]).float()
+    labels = torch.from_numpy(table.label[known].astype(np.int64))
+    return _with_one_box(split, table.row[known].astype(np.int64), boxes, labels, device)
+
+
+def with_boxes_drawn(
+    split: Split,
+    rows: Rows,
+    boxes: Float[Tensor, "n 4"],
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+) -> DeviceStore:
+    """Images with one box each, drawn at random: height and width together are those of one of the
+    given boxes, and the place is uniform within the central nine tenths of the image, or the middle
+    for a box that is larger than that. No label is set; the box has class 0.
+
+    Reading (training, boxes of healthy images): Xing et al. (MICCAI 2019) "randomly generate masks
+        ... with reasonable size" for healthy images.
+        Here: The sizes are those of the boxes of the diseased images, and places are uniform.
+        Why: No size is more reasonable than one that a radiologist has drawn.
+
+    Args:
+        split: gives the images.
+        rows: which.
+        boxes: whose sizes are taken, xyxy in pixels of the split's images; one at least.
+        seed: of sizes and places.
+        device: where the images are put.
+
+    Raises:
+        ValueError: no boxes.
+    """
+    if not len(boxes):
+        raise ValueError("boxes: expected one at least, whose size can be taken, got none")
+    draw = generator("boxes drawn", seed)
+    chosen = boxes[torch.randint(len(boxes), (len(rows),), generator=draw)]
+    size = chosen[:, 2:] - chosen[:, :2]
+    margin = (1 - INSIDE) / 2 * split.size
+    room = split.size - 2 * margin - size
+    place = torch.rand(len(rows), 2, generator=draw)
+    corner = torch.where(room > 0, margin + room * place, (split.size - size) / 2).round()
+    drawn = torch.cat((corner, corner + size), dim=1)
+    labels = torch.zeros(len(rows), dtype=torch.int64)
+    made = _with_one_box(split, rows, drawn, labels, device)
+    made.label_vector.zero_()
+    return made
+
+
+def _with_one_box(
+    split: Split,
+    rows: Rows,
+    boxes: Float[Tensor, "n 4"],
+    labels: Tensor,
+    device: torch.device | str,
+) -> DeviceStore:
+    block = split.store.narrowed(split.store.block(rows))
+    made = DeviceStore(
+        images=block.images, label_vector=torch.eye(len(split.classes))[labels],
+        boxes=boxes[:, None], box_label=labels[:, None], index=torch.from_numpy(rows),
+    )  # fmt: skip
+    return made.moved(lambda tensor: tensor.to(device))

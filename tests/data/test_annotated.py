@@ -1,0 +1,83 @@
+"""Boxes one by one, and boxes drawn where there are none."""
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtut.data.annotated import one_box_each, with_boxes_drawn
+from cxrtut.data.phantom import ChestPhantom
+from cxrtut.data.phantom.storage import in_memory
+from cxrtut.data.split import Split, all_diseases
+from cxrtut.data.store import StoreError
+
+
+@pytest.fixture(scope="module")
+def split() -> Split:
+    phantom = ChestPhantom(32, "default", prevalence=0.8)
+    store = in_memory(phantom, 120)
+    return all_diseases(store, poses=lambda rows: torch.zeros(len(rows), 2, 3))
+
+
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_every_box_of_a_side_has_a_row_of_its_own_with_its_image_and_class(split, side):
+    found = one_box_each(split, side)
+    rows = split.rows(side)
+    expected = [
+        (row, label, box.tolist())
+        for row in rows
+        for box, label in zip(*split.store.boxes.of(int(row)), strict=True)
+    ]
+    assert len({row for row, _, _ in expected}) < len(expected)  # some images have several
+    got = [
+        (row, label, box)
+        for row, label, box in zip(
+            found.index.tolist(), found.box_label[:, 0].tolist(), found.boxes[:, 0].tolist(),
+            strict=True,
+        )
+    ]  # fmt: skip
+    assert sorted(got) == sorted((int(r), int(k), b) for r, k, b in expected)
+    images = split.batch(found.index.numpy()).image
+    assert torch.equal(found.batch(torch.arange(len(found))).image, images)
+    assert torch.equal(found.label_vector.argmax(1), found.box_label[:, 0])
+    assert (found.label_vector.sum(1) == 1).all()
+    assert found.masks is None and found.healthy is None
+
+
+def test_images_without_boxes_to_learn_from_are_named(split):
+    nobody = Split(
+        "nobody", split.store, split.normal(), np.zeros(0, np.int64), split.test, split.identity
+    )
+    with pytest.raises(StoreError, match="nobody: expected train images with boxes, got none"):
+        one_box_each(nobody)
+
+
+def test_drawn_boxes_have_sizes_that_were_given_and_lie_in_the_middle_of_the_image(split):
+    rows = np.repeat(split.normal(), 40)
+    sizes = torch.tensor([[0.0, 0, 8, 12], [3, 3, 24, 9], [0, 0, 32, 4]])
+    found = with_boxes_drawn(split, rows, sizes, seed=0)
+    box = found.boxes[:, 0]
+    size = box[:, 2:] - box[:, :2]
+    kinds, counts = size.unique(dim=0, return_counts=True)
+    assert kinds.tolist() == [[8, 12], [21, 6], [32, 4]]
+    assert counts.min() > 0.25 * len(rows)
+    fits = size[:, 0] < 28
+    assert (box[fits] >= 1.6 - 0.5).all() and (box[fits] <= 32 - 1.6 + 0.5).all()
+    assert (box[~fits, 0] == 0).all() and (box[~fits, 2] == 32).all()  # larger than the middle
+    corner = box[fits & (size[:, 0] == 8), 0]
+    assert corner.min() <= 3 and corner.max() >= 21  # everywhere, not only in the middle
+    assert (box[:, :2] == box[:, :2].round()).all()  # whole pixels: their edges are sharp
+    assert (found.label_vector == 0).all() and (found.box_label == 0).all()
+    assert found.index.tolist() == rows.tolist()
+
+
+def test_a_seed_draws_its_boxes_and_no_others(split):
+    rows, sizes = split.normal(), torch.tensor([[0.0, 0, 8, 12], [3, 3, 24, 9]])
+    first, again, other = (
+        with_boxes_drawn(split, rows, sizes, seed=seed).boxes for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_without_a_box_no_size_can_be_taken(split):
+    with pytest.raises(ValueError, match="boxes: expected one at least"):
+        with_boxes_drawn(split, split.normal(), torch.zeros(0, 4), seed=0)

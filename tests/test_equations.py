@@ -20,7 +20,12 @@ sys.path.append(str(ROOT / "book" / "_extensions"))  # as Sphinx does
 
 import equations  # noqa: E402
 
-PAPERS = {"biomarker": 3, "disease_masks": 10, "pillet_gan": 13, "pix2pix": 3}  # equations that each numbers
+PAPERS = {
+    "biomarker": 3,
+    "disease_masks": 10,
+    "pillet_gan": 13,
+    "pix2pix": 3,
+}  # equations that each numbers
 MODULES = sorted((ROOT / "cxrtut").rglob("*.py"))
 MAPS = {
     path: lines

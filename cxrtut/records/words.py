@@ -196,6 +196,34 @@ MEASURES: Mapping[str, Word] = {
         )
         for t in THRESHOLDS
     },
+    **{
+        f"cl@{t}": Word(
+            f"correct location, IoU ≥ {t}",
+            "The share of pairs of an image and a disease that it has, whose surest box of that "
+            f"disease overlaps a true box with an intersection over union of {t} or more; the mean "
+            "over diseases.",
+        )
+        for t in (0.1, 0.3, 0.5)
+    },
+    **{
+        f"cl@0.1_{end}": Word(
+            f"correct location, {end}",
+            f"The {kind} end of the 95 % interval of the correct location at an IoU of .1 over "
+            "patients (bootstrap).",
+        )
+        for end, kind in (("low", "lower"), ("high", "upper"))
+    },
+    "cl_any@0.1": Word(
+        "any box, IoU ≥ 0.1",
+        "The correct location at an IoU of .1 when any box of the disease may be the hit, however "
+        "unsure: more boxes never lower it.",
+    ),
+    "map@0.1": Word(
+        "mAP, IoU ≥ 0.1",
+        "Average precision of boxes: all boxes of a disease in all images, from the surest down, "
+        "right where they overlap a true box with an IoU of .1 or more, which each true box grants "
+        "once; the mean over diseases. Unlike the correct location it counts boxes where nothing is.",
+    ),
     "max_box_acc": Word(
         "MaxBoxAccV2",
         "The share of pairs with a box of an IoU of at least T, from any region of the heat map, "

@@ -29,7 +29,7 @@ $(INSTALLED): pyproject.toml
 	  test ! -f $(VENV)/pyvenv.cfg || rm -rf $(VENV); \
 	  echo "$(PYTHON) -m venv failed; on Debian and Ubuntu it needs the package python3-venv" >&2; exit 1; }; }
 	@echo "Installing the library and its tools into $(VENV)/ (once; takes some minutes)"
-	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dicom]"
+	@$(PY) -m pip install --quiet --disable-pip-version-check --editable ".[book,test,dicom,inception]"
 	@$(PY) -c "import cv2" 2>/dev/null || { \
 	  echo "opencv-python needs system libraries for windows that are not here: taking the build without windows"; \
 	  $(PY) -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall opencv-python-headless; \

@@ -222,7 +222,8 @@ MEASURES: Mapping[str, Word] = {
         "mAP, IoU ≥ 0.1",
         "Average precision of boxes: all boxes of a disease in all images, from the surest down, "
         "right where they overlap a true box with an IoU of .1 or more, which each true box grants "
-        "once; the mean over diseases. Unlike the correct location it counts boxes where nothing is.",
+        "once; the mean over diseases. Unlike the correct location it counts boxes that lie where "
+        "nothing is.",
     ),
     "max_box_acc": Word(
         "MaxBoxAccV2",

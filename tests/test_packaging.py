@@ -66,7 +66,9 @@ def test_the_oldest_versions_that_are_allowed_are_tested() -> None:
 
 
 def test_every_import_of_the_library_is_required() -> None:
-    declared = {IMPORT_NAMES.get(need.name, need.name) for need in requirements("dicom")}
+    declared = {
+        IMPORT_NAMES.get(need.name, need.name) for need in requirements("dicom", "inception")
+    }
     # IPython comes with ipywidgets; it is only ever asked to display.
     known = {*declared, *sys.stdlib_module_names, "cxrtut", "IPython"}
     missing = set()

@@ -30,9 +30,10 @@ NAMED = [
         for stage in ("plain", "aligner", "aligned", "aligned + DM")
     ),
     "pillet_gan smoke, main, 64 px",
+    *(f"pix2pix smoke, {stage}, 96 px" for stage in ("Pix2Pix-N", "main")),
 ]
 # Of a training step
-IMAGES = dict(zip(NAMED[-7:], (16, 16, 32, 16, 32, 32, 8), strict=True))
+IMAGES = dict(zip(NAMED[-9:], (16, 16, 32, 16, 32, 32, 8, 8, 8), strict=True))
 
 
 def a_copy(path):

@@ -1,15 +1,19 @@
-"""Boxes one by one: a row for each annotation instead of one for each image, and boxes drawn where
-nobody has drawn any.
+"""Images with boxes as tensors of one device: a row for each annotation instead of one for each
+image, boxes drawn where nobody has drawn any, and several such stores together.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from cxrtut.data.device_store import DeviceStore
+from cxrtut.data.sample import PADDING
 from cxrtut.data.split import Rows, Side, Split
 from cxrtut.data.store import StoreError
 from cxrtut.randomness import generator
@@ -96,3 +100,32 @@ def _with_one_box(
         boxes=boxes[:, None], box_label=labels[:, None], index=torch.from_numpy(rows),
     )  # fmt: skip
     return made.moved(lambda tensor: tensor.to(device))
+
+
+def with_all_boxes(split: Split, rows: Rows, device: torch.device | str = "cpu") -> DeviceStore:
+    """Some images with all their boxes, as a detector learns from them. Masks and healthy twins are
+    left out.
+    """
+    block = split.store.narrowed(split.store.block(rows))
+    return replace(block, masks=None, healthy=None).moved(lambda tensor: tensor.to(device))
+
+
+def together(*stores: DeviceStore) -> DeviceStore:
+    """Images of several stores, one after the other, without masks and healthy twins. The boxes are
+    padded to the largest number that an image has.
+    """
+    most = max(store.boxes.shape[1] for store in stores)
+    return DeviceStore.joined(
+        [
+            replace(
+                store,
+                boxes=F.pad(store.boxes, (0, 0, 0, most - store.boxes.shape[1])),
+                box_label=F.pad(
+                    store.box_label, (0, most - store.box_label.shape[1]), value=PADDING
+                ),
+                masks=None,
+                healthy=None,
+            )
+            for store in stores
+        ]
+    )

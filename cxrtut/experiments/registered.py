@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxrtut.experiments import biomarker, disease_masks, pillet_gan
+from cxrtut.experiments import biomarker, disease_masks, pillet_gan, pix2pix
 from cxrtut.experiments.comparison import Comparison, ConfigurationError
 
 COMPARISONS: dict[str, Comparison[Any]] = {
     "biomarker": biomarker.COMPARISON,
     "disease_masks": disease_masks.COMPARISON,
     "pillet_gan": pillet_gan.COMPARISON,
+    "pix2pix": pix2pix.COMPARISON,
 }
 
 

@@ -54,6 +54,8 @@ from cxrtut.nn.pix2pix_unet import Pix2PixUNet
 from cxrtut.randomness import generator as random_numbers
 from cxrtut.randomness import seeded
 
+DETECTORS = ("inception", "small")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -73,7 +75,16 @@ class Config:
     steps: int = 114_600  # † 200 passes over 573 annotations, pix2pix's 100 + 100
     decay_from: float = 0.5  # † share of the steps before the rate falls to 0, pix2pix's
     healthy: int = 2000  # 2.2: "an extra 2,000 healthy lung X-ray images", of Pix2Pix-N
+    annotated: int = 573  # 3: images with boxes that are learnt from, at most
     synthetic: int = 688  # 3.2
+    # The detector, Section 3.2
+    detector: str = "inception"  # "A Faster-RCNN ... built on InceptionV2-ResNet"; `small` on a CPU
+    detector_steps: int = 15_000  # the last of Table 2
+    detector_batch_size: int = 2
+    detector_learning_rate: float = 3e-4
+    detector_optimizer: str = "sgd"  # † TensorFlow's; with a momentum of .9
+    detector_max_norm: float = 10.0  # † TensorFlow's; of gradients
+    detector_decays: bool = False  # † TensorFlow's falls after 900,000 steps
 
     def __post_init__(self) -> None:
         if self.size % 2**self.halvings:
@@ -85,11 +96,30 @@ class Config:
                 "expected a batch_size of 1 or more and no negative numbers of images, got "
                 f"{self.batch_size}, {self.synthetic} and {self.healthy}"
             )
+        if self.detector not in DETECTORS:
+            raise ValueError(
+                f"detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}"
+            )
         if not 0 <= self.decay_from <= 1:
             raise ValueError(f"decay_from: expected one in [0, 1], got {self.decay_from}")
 
 
 PAPER = Config()
+# One T4, planned for half an hour: the paper's generator at 128 px, and a small detector.
+COLAB = replace(
+    PAPER, size=128, halvings=7, batch_size=4, steps=10_000, detector="small",
+    detector_steps=2000, detector_batch_size=8, detector_optimizer="adamw",
+    detector_learning_rate=2e-3, detector_max_norm=1.0, detector_decays=True,
+)  # fmt: skip
+# Two CPU cores: small networks on images of 96 px, some minutes an arm and seed.
+CPU = replace(
+    COLAB, size=96, base=16, halvings=5, patch_halvings=2, batch_size=8, steps=2000,
+    learning_rate=5e-4, detector_steps=400,
+)  # fmt: skip
+# Two CPU cores, less than a minute: the same networks, which have just begun to learn.
+SMOKE = replace(
+    CPU, steps=100, detector_steps=60, annotated=120, healthy=120, synthetic=120
+)  # fmt: skip
 
 
 def box_mask(batch: Batch) -> Float[Tensor, "B 1 H W"]:

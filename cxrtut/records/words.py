@@ -344,6 +344,19 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "A * G'": "Features times attention, without the residual connection (our ablation).",
         "tanh of the sum": "The tanh around image and map, as in VA-GAN (our ablation).",
     },
+    "pix2pix": {
+        "Ori": "A detector that learns from the annotated images alone.",
+        "Ori + Pix2Pix": "And from images made around their lesions by Pix2Pix.",
+        "Ori + Pix2Pix-N": "The full method: a Pix2Pix that has learnt from healthy images, too.",
+        "Ori, oversampled": "The annotated images again instead of made ones (our control).",
+        "Ori, augmented": "The annotated images, mirrored, moved and changed in contrast (ours).",
+        "Ori + further patients": "As many real images of other patients: an upper bound (ours).",
+        "average box": "No network: the mean box of each disease in every image (ours).",
+        "Real": "Real images, shown to the readers of Table 1.",
+        "StarGAN": "Healthy images that StarGAN has given a disease, in Table 1.",
+        "Pix2Pix": "Images of Pix2Pix, in Table 1.",
+        "Pix2Pix-N": "Images of Pix2Pix-N, in Table 1.",
+    },
 }
 """Paper -> arm -> what it is."""
 

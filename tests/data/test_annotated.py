@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from cxrtut.data.annotated import one_box_each, with_boxes_drawn
+from cxrtut.data.annotated import (
+    one_box_each,
+    together,
+    with_all_boxes,
+    with_boxes_drawn,
+)
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.data.split import Split, all_diseases
@@ -81,3 +86,26 @@ def test_a_seed_draws_its_boxes_and_no_others(split):
 def test_without_a_box_no_size_can_be_taken(split):
     with pytest.raises(ValueError, match="boxes: expected one at least"):
         with_boxes_drawn(split, split.normal(), torch.zeros(0, 4), seed=0)
+
+
+def test_images_keep_all_their_boxes_and_lose_what_a_detector_does_not_see(split):
+    rows = split.test[:20]
+    found, known = with_all_boxes(split, rows), split.batch(rows)
+    batch = found.batch(torch.arange(20))
+    for field in ("image", "boxes", "box_label", "label_vector", "index"):
+        assert torch.equal(getattr(batch, field), getattr(known, field))
+    assert known.mask is not None and batch.mask is None and batch.healthy is None
+
+
+def test_stores_together_are_one_with_boxes_padded_to_the_most(split):
+    several, single = with_all_boxes(split, split.test[:20]), one_box_each(split, "test")
+    most = several.boxes.shape[1]
+    assert most > 1
+    whole = together(single, several)
+    assert len(whole) == len(single) + 20 and whole.boxes.shape[1] == most
+    for first, store in ((0, single), (len(single), several)):
+        for i in range(len(store)):
+            ours, theirs = whole.batch(torch.tensor([first + i])), store.batch(torch.tensor([i]))
+            assert torch.equal(ours.image, theirs.image)
+            for one, other in zip(ours.boxes_of(0), theirs.boxes_of(0), strict=True):
+                assert torch.equal(one, other)

@@ -38,6 +38,10 @@ SETTINGS = {
         "batch_size=4", "steps=2", "critic_steps=2", "classifier_steps=2", "vagan_base=2",
         "vagan_long=1", "vagan_first=1",
     ),
+    "pix2pix": (
+        "size=32", "base=4", "halvings=4", "patch_halvings=1", "batch_size=4", "steps=2",
+        "detector_steps=2", "detector_batch_size=4", "annotated=12", "healthy=8", "synthetic=6",
+    ),
 }  # fmt: skip
 HOW = {
     paper: How(settings=settings, source=Source(images=80), callbacks=None)
@@ -66,6 +70,9 @@ def alike(one, other):
         a, b = getattr(one, field.name), getattr(other, field.name)
         if a is None or b is None:
             assert a is b, field.name
+        elif isinstance(a, tuple):
+            for found, known in zip(a, b, strict=True):
+                alike(found, known)
         else:
             assert torch.equal(a, b), field.name
 

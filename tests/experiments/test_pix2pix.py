@@ -1,0 +1,171 @@
+"""The arms of the Pix2Pix paper: what each of them learns from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from cxrtut.data.augment import Augmentation
+from cxrtut.data.sample import to_uint8
+from cxrtut.data.store import StoreError
+from cxrtut.experiments.comparison import measure_all
+from cxrtut.experiments.pix2pix import (
+    CLASSICAL,
+    COMPARISON,
+    DISEASES,
+    GENERATORS,
+    learnt,
+    make_detector,
+    pairs_of,
+    split_of,
+)
+from cxrtut.experiments.run import Run
+from cxrtut.experiments.source import Source
+from cxrtut.nn.inception_rcnn import InceptionBackbone
+from cxrtut.papers.pix2pix import CPU, PAPER, SMOKE
+
+TINY = replace(
+    SMOKE, size=32, base=4, halvings=4, patch_halvings=1, batch_size=4, steps=3, detector_steps=2,
+    detector_batch_size=4, annotated=30, healthy=20, synthetic=25,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def split():
+    return split_of(Source(images=240), TINY, 0)
+
+
+class Kept:
+    """A run that trains nothing and keeps what each stage was given."""
+
+    def __init__(self, split, *arms, config=TINY, seed=0):
+        self.stages, self.arm = [], {}
+        self.run = Run(seed=seed, trainer=self.trainer)
+        for name in arms:
+            before = len(self.stages)
+            COMPARISON.arm(name).train(config, split, self.run)
+            self.arm[name] = self.stages[before:]
+
+    def trainer(self, task, loader, **how):
+        self.stages.append((how["configuration"]["stage"], task, loader, how))
+        return []
+
+
+def images_of(stage):
+    """The images of a stage's loader, as bytes."""
+    return [image.numpy().tobytes() for image in stage[2].source.images]
+
+
+def test_the_split_has_the_six_diseases_and_no_patient_twice(split):
+    assert split.classes == DISEASES
+    sides = [set(split.patients(split.rows(s))) for s in ("train", "validation", "test")]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+
+
+def test_images_that_are_learnt_from_are_as_many_as_the_paper_has_at_most(split):
+    rows, left = learnt(TINY, split, 0)
+    assert len(rows) == 30 and len(left) > 0 and not set(rows) & set(left)
+    assert set(rows) | set(left) == set(split.train) & set(split.store.boxes.row)
+    assert learnt(TINY, split, 1)[0].tolist() != rows.tolist()
+    everything, none = learnt(replace(TINY, annotated=10_000), split, 0)
+    assert len(everything) == len(rows) + len(left) and len(none) == 0
+
+
+def test_every_arm_learns_from_the_annotated_images_and_from_what_its_name_says(split):
+    names = [name for name in COMPARISON.arms if name != "average box"]
+    kept = Kept(split, *names)
+    rows, left = learnt(TINY, split, 0)
+
+    def pixels(chosen):
+        return [to_uint8(x).numpy().tobytes() for x in split.batch(chosen).image]
+
+    annotated, others = pixels(rows), pixels(left[:25])
+    extra = {name: images_of(kept.arm[name][-1])[30:] for name in names}
+    for name in names:
+        assert images_of(kept.arm[name][-1])[:30] == annotated, name
+    assert extra["Ori"] == extra["Ori, augmented"] == []
+    assert extra["Ori, oversampled"] == annotated[:25]
+    assert extra["Ori + further patients"] == others
+    for name in ("Ori + Pix2Pix", "Ori + Pix2Pix-N"):
+        assert len(extra[name]) == 25 and not set(extra[name]) & set(annotated)
+
+
+def test_all_detectors_take_as_many_steps_of_as_many_images_and_one_is_augmented(split):
+    names = [name for name in COMPARISON.arms if name != "average box"]
+    kept = Kept(split, *names)
+    for name in names:
+        stage, task, loader, how = kept.arm[name][-1]
+        assert (stage, how["steps"], how["batch_size"]) == ("main", 2, 4)
+        assert loader.augmentation == (CLASSICAL if name == "Ori, augmented" else None)
+        assert task.optimizers["detector"].param_groups[0]["lr"] == TINY.detector_learning_rate
+    first = [kept.arm[name][-1][1].networks["detector"].state_dict() for name in names]
+    for other in first[1:]:
+        assert all(torch.equal(v, other[k]) for k, v in first[0].items())
+
+
+def test_pix2pix_learns_from_annotations_and_pix2pix_n_from_healthy_images_too(split):
+    kept = Kept(split, "Ori + Pix2Pix", "Ori + Pix2Pix-N")
+    (name, _, loader, how), _ = kept.arm["Ori + Pix2Pix"]
+    pairs = pairs_of(TINY, split, kept.run)
+    assert (name, how["steps"], how["batch_size"]) == ("Pix2Pix", 3, 4)
+    assert torch.equal(loader.source.boxes, pairs.boxes) and loader.augmentation == GENERATORS
+    (name, _, more, _), _ = kept.arm["Ori + Pix2Pix-N"]
+    assert name == "Pix2Pix-N" and len(more.source) == len(pairs) + 20
+    healthy = more.source.index[len(pairs) :].numpy()
+    assert set(healthy) <= set(split.normal("train")) and len(set(healthy)) == 20
+    assert (more.source.label_vector[len(pairs) :] == 0).all()
+    rows = set(learnt(TINY, split, 0)[0].tolist())
+    assert set(pairs.index.tolist()) == rows  # of nobody whose boxes are not to be known
+
+
+def test_a_generator_is_trained_once_for_all_who_ask_and_anew_for_another_seed(split):
+    kept = Kept(split, "Ori + Pix2Pix", "Ori + Pix2Pix")
+    assert [stage[0] for stage in kept.stages] == ["Pix2Pix", "main", "main"]
+    first, second = (
+        images_of(kept.arm["Ori + Pix2Pix"][-1])
+        for kept in (kept, Kept(split, "Ori + Pix2Pix", seed=1))
+    )
+    assert first[30:] != second[30:]
+
+
+def test_the_average_box_is_that_of_the_annotations(split):
+    system = COMPARISON.arm("average box").train(TINY, split, Run())
+    pairs = pairs_of(TINY, split, Run())
+    for k in range(6):
+        mine = pairs.boxes[pairs.box_label[:, 0] == k, 0]
+        expected = mine.mean(0) if len(mine) else torch.zeros(4)
+        torch.testing.assert_close(system.networks["boxes"].xyxy[k], expected)
+
+
+def test_an_arm_is_trained_and_measured(split):
+    config = replace(TINY, detector_steps=3)
+    for name in ("Ori", "average box"):
+        system = COMPARISON.arm(name).train(config, split, Run())
+        found = measure_all(system, split, COMPARISON.measures, 0.0).test
+        assert 0 <= found["cl@0.1"] <= 1 and f"cl@0.1/{DISEASES[0]}" in found
+
+
+def test_the_papers_detector_is_inception_and_the_others_are_small():
+    with torch.device("meta"):
+        assert isinstance(make_detector(PAPER, 6, 0).backbone, InceptionBackbone)
+    small = make_detector(CPU, 6, 0)
+    assert sum(p.numel() for p in small.parameters()) < 500_000
+    again, other = make_detector(CPU, 6, 0), make_detector(CPU, 6, 1)
+    weights = [d.state_dict()["roi_heads.box_head.fc6.weight"] for d in (small, again, other)]
+    assert torch.equal(*weights[:2]) and not torch.equal(*weights[1:])
+
+
+def test_the_generators_images_are_turned_no_further_than_a_patient_may_stand():
+    assert isinstance(GENERATORS, Augmentation) and GENERATORS.rotation <= 10
+    assert GENERATORS.flip == 0.5 and GENERATORS.brightness == GENERATORS.gamma == 0
+
+
+def test_pasted_biomarkers_are_no_diseases():
+    with pytest.raises(StoreError, match="--data pasted: expected phantom or store"):
+        split_of(Source(data="pasted"), TINY, 0)
+
+
+def test_validation_patients_are_none_of_the_others(split):
+    assert np.isin(split.validation, np.concatenate([split.train, split.test])).sum() == 0
+    assert np.isin(split.validation, split.store.boxes.row).any()

@@ -252,7 +252,9 @@ def _leaf(module: nn.Module) -> str:
 
 
 def _class(module: nn.Module) -> str:
-    return type(module).__name__.lstrip("_")
+    """The name of its class; of a convolution that is computed in another way, torch's."""
+    kinds = [kind.__name__ for kind in type(module).__mro__ if kind in _CONVOLUTIONS]
+    return (kinds or [type(module).__name__])[0].lstrip("_")
 
 
 def _size(numbers: object, *, same: bool = False) -> str:

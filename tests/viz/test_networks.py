@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from cxrtut.foundations import adversarial
 from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18, ResNet50
 from cxrtut.nn.critic import Critic
+from cxrtut.nn.few_places import FewPlacesConv2d
 from cxrtut.nn.patchgan import PatchGAN
+from cxrtut.nn.pix2pix_unet import Pix2PixUNet
 from cxrtut.nn.unet import UNet
 from cxrtut.papers import biomarker, disease_masks
 from cxrtut.viz.networks import ROWS, layer_table
@@ -150,6 +152,18 @@ def test_a_network_of_one_layer_and_one_in_double_precision_have_tables() -> Non
     (only, total) = layer_table(nn.Conv2d(2, 3, (1, 3)).double(), (2, 4, 4), caption="c").rows
     assert tuple(only.values()) == ("Conv2d", "Conv2d 2 → 3, 1 x 3", "3 x 4 x 2", 21)
     assert total["output"] == "3 x 4 x 2"
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (FewPlacesConv2d(2, 3, 4, 2, 1), "Conv2d 2 → 3, 4 x 4, stride 2"),
+        (Pix2PixUNet(3, 2, 2).output[1], "ConvTranspose2d 4 → 3, 4 x 4, stride 2"),
+    ],
+)
+def test_a_convolution_that_is_computed_in_another_way_is_called_by_its_name(layer, words):
+    row = layer_table(layer, (layer.in_channels, 4, 4), caption="c").rows[0]
+    assert row["what it is"] == words
 
 
 def test_what_is_repeated_is_written_once() -> None:

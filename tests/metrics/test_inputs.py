@@ -19,6 +19,7 @@ from cxrtut.metrics import (
     froc,
     intervals,
     pixels,
+    proportions,
     sameness,
 )
 from cxrtut.metrics.inputs import check_positions
@@ -67,7 +68,7 @@ MEASURES = {
 }
 WITHOUT_TENSORS = {
     classification.hanley_standard_error, pixels.step_area, pixels.trapezoid_area, pixels.best_f1,
-    intervals.mean_and_margin,
+    intervals.mean_and_margin, proportions.wilson_interval,
 }  # fmt: skip
 NAN_IS_LEFT_OUT = {detection.macro_mean, intervals.bootstrap_interval}
 

@@ -190,7 +190,7 @@ class Pix2Pix:
 
     Reading (loss, the adversarial loss of G): By Eq. (1) G makes $\log(1 - D)$ small.
         Here: It makes $-\log D$ small, and D's loss is halved.
-        Why: pix2pix does both (Section 3.3). The gradient of the printed term vanishes where D is
+        Why: The authors of pix2pix do both (Section 3.3). The printed gradient vanishes where D is
             sure.
     """
 

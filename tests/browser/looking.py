@@ -70,7 +70,9 @@ class Seen:
 @contextmanager
 def opened(browser: Any, url: str, seen: Seen, **options: Any) -> Iterator[Any]:
     """The page in a context of its own, loaded and typeset."""
-    context = browser.new_context(viewport={"width": WIDTHS[0], "height": HEIGHT}, **options)
+    size = {"width": WIDTHS[0], "height": HEIGHT}
+    # Without transitions: axe would see a colour on its way from one theme to the other
+    context = browser.new_context(viewport=size, reduced_motion="reduce", **options)
     page = context.new_page()
     home = "/".join(url.split("/")[:3])
     page.on("pageerror", lambda error: seen.errors.append(str(error)))

@@ -91,10 +91,11 @@ class Config:
             raise ValueError(
                 f"size: expected a multiple of 2^halvings = {2**self.halvings}, got {self.size}"
             )
-        if self.batch_size < 1 or self.synthetic < 0 or self.healthy < 0:
+        if min(self.batch_size, self.annotated) < 1 or min(self.synthetic, self.healthy) < 0:
             raise ValueError(
-                "expected a batch_size of 1 or more and no negative numbers of images, got "
-                f"{self.batch_size}, {self.synthetic} and {self.healthy}"
+                "expected a batch_size of 1 or more, annotated images and no negative numbers of "
+                f"others, got {self.batch_size}, {self.annotated}, {self.synthetic} and "
+                f"{self.healthy}"
             )
         if self.detector not in DETECTORS:
             raise ValueError(
@@ -105,18 +106,19 @@ class Config:
 
 
 PAPER = Config()
-# One T4, planned for half an hour: the paper's generator at 128 px, and a small detector.
+# One T4, planned for half an hour, not run yet: the paper's generator at 128 px, and a small
+# detector.
 COLAB = replace(
     PAPER, size=128, halvings=7, batch_size=4, steps=10_000, detector="small",
     detector_steps=2000, detector_batch_size=8, detector_optimizer="adamw",
     detector_learning_rate=2e-3, detector_max_norm=1.0, detector_decays=True,
 )  # fmt: skip
-# Two CPU cores: small networks on images of 96 px, some minutes an arm and seed.
+# Two CPU cores, not run yet: small networks on images of 96 px.
 CPU = replace(
     COLAB, size=96, base=16, halvings=5, patch_halvings=2, batch_size=8, steps=2000,
     learning_rate=5e-4, detector_steps=400,
 )  # fmt: skip
-# Two CPU cores, less than a minute: the same networks, which have just begun to learn.
+# Two CPU cores, less than a minute an arm: the same networks, which have just begun to learn.
 SMOKE = replace(
     CPU, steps=100, detector_steps=60, annotated=120, healthy=120, synthetic=120
 )  # fmt: skip

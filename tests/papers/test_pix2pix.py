@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cxrtut.data.boxes import boxes_to_mask
 from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch, from_uint8, to_uint8
@@ -64,6 +65,14 @@ def test_a_mask_is_one_in_the_boxes_and_nowhere_else():
     expected[1, 0, 0, 0:2] = 1
     expected[1, 0, 3, 3:5] = 1  # the centres of the row below, at 4.5, lie outside
     assert torch.equal(box_mask(batch), expected)
+
+
+def test_a_pixel_is_inside_by_the_rule_of_every_other_mask():
+    batch, masks = batch_of(6), box_mask(batch_of(6))
+    moved = replace(batch, boxes=batch.boxes + 0.3)
+    for given, found in ((batch, masks), (moved, box_mask(moved))):
+        for boxes, mask in zip(given.boxes, found[:, 0], strict=True):
+            assert torch.equal(mask.bool(), boxes_to_mask(boxes, 32, 32))
 
 
 def test_the_input_is_the_image_in_the_box_and_zero_a_mid_grey_around_it():
@@ -267,6 +276,7 @@ def test_no_images_are_made_of_nothing_and_none_where_none_are_wanted(generator)
         ({"size": 40}, "size: expected a multiple of 2.halvings = 16, got 40"),
         ({"batch_size": 0}, "batch_size of 1 or more"),
         ({"synthetic": -1}, "no negative numbers"),
+        ({"annotated": 0}, "annotated images"),
         ({"decay_from": 1.5}, "decay_from"),
     ],
 )

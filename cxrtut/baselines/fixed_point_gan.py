@@ -36,13 +36,12 @@ from cxrtut.data.sample import Batch
 from cxrtut.engine.task import Terms
 from cxrtut.losses.domain_translation import (
     healthy_domain,
-    origin_and_target,
     translation_loss,
 )
 
 
 def translate(
-    generator: nn.Module, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B 2"]
+    generator: nn.Module, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B C H W"]:
     """tanh(x + G(x, t)): G says what to add."""
     return torch.tanh(image + generator(image, target))
@@ -61,14 +60,14 @@ class FixedPointGAN(StarGAN):
     lambda_id = 10.0
 
     def translate(
-        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B 2"]
+        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B C H W"]:
         """`translate`, by the generator as it is now."""
         return translate(self.networks["generator"], image, target)
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """[adv + λ_cls cls + λ_rec rec](t) + [adv + λ_cls cls + λ_rec rec + λ_id id](o)."""
-        x, o, t = batch.image, *origin_and_target(batch.label_vector, batch.target_vector)
+        x, (o, t) = batch.image, self.origin_and_target(batch)
         _, cross, cross_terms = self._branch(x, o, t)
         fixed, same, same_terms = self._branch(x, o, o)
         identity = (fixed - x).abs().mean()

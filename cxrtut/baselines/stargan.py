@@ -33,7 +33,7 @@ from cxrtut.losses.domain_translation import (
 
 
 def translate(
-    generator: nn.Module, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B 2"]
+    generator: nn.Module, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B D"]
 ) -> Float[Tensor, "B C H W"]:
     """tanh(G(x, t)): the image in the target domain, made anew."""
     return torch.tanh(generator(image, target))
@@ -63,6 +63,7 @@ class StarGAN:
         lambda_cls: float = 1.0,
         lambda_rec: float = 10.0,
         lambda_gp: float = 10.0,
+        domains: int = 2,
     ) -> None:
         """
         Args:
@@ -75,6 +76,7 @@ class StarGAN:
             lambda_cls: of Eqs. (5) and (6).
             lambda_rec: of Eq. (6).
             lambda_gp: of Eq. (8).
+            domains: of both networks: 2, healthy and diseased, or one more than there are diseases.
         """
         self.networks: dict[str, nn.Module] = {
             "generator": generator, "discriminator": discriminator,
@@ -83,7 +85,7 @@ class StarGAN:
             name: torch.optim.Adam(network.parameters(), learning_rate, betas=betas)
             for name, network in self.networks.items()
         }
-        self.critic_steps = critic_steps
+        self.critic_steps, self.domains = critic_steps, domains
         self.lambda_cls, self.lambda_rec, self.lambda_gp = lambda_cls, lambda_rec, lambda_gp
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
@@ -92,14 +94,18 @@ class StarGAN:
             yield Phase("G", ("generator",), self.generator_loss)
 
     def translate(
-        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B 2"]
+        self, image: Float[Tensor, "B C H W"], target: Float[Tensor, "B D"]
     ) -> Float[Tensor, "B C H W"]:
         """`translate`, by the generator as it is now."""
         return translate(self.networks["generator"], image, target)
 
+    def origin_and_target(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """c and c': the domains of the images, and those that they shall have."""
+        return origin_and_target(batch.label_vector, batch.target_vector, self.domains)
+
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """Eq. (5), with the penalty of Eq. (8)."""
-        x, o, t = batch.image, *origin_and_target(batch.label_vector, batch.target_vector)
+        x, (o, t) = batch.image, self.origin_and_target(batch)
         with torch.no_grad():
             fake = self.translate(x, t)
         assert batch.uniforms is not None, "a batch for training has uniform numbers"
@@ -110,7 +116,7 @@ class StarGAN:
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """Eq. (6), with the reconstruction of Eq. (4) as a mean over pixels."""
-        x, o, t = batch.image, *origin_and_target(batch.label_vector, batch.target_vector)
+        x, (o, t) = batch.image, self.origin_and_target(batch)
         fake = self.translate(x, t)
         loss, terms = translation_loss(
             self.networks["discriminator"], fake, t, lambda_cls=self.lambda_cls

@@ -376,13 +376,18 @@ def reproduce(
             result = measure_all(system, split, measures, seconds)
             results.setdefault(name, []).append(replace(result, curve=run.curve_of(system)))
             if weights_folder is not None and seed == 0:
-                plain = f"{comparison.paper}-{how.preset}-{plain_name(name)}"
-                file = weights_folder / f"{plain}.safetensors"
+                file = weights_folder / _file_name(comparison.paper, how, split, name)
                 about = Description(comparison.paper, name, asdict(config), split.classes)  # type: ignore[call-overload]
                 weights[name] = Weights(file.name, save_system(system, about, file))
         splits.append(split)
         keep(record())
     return record()
+
+
+def _file_name(paper: str, how: How, split: Split, arm: str) -> str:
+    """Of the weights of an arm; it names the images, unless they are simulated."""
+    images = [] if how.source.data == "phantom" else [plain_name(str(split.identity["source"]))]
+    return "-".join((paper, how.preset, *images, plain_name(arm))) + ".safetensors"
 
 
 def _record(

@@ -164,7 +164,7 @@ def train_vagan(arm: str, config: Config, split: Split, run: Run) -> PseudoHealt
     generator, critic = (network.to(run.device) for network in make_vagan(config, run.seed))
     task = vagan.VAGAN(
         generator, critic, learning_rate=config.vagan_learning_rate,
-        critic_steps=config.critic_steps, long=config.vagan_long, first=config.vagan_first,
+        critic_steps=config.vagan_critic_steps, long=config.vagan_long, first=config.vagan_first,
         every=config.vagan_every, lambda_reg=config.vagan_lambda, lambda_gp=config.lambda_gp,
     )  # fmt: skip
     system = _system(arm, generator, config, split.classes)
@@ -211,7 +211,7 @@ def _star(arm: str, task_of: type[stargan.StarGAN]) -> Arm[Config]:
 
 
 # VA-GAN's rounds of 100 map steps are too long to be timed: here each has five critic steps
-_SHORT = replace(PAPER, vagan_long=PAPER.critic_steps)
+_SHORT = replace(PAPER, vagan_long=PAPER.vagan_critic_steps)
 TIMED = Timed(
     arms=("PILLET-GAN", "StarGAN", "Fixed-Point GAN", "VA-GAN"),
     configurations={

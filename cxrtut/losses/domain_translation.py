@@ -20,31 +20,50 @@ from cxrtut.losses.gradient_penalty import gradient_penalty
 Discriminator = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def domain_vector(label_vector: Float[Tensor, "B K"]) -> Float[Tensor, "B 2"]:
-    """Labels as domains: (1, 0) for an image without disease, (0, 1) for one with any."""
-    diseased = label_vector.amax(1)
-    return torch.stack((1 - diseased, diseased), dim=1)
+def domain_vector(label_vector: Float[Tensor, "B K"], domains: int = 2) -> Float[Tensor, "B D"]:
+    """Labels as domains, the first of which is "without disease".
+
+    Args:
+        label_vector: of K diseases.
+        domains: 2, where any disease makes an image one of the second domain; or K + 1, where each
+            disease is a domain, and an image with several of them belongs to each in equal parts.
+
+    Raises:
+        ValueError: another number of domains.
+    """
+    diseased, diseases = label_vector.amax(1, keepdim=True), label_vector.shape[1]
+    if domains == 2:
+        return torch.cat((1 - diseased, diseased), dim=1)
+    if domains != diseases + 1:
+        raise ValueError(
+            f"domains: expected 2, or {diseases + 1} for {diseases} diseases, got {domains}"
+        )
+    parts = label_vector / label_vector.sum(1, keepdim=True).clamp_min(1)
+    return torch.cat((1 - diseased, parts), dim=1)
 
 
 def origin_and_target(
-    label_vector: Float[Tensor, "B K"], target_vector: Float[Tensor, "B K"] | None
-) -> tuple[Float[Tensor, "B 2"], Float[Tensor, "B 2"]]:
+    label_vector: Float[Tensor, "B K"],
+    target_vector: Float[Tensor, "B K"] | None,
+    domains: int = 2,
+) -> tuple[Float[Tensor, "B D"], Float[Tensor, "B D"]]:
     """The domains o of the images of a batch, and t that they shall have.
 
     Args:
         label_vector: of the batch.
         target_vector: of the batch; a loader makes one that is told so.
+        domains: see `domain_vector`.
 
     Raises:
-        ValueError: a batch without target labels.
+        ValueError: a batch without target labels, or another number of domains.
     """
     if target_vector is None:
         raise ValueError("target_vector: expected target labels, got none; ask the loader for them")
-    return domain_vector(label_vector), domain_vector(target_vector)
+    return domain_vector(label_vector, domains), domain_vector(target_vector, domains)
 
 
 def healthy_domain(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 2"]:
-    """The domain vector (1, 0), "healthy", for each image."""
+    """Of two domains (1, 0), "healthy", for each image."""
     return images.new_tensor([1.0, 0.0]).expand(len(images), 2)
 
 

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-_CHANNELS_PER_PLACE = 4  # from where on the matrix product was faster, on a CPU
+CHANNELS_PER_PLACE = 4  # from where on the matrix product was faster, on a CPU
+
+
+def pays(channels: int, places: int, device: torch.device) -> bool:
+    """Whether a matrix product is faster than a convolution to so many channels at so many places
+    of a batch, or, transposed, from so many: on a CPU, with four channels or more for each place.
+    """
+    return device.type == "cpu" and channels >= CHANNELS_PER_PLACE * places
 
 
 class FewPlacesConv2d(nn.Conv2d):
@@ -20,7 +28,7 @@ class FewPlacesConv2d(nn.Conv2d):
 
     def forward(self, input: Float[Tensor, "B c H W"]) -> Float[Tensor, "B d h w"]:
         plain = self.groups == 1 and self.padding_mode == "zeros"
-        if input.device.type != "cpu" or not plain or isinstance(self.padding, str):
+        if not plain or isinstance(self.padding, str):
             return super().forward(input)
         height, width = (
             (n + 2 * p - d * (k - 1) - 1) // s + 1
@@ -29,7 +37,7 @@ class FewPlacesConv2d(nn.Conv2d):
                 strict=True,
             )
         )  # fmt: skip
-        if self.out_channels < _CHANNELS_PER_PLACE * len(input) * height * width:
+        if not pays(self.out_channels, len(input) * height * width, input.device):
             return super().forward(input)
         patches = F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
         columns = patches.transpose(0, 1).flatten(1)  # (c k k, B h w)

@@ -105,6 +105,7 @@ class Config:
     vagan_base: int = 16  # filters of the map generator and the critic
     vagan_learning_rate: float = 1e-4
     vagan_lambda: float = 100.0
+    vagan_critic_steps: int = 5  # for a step of the map generator
     vagan_long: int = 100  # critic steps for the first map steps, and now and then
     vagan_first: int = 25  # how many first map steps
     vagan_every: int = 100  # how often
@@ -132,10 +133,11 @@ COLAB = replace(
     vagan_long=50,
 )  # fmt: skip
 # One CPU core, about five minutes an arm and seed. The trunk has a quarter of the paper's width:
-# one half as wide often finds no feature to begin from, and changes nothing in any image.
+# one half as wide often finds no feature to begin from, and changes nothing in any image. G moves
+# on every second batch: on every fifth it has too few steps to find the lesions.
 CPU = replace(
-    PAPER, size=64, base=16, residual_blocks=3, discriminator_base=24, halvings=4,
-    learning_rate=1e-3, steps=2400, classifier_layers=21, classifier_stride=8,
+    PAPER, size=64, base=16, residual_blocks=2, discriminator_base=24, halvings=4,
+    learning_rate=5e-4, critic_steps=2, steps=2400, classifier_layers=21, classifier_stride=8,
     classifier_learning_rate=1e-3, classifier_steps=1200, vagan_learning_rate=1e-3, vagan_first=5,
     vagan_long=50,
 )  # fmt: skip

@@ -174,3 +174,18 @@ def test_a_batch_without_targets_is_refused(which):
 def test_a_step_without_uniforms_says_so():
     with pytest.raises(AssertionError, match="a batch for training has uniform numbers"):
         small().discriminator_loss(replace(domain_batch(), uniforms=None))
+
+
+def test_with_more_domains_each_disease_is_one():
+    """Seven domains: the losses of labels of six diseases see vectors of seven numbers."""
+    batch = domain_batch()
+    labels = F.one_hot(torch.tensor([0, 3, 5, 5]), 6).float()
+    labels[0] = 0
+    many = replace(batch, label_vector=labels, target_vector=labels.flip(0))
+    task = StarGAN(StarGANGenerator(1, 7, 4, 1), StarGANDiscriminator(1, 7, 4, 16, 2), domains=7)
+    origin, target = task.origin_and_target(many)
+    assert origin.argmax(1).tolist() == [0, 4, 6, 6] and torch.equal(target, origin.flip(0))
+    _, terms = task.discriminator_loss(many)
+    logits = task.networks["discriminator"](batch.image)[1]
+    assert terms["cls"].item() == pytest.approx(F.cross_entropy(logits, origin).item(), rel=1e-5)
+    assert task.generator_loss(many)[1]["cls"].isfinite()

@@ -216,6 +216,19 @@ def test_reproduce_has_the_arms_asked_for_and_keeps_their_systems(tmp_path: Path
         reproduce(OURS, HOW, seeds=1, arms=("planar",))
 
 
+def test_weights_of_other_images_have_another_name(tmp_path):
+    pasted = replace(HOW, source=Source(data="pasted", images=60))
+    names = [
+        reproduce(OURS, how, seeds=1, arms=("ED",), weights_folder=tmp_path).weights["ED"].file
+        for how in (HOW, pasted)
+    ]
+    of_pasted = "pasted_cxrtut_simulated_chest_radiographs"
+    assert names == [
+        "biomarker-smoke-ED.safetensors",
+        f"biomarker-smoke-{of_pasted}-ED.safetensors",
+    ]
+
+
 def test_an_arm_that_trains_nothing_leaves_its_record(tmp_path):
     arm = "average box (boxes)"
     record = run(tmp_path / "deep" / "run", MASKS, arm=arm, paper=disease_masks.COMPARISON)

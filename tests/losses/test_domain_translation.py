@@ -50,6 +50,20 @@ def test_any_disease_makes_an_image_of_the_second_domain():
     assert domain_vector(torch.zeros(0, 3)).shape == (0, 2)
 
 
+def test_each_disease_can_be_a_domain_and_several_of_an_image_share_it():
+    labels = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 1.0]])
+    assert domain_vector(labels, 4).tolist() == [[1, 0, 0, 0], [0, 0, 0, 1], [0, 0.5, 0, 0.5]]
+    assert domain_vector(torch.zeros(0, 3), 4).shape == (0, 4)
+    one = torch.tensor([[0.0], [1.0]])
+    assert torch.equal(domain_vector(one, 2), domain_vector(one))
+
+
+@pytest.mark.parametrize("domains", [1, 3, 5])
+def test_another_number_of_domains_is_refused(domains):
+    with pytest.raises(ValueError, match=f"expected 2, or 4 for 3 diseases, got {domains}"):
+        domain_vector(torch.zeros(2, 3), domains)
+
+
 def test_the_healthy_domain_is_that_of_images_without_disease():
     found = healthy_domain(torch.zeros(3, 1, 4, 4, dtype=torch.float64))
     assert found.dtype == torch.float64
@@ -60,6 +74,9 @@ def test_origin_and_target_are_the_labels_and_those_that_are_asked_for():
     labels, asked = torch.tensor([[0.0, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     origin, target = origin_and_target(labels, asked)
     assert origin.tolist() == [[0, 1], [1, 0]] and target.tolist() == [[1, 0], [0, 1]]
+    origin, target = origin_and_target(labels, asked, 3)
+    assert origin.tolist() == [[0, 0, 1], [1, 0, 0]]
+    assert target.tolist() == [[1, 0, 0], [0, 0.5, 0.5]]
 
 
 def test_a_batch_without_target_labels_is_refused():

@@ -60,6 +60,12 @@ def test_there_is_a_product_where_channels_are_four_times_the_places(
     assert len(products) == multiplied
 
 
+def test_it_pays_on_a_cpu_alone():
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert few_places.pays(32, 8, cpu) and not few_places.pays(31, 8, cpu)
+    assert not few_places.pays(32, 8, gpu)
+
+
 @pytest.mark.parametrize("kind", OTHERS)
 def test_what_is_no_plain_convolution_is_left_to_torch(kind, products):
     ours, theirs = pair(300, **kind)

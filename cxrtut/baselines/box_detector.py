@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -9,12 +10,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.data.boxes import box_areas
+from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import PADDING, Batch, Detections, Prediction
 from cxrtut.engine.schedules import constant
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating, in_parts
 
 OPTIMIZERS = ("adamw", "sgd")
+KEPT = 5  # states of a network during training, the last ones
 
 
 def box_targets(batch: Batch, *, first: int) -> list[dict[str, Tensor]]:
@@ -99,6 +102,11 @@ class BoxDetector:
     """A trained detector as a system: its boxes, and for each class the score of its surest box.
 
     Networks: `detector`.
+
+    Attributes:
+        added: the images that it learnt from besides the annotated ones, where an arm adds some;
+            not in a file of weights.
+        kept: the last five states of the network during training that were asked for; see `keep`.
     """
 
     def __init__(
@@ -113,6 +121,15 @@ class BoxDetector:
         """
         self.classes, self.size, self.channels = classes, size, channels
         self.networks: dict[str, nn.Module] = {"detector": detector}
+        self.added: DeviceStore | None = None
+        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT)
+
+    def keep(self) -> None:
+        """Puts a copy of the network's state, on the CPU, into `kept`."""
+        state = self.networks["detector"].state_dict()
+        self.kept.append(
+            {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
+        )
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:

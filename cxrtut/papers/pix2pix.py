@@ -17,7 +17,7 @@ Algorithm 1
 Section 2.2
     "Adding Unannotated Healthy Samples", Pix2Pix-N      `data.annotated.with_boxes_drawn`
 Section 3.2
-    688 synthetic images                                 `synthesise`
+    688 synthetic images                                 `synthesise`, `made_from`
 
 Reading (data, how many test boxes): Section 3.2 tests 247 images, Table 2 gives shares for each of
     six diseases.
@@ -33,7 +33,7 @@ Reading (evaluation, an impossible share): Pneumothorax at 5,000 steps has .031.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,11 +85,26 @@ class Config:
     detector_optimizer: str = "sgd"  # † TensorFlow's; with a momentum of .9
     detector_max_norm: float = 10.0  # † TensorFlow's; of gradients
     detector_decays: bool = False  # † TensorFlow's falls after 900,000 steps
+    # StarGAN, the comparator of Table 1, about which the paper says nothing †
+    stargan_base: int = 64
+    stargan_blocks: int = 6
+    stargan_halvings: int = 6
+    stargan_critic_steps: int = 5
+    stargan_learning_rate: float = 1e-4
+    stargan_batch_size: int = 16
+    stargan_steps: int = 200_000
+    # The networks that look at synthetic images in our controls
+    reader_steps: int = 2000
 
     def __post_init__(self) -> None:
         if self.size % 2**self.halvings:
             raise ValueError(
                 f"size: expected a multiple of 2^halvings = {2**self.halvings}, got {self.size}"
+            )
+        if self.size % 2**self.stargan_halvings:
+            raise ValueError(
+                "size: expected a multiple of 2^stargan_halvings = "
+                f"{2**self.stargan_halvings}, got {self.size}"
             )
         if min(self.batch_size, self.annotated) < 1 or min(self.synthetic, self.healthy) < 0:
             raise ValueError(
@@ -109,18 +124,21 @@ PAPER = Config()
 # One T4, planned for half an hour, not run yet: the paper's generator at 128 px, and a small
 # detector.
 COLAB = replace(
-    PAPER, size=128, halvings=7, batch_size=4, steps=10_000, detector="small",
+    PAPER, size=128, halvings=7, batch_size=4, steps=10_000, stargan_steps=10_000, detector="small",
     detector_steps=2000, detector_batch_size=8, detector_optimizer="adamw",
     detector_learning_rate=2e-3, detector_max_norm=1.0, detector_decays=True,
 )  # fmt: skip
 # Two CPU cores, not run yet: small networks on images of 96 px.
 CPU = replace(
     COLAB, size=96, base=16, halvings=5, patch_halvings=2, batch_size=8, steps=2000,
-    learning_rate=5e-4, detector_steps=400,
+    learning_rate=5e-4, detector_steps=400, stargan_base=16, stargan_blocks=2, stargan_halvings=5,
+    stargan_critic_steps=2, stargan_learning_rate=5e-4, stargan_batch_size=8, stargan_steps=2000,
+    reader_steps=200,
 )  # fmt: skip
 # Two CPU cores, less than a minute an arm: the same networks, which have just begun to learn.
 SMOKE = replace(
-    CPU, steps=100, detector_steps=60, annotated=120, healthy=120, synthetic=120
+    CPU, steps=100, detector_steps=60, annotated=120, healthy=120, synthetic=120,
+    stargan_steps=100, reader_steps=40,
 )  # fmt: skip
 
 
@@ -258,12 +276,41 @@ class Pix2Pix:
         return loss, {}
 
 
-@torch.no_grad()
 def synthesise(
     generator: nn.Module, pairs: DeviceStore, n: int, *, seed: int, batch_size: int = 1
 ) -> DeviceStore:
     """n images around the annotations of others: each has the pixels of one box, to the grey level,
     and what G makes around them; and that box alone, with its class.
+
+    Args:
+        generator: trained; nothing of it changes.
+        pairs: annotations, see `data.annotated.one_box_each`; on the generator's device.
+        n: how many images.
+        seed: of dropout, order and mirroring.
+        batch_size: of the norms; that of the training.
+
+    Raises:
+        ValueError: no annotations.
+    """
+    maker = copy.deepcopy(generator).train()
+
+    def around(batch: Batch) -> Tensor:
+        mask = box_mask(batch)
+        return composite(batch.image, maker(pathology_only(batch.image, mask)), mask)
+
+    return made_from(pairs, n, around, seed=seed, batch_size=batch_size)
+
+
+@torch.no_grad()
+def made_from(
+    pairs: DeviceStore,
+    n: int,
+    make: Callable[[Batch], Float[Tensor, "B C H W"]],
+    *,
+    seed: int,
+    batch_size: int,
+) -> DeviceStore:
+    """n images made from annotations, each with the box and the class of its own.
 
     Reading (training, variation): Each iteration is to give images "with variations in the
         surrounding area". Where the variations come from is not said.
@@ -273,11 +320,11 @@ def synthesise(
             lesion changes.
 
     Args:
-        generator: trained; nothing of it changes.
-        pairs: annotations, see `data.annotated.one_box_each`; on the generator's device.
+        pairs: annotations, see `data.annotated.one_box_each`.
         n: how many images.
-        seed: of dropout, order and mirroring.
-        batch_size: of the norms; that of the training.
+        make: a batch of them to images, in [-1, 1].
+        seed: of order, mirroring, and whatever `make` draws.
+        batch_size: images that are made at once.
 
     Raises:
         ValueError: no annotations.
@@ -290,15 +337,13 @@ def synthesise(
         return pairs.moved(lambda tensor: tensor[:0])
     order = torch.cat(rounds)[:n]
     mirrored = torch.rand(n, generator=draw) < 0.5
-    maker, pieces = copy.deepcopy(generator).train(), []
+    pieces = []
     with seeded("synthetic images", seed):
         for rows, turned in zip(order.split(batch_size), mirrored.split(batch_size), strict=True):
             batch = _mirrored(pairs.batch(rows), turned.to(pairs.device))
-            mask = box_mask(batch)
-            made = maker(pathology_only(batch.image, mask))
             pieces.append(
                 DeviceStore(
-                    images=to_uint8(composite(batch.image, made, mask)),
+                    images=to_uint8(make(batch)),
                     label_vector=batch.label_vector, boxes=batch.boxes,
                     box_label=batch.box_label, index=batch.index,
                 )

@@ -218,6 +218,38 @@ MEASURES: Mapping[str, Word] = {
         "The correct location at an IoU of .1 when any box of the disease may be the hit, however "
         "unsure: more boxes never lower it.",
     ),
+    "cl_best@0.1": Word(
+        "best checkpoint, IoU ≥ 0.1",
+        "The correct location at an IoU of .1 of the best of the last five checkpoints, of each "
+        "disease by its own, found on the very images that are scored. It flatters, and no claim "
+        "rests on it.",
+    ),
+    "taken_for_real": Word(
+        "taken for real",
+        "The share of added images that a network calls real which has learnt, from those of other "
+        "patients, to tell them from real ones.",
+    ),
+    "real_for_real": Word(
+        "real ones taken for real",
+        "The share of real images that the same network calls real.",
+    ),
+    "frechet": Word(
+        "Frechet distance",
+        "How far the added images are from as many real ones of other patients: the Frechet "
+        "distance between the features that a classifier of radiographs gives them; 0 for the same "
+        "mean and covariance. It depends on the number of images.",
+    ),
+    "kernel": Word(
+        "kernel distance",
+        "How far the added images are from real ones of other patients: the kernel distance "
+        "(squared maximum mean discrepancy) between the same features; about 0 for images of one "
+        "kind.",
+    ),
+    "box_change": Word(
+        "change in the box",
+        "The largest change of a pixel in the box of an added image, against the image it was made "
+        "from, in grey levels of 255; the mean over images.",
+    ),
     "map@0.1": Word(
         "mAP, IoU ≥ 0.1",
         "Average precision of boxes: all boxes of a disease in all images, from the surest down, "
@@ -348,6 +380,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Ori": "A detector that learns from the annotated images alone.",
         "Ori + Pix2Pix": "And from images made around their lesions by Pix2Pix.",
         "Ori + Pix2Pix-N": "The full method: a Pix2Pix that has learnt from healthy images, too.",
+        "Ori + StarGAN": "The annotated images made anew by StarGAN, with their boxes (ours).",
         "Ori, oversampled": "The annotated images again instead of made ones (our control).",
         "Ori, augmented": "The annotated images, mirrored, moved and changed in contrast (ours).",
         "Ori + further patients": "As many real images of other patients: an upper bound (ours).",

@@ -138,3 +138,15 @@ def test_the_optimiser_is_the_one_that_was_asked_for(name, kind):
 def test_another_optimiser_is_refused():
     with pytest.raises(ValueError, match="optimizer: expected one of adamw, sgd, got 'adam'"):
         DetectionTask(nn.Linear(2, 2), optimizer="adam")
+
+
+def test_it_keeps_copies_of_its_last_five_states():
+    network = detector()
+    system = BoxDetector(network, CLASSES, size=32, channels=1)
+    weight = next(network.parameters())
+    for value in range(7):
+        weight.data.fill_(value)
+        system.keep()
+    name = next(iter(network.state_dict()))
+    assert [float(state[name].mean()) for state in system.kept] == [2, 3, 4, 5, 6]
+    assert set(system.kept[0]) == set(network.state_dict())

@@ -15,6 +15,8 @@ from cxrtut.evaluation.detection import (
     any_box,
     detection,
     detection_measure,
+    location,
+    location_by_class,
     surest_box,
 )
 from cxrtut.metrics.intervals import bootstrap_interval
@@ -141,3 +143,21 @@ def test_a_system_without_boxes_and_images_without_truth_have_no_numbers(study):
     numbers = measure.measure(Boxes(study, {}), study, "test")
     assert {name.partition("/")[0] for name in numbers} == set(BETTER) == set(measure.better)
     assert numbers["cl@0.1"] == numbers["map@0.1"] == 0
+
+
+def test_the_location_alone_is_that_of_the_whole(study):
+    system = Boxes(study, {
+        1: [(tenth(1), 0.1, 0)],
+        2: [(tenth(0.05), 0.9, 0), (tenth(1), 0.3, 0)],
+        3: [(tenth(0.8), 0.8, 0), ((8.0, 8.0, 16.0, 16.0), 0.2, 1)],
+    })  # fmt: skip
+    whole = detection(system, study, "test")
+    each = location_by_class(system, study, "test")
+    assert location(system, study, "test") == {"cl@0.1": whole["cl@0.1"]}
+    assert each[:2].tolist() == [whole["cl@0.1/A"], whole["cl@0.1/B"]] and each[2:].isnan().all()
+
+
+def test_the_location_asks_for_boxes(study):
+    with pytest.raises(ValueError, match="system: expected one that answers with boxes"):
+        location_by_class(Boxes(study, {}, silent=True), study, "test")
+    assert location(Boxes(study, {}), study_of(n=4), "test") == {}

@@ -14,20 +14,20 @@ from cxrtut.experiments.pix2pix import (
     CLASSICAL,
     COMPARISON,
     DISEASES,
-    GENERATORS,
-    learnt,
     make_detector,
-    pairs_of,
     split_of,
+    train_reader,
 )
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
+from cxrtut.experiments.synthetic_images import GENERATORS, learnt, make_stargan, pairs_of
 from cxrtut.nn.inception_rcnn import InceptionBackbone
 from cxrtut.papers.pix2pix import CPU, PAPER, SMOKE
 
 TINY = replace(
     SMOKE, size=32, base=4, halvings=4, patch_halvings=1, batch_size=4, steps=3, detector_steps=2,
-    detector_batch_size=4, annotated=30, healthy=20, synthetic=25,
+    detector_batch_size=4, annotated=30, healthy=20, synthetic=25, stargan_base=4,
+    stargan_blocks=1, stargan_steps=3, stargan_batch_size=4, reader_steps=2,
 )  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def test_every_arm_learns_from_the_annotated_images_and_from_what_its_name_says(
     assert extra["Ori"] == extra["Ori, augmented"] == []
     assert extra["Ori, oversampled"] == annotated[:25]
     assert extra["Ori + further patients"] == others
-    for name in ("Ori + Pix2Pix", "Ori + Pix2Pix-N"):
+    for name in ("Ori + Pix2Pix", "Ori + Pix2Pix-N", "Ori + StarGAN"):
         assert len(extra[name]) == 25 and not set(extra[name]) & set(annotated)
 
 
@@ -129,6 +129,64 @@ def test_a_generator_is_trained_once_for_all_who_ask_and_anew_for_another_seed(s
     assert first[30:] != second[30:]
 
 
+def test_stargan_has_a_domain_for_each_disease_and_one_for_healthy_images(split):
+    kept = Kept(split, "Ori + StarGAN")
+    (name, task, loader, how), _ = kept.arm["Ori + StarGAN"]
+    pairs = pairs_of(TINY, split, kept.run)
+    assert (name, how["steps"], how["batch_size"]) == ("StarGAN", 3, 4)
+    assert task.domains == 7 and task.critic_steps == TINY.stargan_critic_steps
+    labels = loader.source.label_vector
+    assert len(labels) == len(pairs) + 20 and labels[: len(pairs)].sum(1).eq(1).all()
+    assert labels[len(pairs) :].eq(0).all() and loader.with_targets
+    image = torch.zeros(1, 1, 32, 32)
+    with torch.no_grad():
+        assert task.networks["discriminator"](image)[1].shape == (1, 7)
+
+
+def test_images_of_stargan_are_those_of_annotations_in_their_own_domain_with_their_box(
+    split, monkeypatch
+):
+    asked = []
+
+    def translate(network, image, target):
+        asked.append(target)
+        return image + 0.1
+
+    monkeypatch.setattr("cxrtut.experiments.synthetic_images.translate", translate)
+    kept = Kept(split, "Ori + StarGAN")
+    source = kept.arm["Ori + StarGAN"][-1][2].source
+    made = source.moved(lambda tensor: tensor[30:])
+    assert torch.equal(torch.cat(asked)[:, 1:], made.label_vector)
+    assert not torch.cat(asked)[:, 0].any() and len(made) == 25
+    before = split.batch(made.index.numpy()).image
+    mirrored = torch.stack([before, before.flip(-1)])
+    error = (made.batch(torch.arange(25)).image - mirrored - 0.1).clamp(-1, 1).abs()
+    assert error[..., 8:24, 8:24].amax((2, 3, 4)).amin(0).max() < 0.02
+
+
+def test_stargans_networks_are_those_of_the_seed():
+    first, again, other = (make_stargan(TINY, 7, seed)[0].state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(v, again[k]) for k, v in first.items())
+    assert any(not torch.equal(v, other[k]) for k, v in first.items())
+
+
+def test_a_detector_has_the_images_that_were_added_and_its_last_states(split):
+    run = Run()
+    plain, more = (COMPARISON.arm(a).train(TINY, split, run) for a in ("Ori", "Ori, oversampled"))
+    assert plain.added is None and len(more.added) == 25
+    now = more.networks["detector"].state_dict()
+    assert len(more.kept) >= 1
+    assert all(torch.equal(v, more.kept[-1][k]) for k, v in now.items())
+
+
+def test_the_classifier_of_radiographs_is_trained_once_and_frozen(split):
+    run = Run()
+    judge = train_reader(TINY, split, run)
+    assert train_reader(TINY, split, run) is judge
+    network = judge.networks["classifier"]
+    assert not network.training and not any(p.requires_grad for p in network.parameters())
+
+
 def test_the_average_box_is_that_of_the_annotations(split):
     system = COMPARISON.arm("average box").train(TINY, split, Run())
     pairs = pairs_of(TINY, split, Run())
@@ -142,7 +200,8 @@ def test_an_arm_is_trained_and_measured(split):
     config = replace(TINY, detector_steps=3)
     for name in ("Ori", "average box"):
         system = COMPARISON.arm(name).train(config, split, Run())
-        found = measure_all(system, split, COMPARISON.measures, 0.0).test
+        found = measure_all(system, split, COMPARISON.measures_of(config, split, Run()), 0.0).test
+        assert ("cl_best@0.1" in found) == (name == "Ori") and "frechet" not in found
         assert 0 <= found["cl@0.1"] <= 1 and f"cl@0.1/{DISEASES[0]}" in found
 
 

@@ -9,6 +9,7 @@ import torch
 
 from cxrtut import metrics
 from cxrtut.metrics import (
+    box_change,
     box_precision,
     box_thresholds,
     classification,
@@ -57,6 +58,7 @@ MEASURES = {
     box_thresholds.accuracy_with: (F[None], CLASS, torch.tensor([0, 0]), 0.5),
     box_thresholds.max_box_accuracy: (F[None],),
     correct_location.correct_location: (F, CLASS, 2, 0.5),
+    box_change.box_change: (IMAGE, IMAGE, MASKS),
     box_precision.box_average_precision: ([BOXES], [F[:1]], [BOXES], 0.5),
     feature_distance.frechet_distance: (F.view(2, 2), F.view(2, 2)),
     feature_distance.kernel_distance: (F.view(2, 2), F.view(2, 2)),

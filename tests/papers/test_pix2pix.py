@@ -24,7 +24,9 @@ from cxrtut.papers.pix2pix import (
 )
 from cxrtut.randomness import shuffled
 
-TINY = replace(PAPER, size=32, base=8, halvings=4, patch_halvings=2, batch_size=4, steps=20)
+TINY = replace(
+    PAPER, size=32, base=8, halvings=4, patch_halvings=2, batch_size=4, steps=20, stargan_halvings=4
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,149 @@
+"""What the arms of the Pix2Pix paper add to the annotated images: nothing, the same images again,
+further patients, or images that Pix2Pix or StarGAN has made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cxrtut.baselines.stargan import StarGAN, translate
+from cxrtut.data.annotated import one_box_each, together, with_all_boxes, with_boxes_drawn
+from cxrtut.data.augment import Augmentation
+from cxrtut.data.device_store import DeviceStore
+from cxrtut.data.loader import Loader
+from cxrtut.data.sample import Batch
+from cxrtut.data.split import Rows, Split
+from cxrtut.evaluation_mode import evaluating
+from cxrtut.experiments.run import Run
+from cxrtut.losses.domain_translation import domain_vector
+from cxrtut.nn.stargan import StarGANDiscriminator, StarGANGenerator
+from cxrtut.papers.pix2pix import Config, Pix2Pix, made_from, synthesise
+from cxrtut.randomness import generator, seeded, shuffled
+
+# "Rotations, reflections and cropping", Section 3, for the generator
+GENERATORS = Augmentation(rotation=10.0, flip=0.5, scale=0.1, translation=0.05)
+Extra = Callable[[Config, Split, Run], DeviceStore | None]
+
+
+def learnt(config: Config, split: Split, seed: int) -> tuple[Rows, Rows]:
+    """The rows with boxes that are learnt from, at most as many as the paper has, at random; and
+    those that are left, of other images.
+    """
+    rows = split.train[np.isin(split.train, split.store.boxes.row)]
+    order = torch.randperm(len(rows), generator=generator("annotated", seed)).numpy()
+    return rows[order[: config.annotated]], rows[order[config.annotated :]]
+
+
+def nothing(config: Config, split: Split, run: Run) -> None:
+    """The annotated images alone."""
+
+
+def again(config: Config, split: Split, run: Run) -> DeviceStore:
+    """The annotated images once more, as often as there would be synthetic ones."""
+    rows, _ = learnt(config, split, run.seed)
+    return with_all_boxes(split, np.resize(rows, config.synthetic), run.device)
+
+
+def further(config: Config, split: Split, run: Run) -> DeviceStore:
+    """Images with boxes that nobody else has seen, as many as there would be synthetic ones, or as
+    many as there are.
+    """
+    _, rows = learnt(config, split, run.seed)
+    return with_all_boxes(split, rows[: config.synthetic], run.device)
+
+
+def of_pix2pix(healthy: bool, config: Config, split: Split, run: Run) -> DeviceStore:
+    """Synthetic images of Pix2Pix, or of Pix2Pix-N, which has learnt from healthy images, too."""
+    name = "Pix2Pix-N" if healthy else "Pix2Pix"
+    pairs = pairs_of(config, split, run)
+
+    def trained() -> nn.Module:
+        task = Pix2Pix(config, seed=run.seed, device=run.device)
+        images = together(pairs, healthy_images(config, split, run)) if healthy else pairs
+        loader = Loader(images, shuffled(torch.arange(len(images))), GENERATORS)
+        run.fit(name, task, loader, steps=config.steps, batch_size=config.batch_size)
+        return task.networks["generator"]
+
+    network = run.once(name, trained)
+    return run.once(
+        f"images of {name}",
+        lambda: synthesise(
+            network, pairs, config.synthetic, seed=run.seed, batch_size=config.batch_size
+        ),
+    )
+
+
+def of_stargan(config: Config, split: Split, run: Run) -> DeviceStore:
+    """Synthetic images of a StarGAN whose domains are "healthy" and each disease.
+
+    Reading (data, images of StarGAN): The paper shows readers what StarGAN makes, and trains no
+        detector on it: nothing would say where the disease is.
+        Here: An annotated image is translated into the domain that it has, that of its own disease,
+            and keeps its box.
+        Why: Of all translations this one leaves the disease where the box is, if any does. How much
+            of it is left in the box is measured.
+    """
+    pairs = pairs_of(config, split, run)
+    domains = len(split.classes) + 1
+
+    def trained() -> nn.Module:
+        networks = make_stargan(config, domains, run.seed)
+        task = StarGAN(
+            *(network.to(run.device) for network in networks), domains=domains,
+            learning_rate=config.stargan_learning_rate, critic_steps=config.stargan_critic_steps,
+        )  # fmt: skip
+        images = together(pairs, healthy_images(config, split, run))
+        loader = Loader(
+            images, shuffled(torch.arange(len(images))), GENERATORS, with_targets=True
+        )  # fmt: skip
+        run.fit(
+            "StarGAN", task, loader, steps=config.stargan_steps,
+            batch_size=config.stargan_batch_size,
+        )  # fmt: skip
+        return task.networks["generator"]
+
+    network = run.once("StarGAN", trained)
+    return run.once(
+        "images of StarGAN",
+        lambda: made_from(
+            pairs, config.synthetic, partial(_in_own_domain, network), seed=run.seed,
+            batch_size=config.stargan_batch_size,
+        ),
+    )  # fmt: skip
+
+
+def make_stargan(config: Config, domains: int, seed: int) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator with the initial weights of a seed."""
+    with seeded("stargan", seed):
+        return (
+            StarGANGenerator(config.channels, domains, config.stargan_base, config.stargan_blocks),
+            StarGANDiscriminator(
+                config.channels, domains, config.stargan_base, config.size, config.stargan_halvings
+            ),
+        )
+
+
+def _in_own_domain(network: nn.Module, batch: Batch) -> Tensor:
+    own = domain_vector(batch.label_vector, batch.label_vector.shape[1] + 1)
+    with evaluating(network):
+        return translate(network, batch.image, own)
+
+
+def healthy_images(config: Config, split: Split, run: Run) -> DeviceStore:
+    """Normal images, with boxes drawn at random as large as those of the annotations."""
+    rows = split.some_normal(config.healthy, run.seed)
+    boxes = pairs_of(config, split, run).boxes[:, 0].cpu()
+    return with_boxes_drawn(split, rows, boxes, seed=run.seed, device=run.device)
+
+
+def pairs_of(config: Config, split: Split, run: Run) -> DeviceStore:
+    """The annotations of the images that are learnt from, one by one."""
+    rows, _ = learnt(config, split, run.seed)
+    every = one_box_each(split, "train", run.device)
+    chosen = torch.isin(every.index, torch.from_numpy(rows).to(every.device)).nonzero()[:, 0]
+    return every.moved(lambda tensor: tensor.index_select(0, chosen))

@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from cxrtut.baselines.classifier import ActivationMaps, BinaryClassifierTask
+from cxrtut.baselines.difference_classifier import DifferenceClassifier
 from cxrtut.data.sample import System
 from cxrtut.data.split import Side, Split, evenly
 from cxrtut.data.store import StoreError
@@ -52,12 +53,12 @@ from cxrtut.nn.backbones import VGG19, ResNet10, ResNet18
 from cxrtut.nn.small_vgg import SmallVGG
 from cxrtut.papers.biomarker import (
     COLAB,
+    CPU,
     PAPER,
     SMOKE,
     Biomarker,
     BiomarkerLocaliser,
     Config,
-    DifferenceClassifier,
     Pretraining,
     WarmUp,
     WithoutClassifier,
@@ -122,11 +123,10 @@ def train_localiser(
     )  # fmt: skip
     if not warm_up:
         return system
-    system.reader = DifferenceClassifier(
-        config, split.classes, task.networks["generator"], task.networks["classifier"]
-    )
+    reader = DifferenceClassifier(system, task.networks["classifier"])
     batches = loader.batches(batch_size=n, seed=run.seed, device=run.device)
-    system.reader.measure_differences(batch.image for batch in islice(batches, MEASURED))
+    reader.measure_differences(batch.image for batch in islice(batches, MEASURED))
+    system.reader = reader
     return system
 
 
@@ -205,7 +205,7 @@ def read_from_differences(system: System, split: Split, side: Side) -> Numbers:
 
 COMPARISON = Comparison(
     paper="biomarker",
-    presets={"paper": PAPER, "colab": COLAB, "smoke": SMOKE},
+    presets={"paper": PAPER, "colab": COLAB, "cpu": CPU, "smoke": SMOKE},
     own="G-D-C",
     split=split_of,
     arms={

@@ -27,17 +27,15 @@ Reading (data, normal and abnormal in turn): The sets are balanced (2,101 images
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import update_bn
 
-from cxrtut.data.sample import Batch, Prediction, abnormal, normal
+from cxrtut.data.sample import Batch, Prediction, System, abnormal, normal
 from cxrtut.engine.schedules import linear_decay
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating, in_parts
@@ -46,7 +44,6 @@ from cxrtut.losses.adversarial import wasserstein_critic_loss, wasserstein_gener
 from cxrtut.losses.gradient_penalty import gradient_penalty
 from cxrtut.nn.backbones import ResNet10, ResNet18
 from cxrtut.nn.critic import Critic
-from cxrtut.nn.probability import probabilities
 from cxrtut.nn.unet import UNet
 from cxrtut.randomness import seeded
 
@@ -103,6 +100,11 @@ SMOKE = Config(
     residual=True, critic_steps=1, learning_rate=1e-3, batch_size=16, pretraining_steps=500,
     warm_up_steps=200, steps=700,
 )  # fmt: skip
+# One CPU core, about five minutes an arm and seed: the same networks, a critic that moves on three
+# batches for one of G and C, and rates that fall. Twice as long is no better.
+CPU = replace(
+    SMOKE, critic_steps=3, steps=2400, decay_from=0.5, pretraining_steps=1500, comparator_steps=1500
+)
 
 
 class Generator(nn.Module):
@@ -255,7 +257,7 @@ class Biomarker:
 
         Reading (training, decay): A decay of the learning rate is not mentioned.
             Here: With `Config.decay_from` below 1, rates are constant at first and fall to 0 on a
-                straight line from there on. Presets keep them constant.
+                straight line from there on, as in `CPU`. The other presets keep them constant.
             Why: The game of G, C and D has no fixed point at a constant rate: with small networks
                 the generator that is best is not the last one.
         """
@@ -379,7 +381,8 @@ class BiomarkerLocaliser:
     Networks: `generator`.
 
     Attributes:
-        reader: what C says, where it was trained in the same run; not in a file of weights.
+        reader: what C says of the differences, where it was trained in the same run; not in a file
+            of weights.
     """
 
     def __init__(self, config: Config, classes: tuple[str, ...], generator: nn.Module) -> None:
@@ -392,58 +395,9 @@ class BiomarkerLocaliser:
         self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
         self.size, self.channels = config.size, config.channels
         self.networks: dict[str, nn.Module] = {"generator": generator}
-        self.reader: DifferenceClassifier | None = None
+        self.reader: System | None = None
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
         """See `to_healthy`; the heat map has one channel, in [0, 2]."""
         healthy = to_healthy(self.networks["generator"], images)
         return Prediction(heatmap=residual_heatmap(images, healthy)[:, None], image=healthy)
-
-
-class DifferenceClassifier:
-    """C as a system: the probability of a disease by what G has taken away, x - G(x).
-
-    Networks: `generator`, `classifier`.
-    """
-
-    def __init__(
-        self, config: Config, classes: tuple[str, ...], generator: nn.Module, classifier: nn.Module
-    ) -> None:
-        """See `BiomarkerLocaliser`; the classifier was trained on the differences of G."""
-        self.classes = classes if len(classes) == 1 else ("any of " + ", ".join(classes),)
-        self.size, self.channels = config.size, config.channels
-        self.networks: dict[str, nn.Module] = {"generator": generator, "classifier": classifier}
-
-    def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """The probability of "abnormal", in evaluation mode; the mode is put back."""
-        difference, C = self.differences(images), self.networks["classifier"]
-        with torch.no_grad(), evaluating(C):
-            logits = torch.cat([C(part).float() for part in in_parts(difference)])
-        return Prediction(scores=probabilities((logits[:, 1] - logits[:, 0])[:, None]))
-
-    def differences(self, images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B C H W"]:
-        """x - G(x), of G(x) as it is shown: clipped to the range of images."""
-        return images - to_healthy(self.networks["generator"], images)
-
-    def measure_differences(self, batches: Iterable[Float[Tensor, "B C H W"]]) -> None:
-        """Gives C's batch norms the statistics of the differences of these images, as G makes them
-        now, so that C can be asked in evaluation mode.
-
-        Reading (evaluation, the statistics of C): Nothing is said of batch norm, and of C only that
-            it is a ResNet-18.
-            Here: Its running statistics are measured anew, with G as it is at the end.
-            Why: During training the differences shrink faster than running means follow. In
-                evaluation mode C would read them by the statistics of earlier, larger ones, and
-                find nothing.
-
-        Args:
-            batches: of images, as many kinds of them as in training.
-
-        Raises:
-            ValueError: no batches; the statistics are then as they were.
-        """
-        with torch.no_grad():
-            differences = map(self.differences, batches)
-            if (first := next(differences, None)) is None:
-                raise ValueError("batches: expected one at least, got none")
-            update_bn(chain((first,), differences), self.networks["classifier"])

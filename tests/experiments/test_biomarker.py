@@ -7,6 +7,7 @@ from types import MappingProxyType
 import pytest
 import torch
 
+from cxrtut.baselines.difference_classifier import DifferenceClassifier
 from cxrtut.data.sample import Prediction, System
 from cxrtut.data.store import StoreError
 from cxrtut.evaluation.classification import normal_or_not
@@ -27,7 +28,6 @@ from cxrtut.papers.biomarker import (
     PAPER,
     Biomarker,
     BiomarkerLocaliser,
-    DifferenceClassifier,
     Generator,
     Pretraining,
     ResidualGenerator,
@@ -206,7 +206,7 @@ def test_a_split_without_ground_truth_is_refused_before_anything_is_trained(spli
 
 
 def test_the_presets_are_those_of_the_paper_file():
-    assert list(COMPARISON.presets) == ["paper", "colab", "smoke"]
+    assert list(COMPARISON.presets) == ["paper", "colab", "cpu", "smoke"]
     assert COMPARISON.presets["paper"] == PAPER and COMPARISON.own == "G-D-C"
 
 

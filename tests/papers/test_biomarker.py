@@ -1,6 +1,5 @@
 """The Biomarker paper, equation by equation."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -12,12 +11,12 @@ from cxrtut import evaluation_mode
 from cxrtut.data.sample import Batch, System
 from cxrtut.papers.biomarker import (
     COLAB,
+    CPU,
     PAPER,
     SMOKE,
     Biomarker,
     BiomarkerLocaliser,
     Config,
-    DifferenceClassifier,
     Generator,
     Pretraining,
     ResidualGenerator,
@@ -101,7 +100,7 @@ def test_the_papers_numbers_are_the_defaults():
     assert (c.lambda_1, c.lambda_2, c.eta) == (0.4, 10.0, 10.0)
     assert (c.learning_rate, c.batch_size, c.size) == (2e-4, 32, 128)
     same = {"lambda_1", "lambda_2", "eta", "input_scale", "beta_1", "beta_2"}
-    for preset in (COLAB, SMOKE):
+    for preset in (COLAB, CPU, SMOKE):
         assert all(getattr(preset, name) == getattr(PAPER, name) for name in same)
     assert not COLAB.residual and SMOKE.residual
 
@@ -272,69 +271,6 @@ def test_a_prediction_is_the_healthy_image_and_what_was_removed():
     assert torch.equal(found.image, to_healthy(generator, images)) and generator.training
     assert torch.equal(found.heatmap, (images - found.image).abs())  # of one channel
     assert found.scores is None and found.boxes is None and system.reader is None
-
-
-def test_the_score_is_what_the_classifier_says_of_the_difference():
-    # G takes .25 from every pixel, and C weighs the mean of the difference with 3 for "abnormal"
-    system = DifferenceClassifier(TINY, ("Pneumonia",), Subtract(0.25), Linear(3.0, 2))
-    found = system.predict(torch.zeros(3, 1, 16, 16))
-    expected = 1 / (1 + math.exp(-2 * 3 * 0.25))
-    assert found.scores.flatten().tolist() == pytest.approx([expected] * 3)
-    assert found.heatmap is None and isinstance(system, System)
-    many = DifferenceClassifier(TINY, ("A", "B"), Subtract(0.25), Linear(3.0, 2))
-    assert many.classes == ("any of A, B",)
-
-
-def test_scores_are_read_in_evaluation_mode_and_the_mode_is_put_back():
-    classifier = make_classifier(TINY).train()
-    system = DifferenceClassifier(TINY, ("Pneumonia",), Subtract(0.25), classifier)
-    before = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
-    images = make_batch(5).image
-    found = system.predict(images)
-    assert classifier.training and not found.scores.requires_grad
-    assert all(torch.equal(classifier.get_buffer(name), b) for name, b in before.items())
-    alone = torch.cat([system.predict(image[None]).scores for image in images])
-    torch.testing.assert_close(found.scores, alone)
-
-
-def test_differences_are_measured_as_they_are_read_from_clipped_images():
-    seen = []
-    classifier = make_classifier(TINY)
-    classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    system = DifferenceClassifier(TINY, ("Pneumonia",), Subtract(-1.5), classifier)
-    images = make_batch().image
-    system.measure_differences([images])
-    torch.testing.assert_close(seen[0], images - (images + 1.5).clamp(max=1))
-
-
-def test_the_statistics_of_the_classifier_are_those_of_the_differences_now():
-    classifier = make_classifier(TINY)
-    stem = classifier.features.get_submodule("block1")
-    seen = []
-    classifier.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    system = DifferenceClassifier(TINY, ("Pneumonia",), Subtract(0.25), classifier)
-    classifier.eval()
-    before = stem.norms[0].running_mean.clone()
-    batches = [make_batch(seed=k).image for k in range(3)]
-    system.measure_differences(batches)
-    assert not torch.equal(stem.norms[0].running_mean, before)
-    assert not classifier.training and all(n.momentum == 0.1 for n in stem.norms)
-    for given, images in zip(seen, batches, strict=True):
-        torch.testing.assert_close(given, images - to_healthy(Subtract(0.25), images))
-    # The mean over batches of what the first norm sees
-    first = [stem.first(classifier.features.get_submodule("stem")(given)) for given in seen]
-    mean = torch.stack([f.mean((0, 2, 3)) for f in first]).mean(0)
-    torch.testing.assert_close(stem.norms[0].running_mean, mean)
-
-
-def test_statistics_of_no_images_are_refused_and_the_old_ones_kept():
-    classifier = make_classifier(TINY)
-    system = DifferenceClassifier(TINY, ("Pneumonia",), Subtract(0.25), classifier)
-    system.measure_differences([make_batch().image])
-    before = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
-    with pytest.raises(ValueError, match="batches: expected one at least, got none"):
-        system.measure_differences([])
-    assert all(torch.equal(classifier.get_buffer(name), b) for name, b in before.items())
 
 
 def test_rates_are_constant_or_fall_from_a_share_of_the_steps():

@@ -14,7 +14,9 @@ from viz.sight import contrast, luminance
 FOLDER = Path(__file__).parents[1] / "book" / "_static"
 PHONE = 358  # pixels of a figure on a page of 390
 WIDER = FontProperties(family="DejaVu Sans")  # than the usual sans-serif
-every_chart = pytest.mark.parametrize("name", ["biomarker", "disease_masks", "pillet_gan"])
+every_chart = pytest.mark.parametrize(
+    "name", ["biomarker", "disease_masks", "pillet_gan", "pix2pix"]
+)
 Box = tuple[float, float, float, float]
 
 

@@ -101,7 +101,7 @@ class DetectionTask:
 class BoxDetector:
     """A trained detector as a system: its boxes, and for each class the score of its surest box.
 
-    Networks: `detector`.
+    Networks: `detector`, and whatever else is to be kept with it.
 
     Attributes:
         added: the images that it learnt from besides the annotated ones, where an arm adds some;

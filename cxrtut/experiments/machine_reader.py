@@ -4,8 +4,9 @@ paper.
 Reading (evaluation, the readers): Table 1 has what two radiologists said of 600 images, real and
     synthetic.
     Here: A small network learns to tell what an arm adds from real images of other patients, on
-        one half of the patients, and is asked about the other half. Beside it stand two distances
-        between features of a classifier of radiographs.
+        one half of the patients, and is asked about the other half, as lenient as to take 95 % of
+        real images for real. Beside it stand two distances between features of a classifier of
+        radiographs.
     Why: The radiologists cannot be asked again. A network is no stand-in for them: it finds traces
         that nobody sees, and a lesion that floats in the air need not disturb it.
 """
@@ -13,6 +14,7 @@ Reading (evaluation, the readers): Table 1 has what two radiologists said of 600
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,6 +27,7 @@ from cxrtut.data.loader import Loader
 from cxrtut.data.sample import System, from_uint8
 from cxrtut.data.split import Side, Split, evenly
 from cxrtut.engine.loop import train
+from cxrtut.engine.schedules import cosine_decay
 from cxrtut.evaluation.measure import Better, JudgedMeasure, Numbers, device_of
 from cxrtut.evaluation_mode import evaluating, in_parts
 from cxrtut.metrics.box_change import box_change
@@ -36,9 +39,9 @@ from cxrtut.randomness import seeded, shuffled
 STEPS = 200  # of the reader
 BATCH = 16
 AT_MOST = 512  # images of each kind
+LENIENT = 0.95  # share of real images that are taken for real; nearly all by both radiologists
 BETTER: dict[str, Better] = {
     "taken_for_real": "higher",
-    "real_for_real": "neither",
     "frechet": "lower",
     "kernel": "lower",
     "box_change": "lower",
@@ -55,11 +58,11 @@ def synthetic_images(system: System, judge: System, split: Split, side: Side) ->
         side: of the split; its images with boxes are compared with.
 
     Returns:
-        `taken_for_real`: the share of added images that the reader of the module calls real, and
-        `real_for_real`, of real ones (Table 1). `frechet` and `kernel`: distances of features, of
-        as many added as real images (`metrics.feature_distance`). `box_change`: the largest change
-        inside the box against the image it was made from, in grey levels, the mean over images.
-        Nothing where nothing was added.
+        `taken_for_real`: the share of added images that the reader of the module takes for real
+        (Table 1). `frechet` and `kernel`: distances of features, of as many added as real images
+        (`metrics.feature_distance`). `box_change`: the largest change inside the box against the
+        image it was made from, in grey levels, the mean over images. Nothing where nothing was
+        added.
     """
     added: DeviceStore | None = getattr(system, "added", None)
     rows = np.unique(split.pairs(side)[0])
@@ -78,8 +81,9 @@ def synthetic_images(system: System, judge: System, split: Split, side: Side) ->
     halves = [_halves(split, store) for store in (made, real)]
     if all(len(part) for pair in halves for part in pair):
         reader = _reader(halves[0][0], halves[1][0], device_of(judge))
-        for name, pair in zip(("taken_for_real", "real_for_real"), halves, strict=True):
-            numbers[name] = float(_calls_real(reader, pair[1].images).double().mean())
+        scores, real_scores = (_looks_real(reader, pair[1].images) for pair in halves)
+        least = real_scores.quantile(1 - LENIENT)
+        numbers["taken_for_real"] = float((scores >= least).double().mean())
     return numbers
 
 
@@ -112,16 +116,18 @@ def _reader(made: DeviceStore, real: DeviceStore, device: torch.device) -> nn.Mo
         network = ResNet10(images.images.shape[1]).to(device)
     loader = Loader(images, shuffled(torch.arange(len(images))))
     batch = min(BATCH, len(images))
-    task = BinaryClassifierTask(network, learning_rate=1e-3)
+    rate = partial(cosine_decay, steps=STEPS)
+    task = BinaryClassifierTask(network, learning_rate=1e-3, rate=rate)
     train(task, loader, steps=STEPS, batch_size=batch, device=device)
     return network.eval()
 
 
 @torch.no_grad()
-def _calls_real(reader: nn.Module, images: Tensor) -> Tensor:
+def _looks_real(reader: nn.Module, images: Tensor) -> Tensor:
+    """The difference of the reader's logits, the larger the more real."""
     device = next(reader.parameters()).device
-    parts = [reader(part) for part in in_parts(from_uint8(images.to(device)))]
-    return torch.cat(parts).argmax(1).cpu() == 0
+    logits = torch.cat([reader(part) for part in in_parts(from_uint8(images.to(device)))])
+    return (logits[:, 0] - logits[:, 1]).double().cpu()
 
 
 @torch.no_grad()

@@ -39,14 +39,15 @@ from cxrtut.experiments.machine_reader import synthetic_measure
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.experiments.synthetic_images import (
+    STARGAN,
     Extra,
+    Maker,
     again,
     further,
     learnt,
     nothing,
-    of_pix2pix,
-    of_stargan,
     pairs_of,
+    pix2pix,
 )
 from cxrtut.nn.backbones import ResNet10
 from cxrtut.nn.detectors import SmallPyramid, faster_rcnn
@@ -97,21 +98,32 @@ def make_detector(config: Config, classes: int, seed: int) -> nn.Module:
         return faster_rcnn(backbone, classes, config.size, config.channels, sizes=sizes)
 
 
-def build_detector(config: Config, classes: tuple[str, ...], seed: int) -> BoxDetector:
-    """A detector that was not trained."""
+def build_detector(
+    extra: Extra | Maker, config: Config, classes: tuple[str, ...], seed: int
+) -> BoxDetector:
+    """A detector that was not trained; beside it the generator of its synthetic images, where an
+    arm has one, so that a file of weights keeps both.
+    """
     network = make_detector(config, len(classes), seed)
-    return BoxDetector(network, classes, size=config.size, channels=config.channels)
+    system = BoxDetector(network, classes, size=config.size, channels=config.channels)
+    if isinstance(extra, Maker):
+        system.networks["generator"] = extra.build(config, len(classes), seed)
+    return system
 
 
 def train_detector(
-    extra: Extra, augmentation: Augmentation | None, config: Config, split: Split, run: Run
+    extra: Extra | Maker, augmentation: Augmentation | None, config: Config, split: Split, run: Run
 ) -> BoxDetector:
     """Trains a detector on the annotated images, and on others that an arm adds."""
     rows, _ = learnt(config, split, run.seed)
-    images, more = with_all_boxes(split, rows, run.device), extra(config, split, run)
-    images = images if more is None else together(images, more)
-    system = build_detector(config, split.classes, run.seed)
-    system.added = more
+    images = with_all_boxes(split, rows, run.device)
+    system = build_detector(extra, config, split.classes, run.seed)
+    if isinstance(extra, Maker):
+        system.networks["generator"] = extra.train(config, split, run)
+        system.added = extra.images(config, split, run)
+    else:
+        system.added = extra(config, split, run)
+    images = images if system.added is None else together(images, system.added)
     steps = config.detector_steps
     task = DetectionTask(
         system.networks["detector"].to(run.device), optimizer=config.detector_optimizer,
@@ -161,8 +173,8 @@ def train_same(config: Config, split: Split, run: Run) -> SameBoxes:
     return SameBoxes(boxes, split.classes, size=config.size, channels=config.channels)
 
 
-def _arm(extra: Extra, augmentation: Augmentation | None = None) -> Arm[Config]:
-    return Arm(build_detector, partial(train_detector, extra, augmentation))
+def _arm(extra: Extra | Maker, augmentation: Augmentation | None = None) -> Arm[Config]:
+    return Arm(partial(build_detector, extra), partial(train_detector, extra, augmentation))
 
 
 COMPARISON = Comparison(
@@ -172,9 +184,9 @@ COMPARISON = Comparison(
     split=split_of,
     arms={
         "Ori": _arm(nothing),
-        "Ori + Pix2Pix": _arm(partial(of_pix2pix, False)),
-        "Ori + Pix2Pix-N": _arm(partial(of_pix2pix, True)),
-        "Ori + StarGAN": _arm(of_stargan),
+        "Ori + Pix2Pix": _arm(pix2pix(healthy=False)),
+        "Ori + Pix2Pix-N": _arm(pix2pix(healthy=True)),
+        "Ori + StarGAN": _arm(STARGAN),
         "Ori, oversampled": _arm(again),
         "Ori, augmented": _arm(nothing, CLASSICAL),
         "Ori + further patients": _arm(further),

@@ -5,10 +5,12 @@ further patients, or images that Pix2Pix or StarGAN has made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.baselines.stargan import StarGAN, translate
@@ -22,7 +24,7 @@ from cxrtut.evaluation_mode import evaluating
 from cxrtut.experiments.run import Run
 from cxrtut.losses.domain_translation import domain_vector
 from cxrtut.nn.stargan import StarGANDiscriminator, StarGANGenerator
-from cxrtut.papers.pix2pix import Config, Pix2Pix, made_from, synthesise
+from cxrtut.papers.pix2pix import Config, Pix2Pix, made_from, make_networks, synthesise
 from cxrtut.randomness import generator, seeded, shuffled
 
 # "Rotations, reflections and cropping", Section 3, for the generator
@@ -57,29 +59,85 @@ def further(config: Config, split: Split, run: Run) -> DeviceStore:
     return with_all_boxes(split, rows[: config.synthetic], run.device)
 
 
-def of_pix2pix(healthy: bool, config: Config, split: Split, run: Run) -> DeviceStore:
-    """Synthetic images of Pix2Pix, or of Pix2Pix-N, which has learnt from healthy images, too."""
-    name = "Pix2Pix-N" if healthy else "Pix2Pix"
-    pairs = pairs_of(config, split, run)
+@dataclass(frozen=True)
+class Maker:
+    """Synthetic images, and the generator that makes them.
+
+    Attributes:
+        build: configuration, number of diseases and seed to the generator before training.
+        train: trains it, once for a run.
+        images: of the trained generator, once for a run.
+    """
+
+    build: Callable[[Config, int, int], nn.Module]
+    train: Callable[[Config, Split, Run], nn.Module]
+    images: Callable[[Config, Split, Run], DeviceStore]
+
+
+def train_pix2pix(healthy: bool, config: Config, split: Split, run: Run) -> nn.Module:
+    """Pix2Pix, or Pix2Pix-N, which learns from healthy images, too."""
+    name = _name(healthy)
 
     def trained() -> nn.Module:
         task = Pix2Pix(config, seed=run.seed, device=run.device)
-        images = together(pairs, healthy_images(config, split, run)) if healthy else pairs
+        images = pairs_of(config, split, run)
+        if healthy:
+            images = together(images, healthy_images(config, split, run))
         loader = Loader(images, shuffled(torch.arange(len(images))), GENERATORS)
         run.fit(name, task, loader, steps=config.steps, batch_size=config.batch_size)
         return task.networks["generator"]
 
-    network = run.once(name, trained)
+    return run.once(name, trained)
+
+
+def images_of_pix2pix(healthy: bool, config: Config, split: Split, run: Run) -> DeviceStore:
+    """Images around the annotations, by Pix2Pix or Pix2Pix-N."""
+    network, pairs = train_pix2pix(healthy, config, split, run), pairs_of(config, split, run)
     return run.once(
-        f"images of {name}",
+        f"images of {_name(healthy)}",
         lambda: synthesise(
             network, pairs, config.synthetic, seed=run.seed, batch_size=config.batch_size
         ),
     )
 
 
-def of_stargan(config: Config, split: Split, run: Run) -> DeviceStore:
-    """Synthetic images of a StarGAN whose domains are "healthy" and each disease.
+def _name(healthy: bool) -> str:
+    return "Pix2Pix-N" if healthy else "Pix2Pix"
+
+
+def pix2pix(healthy: bool) -> Maker:
+    """Pix2Pix, or Pix2Pix-N."""
+    return Maker(
+        lambda config, diseases, seed: make_networks(config, seed)["generator"],
+        partial(train_pix2pix, healthy), partial(images_of_pix2pix, healthy),
+    )  # fmt: skip
+
+
+def train_stargan(config: Config, split: Split, run: Run) -> nn.Module:
+    """A StarGAN whose domains are "healthy" and each disease."""
+    diseases = len(split.classes)
+
+    def trained() -> nn.Module:
+        generator, discriminator = (
+            network.to(run.device) for network in make_stargan(config, diseases, run.seed)
+        )
+        task = StarGAN(
+            generator, discriminator, domains=diseases + 1,
+            learning_rate=config.stargan_learning_rate, critic_steps=config.stargan_critic_steps,
+        )  # fmt: skip
+        images = together(pairs_of(config, split, run), healthy_images(config, split, run))
+        loader = Loader(images, shuffled(torch.arange(len(images))), GENERATORS, with_targets=True)
+        run.fit(
+            "StarGAN", task, loader, steps=config.stargan_steps,
+            batch_size=config.stargan_batch_size,
+        )  # fmt: skip
+        return generator
+
+    return run.once("StarGAN", trained)
+
+
+def images_of_stargan(config: Config, split: Split, run: Run) -> DeviceStore:
+    """Annotated images that StarGAN has made anew.
 
     Reading (data, images of StarGAN): The paper shows readers what StarGAN makes, and trains no
         detector on it: nothing would say where the disease is.
@@ -88,37 +146,27 @@ def of_stargan(config: Config, split: Split, run: Run) -> DeviceStore:
         Why: Of all translations this one leaves the disease where the box is, if any does. How much
             of it is left in the box is measured.
     """
-    pairs = pairs_of(config, split, run)
-    domains = len(split.classes) + 1
-
-    def trained() -> nn.Module:
-        networks = make_stargan(config, domains, run.seed)
-        task = StarGAN(
-            *(network.to(run.device) for network in networks), domains=domains,
-            learning_rate=config.stargan_learning_rate, critic_steps=config.stargan_critic_steps,
-        )  # fmt: skip
-        images = together(pairs, healthy_images(config, split, run))
-        loader = Loader(
-            images, shuffled(torch.arange(len(images))), GENERATORS, with_targets=True
-        )  # fmt: skip
-        run.fit(
-            "StarGAN", task, loader, steps=config.stargan_steps,
-            batch_size=config.stargan_batch_size,
-        )  # fmt: skip
-        return task.networks["generator"]
-
-    network = run.once("StarGAN", trained)
+    network, pairs = train_stargan(config, split, run), pairs_of(config, split, run)
     return run.once(
         "images of StarGAN",
         lambda: made_from(
-            pairs, config.synthetic, partial(_in_own_domain, network), seed=run.seed,
+            pairs, config.synthetic, partial(in_own_domain, network), seed=run.seed,
             batch_size=config.stargan_batch_size,
         ),
     )  # fmt: skip
 
 
-def make_stargan(config: Config, domains: int, seed: int) -> tuple[nn.Module, nn.Module]:
-    """Generator and discriminator with the initial weights of a seed."""
+STARGAN = Maker(
+    lambda config, diseases, seed: make_stargan(config, diseases, seed)[0],
+    train_stargan, images_of_stargan,
+)  # fmt: skip
+
+
+def make_stargan(config: Config, diseases: int, seed: int) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator of "healthy" and so many diseases, with the initial weights of a
+    seed.
+    """
+    domains = diseases + 1
     with seeded("stargan", seed):
         return (
             StarGANGenerator(config.channels, domains, config.stargan_base, config.stargan_blocks),
@@ -128,7 +176,8 @@ def make_stargan(config: Config, domains: int, seed: int) -> tuple[nn.Module, nn
         )
 
 
-def _in_own_domain(network: nn.Module, batch: Batch) -> Tensor:
+def in_own_domain(network: nn.Module, batch: Batch) -> Float[Tensor, "B C H W"]:
+    """Images translated into the domains that they have."""
     own = domain_vector(batch.label_vector, batch.label_vector.shape[1] + 1)
     with evaluating(network):
         return translate(network, batch.image, own)

@@ -226,12 +226,9 @@ MEASURES: Mapping[str, Word] = {
     ),
     "taken_for_real": Word(
         "taken for real",
-        "The share of added images that a network calls real which has learnt, from those of other "
-        "patients, to tell them from real ones.",
-    ),
-    "real_for_real": Word(
-        "real ones taken for real",
-        "The share of real images that the same network calls real.",
+        "The share of added images that a network takes for real. It has learnt, from images of "
+        "other patients, to tell them from real ones, and is as lenient as to take 95 % of real "
+        "images for real.",
     ),
     "frechet": Word(
         "Frechet distance",

@@ -47,7 +47,9 @@ def terms_over_steps(
 
 
 def learning_curves(
-    found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]], measure: str
+    found: Mapping[str, Sequence[tuple[Sequence[int], Sequence[float]]]],
+    measure: str,
+    along: str = "training step (a batch each)",
 ) -> Figure:
     """A measure over training: a thin line for each seed of a method, and on top the mean over
     them, where the seeds were measured after the same steps.
@@ -55,6 +57,7 @@ def learning_curves(
     Args:
         found: method -> for each seed the steps, and the measure after each.
         measure: its name, in words.
+        along: what the steps are, in words.
     """
     figure, (axis,) = panels(1, 1, 4.0 + legend_height(len(found)))
     for i, (name, seeds) in enumerate(found.items()):
@@ -69,7 +72,7 @@ def learning_curves(
             axis.plot(steps, values, style, color=colour, linewidth=0.8, alpha=0.45)
         mean = [sum(at) / len(at) for at in zip(*(values for _, values in seeds), strict=True)]
         axis.plot(seeds[0][0], mean, style, label=name, color=colour, linewidth=2.0)
-    axis.set_xlabel("training step (a batch each)", color=INK, fontsize=TEXT)
+    axis.set_xlabel(along, color=INK, fontsize=TEXT)
     axis.set_ylabel(measure, color=INK, fontsize=TEXT)
     plain(axis)
     legend_below(figure, axis)

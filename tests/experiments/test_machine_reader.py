@@ -44,14 +44,14 @@ def others(split):
     return with_all_boxes(split, split.train[np.isin(split.train, split.store.boxes.row)])
 
 
-def test_real_images_of_other_patients_are_near_and_pass_as_often_as_real_ones(split, judge):
+def test_real_images_of_other_patients_are_near_and_mostly_pass(split, judge):
     found = synthetic_images(Detector(others(split)), judge, split, "test")
     assert found["box_change"] == 0
-    assert 0.25 < found["taken_for_real"] < 0.75 and 0.25 < found["real_for_real"] < 0.75
+    assert found["taken_for_real"] > 0.8
     noise = others(split)
     noise = replace(noise, images=torch.randint_like(noise.images, 256))
     drawn = synthetic_images(Detector(noise), judge, split, "test")
-    assert drawn["taken_for_real"] < 0.1 and drawn["real_for_real"] > 0.9
+    assert drawn["taken_for_real"] < 0.05
     assert drawn["frechet"] > 3 * found["frechet"] and drawn["kernel"] > found["kernel"]
     assert drawn["box_change"] > 100
 
@@ -71,10 +71,10 @@ def test_a_mirrored_box_is_the_same_box_and_a_changed_level_is_told(split, judge
 
 def test_a_reader_is_asked_about_patients_that_it_has_not_seen(split, judge, monkeypatch):
     seen, asked = [], []
-    trained, calls = machine_reader._reader, machine_reader._calls_real
+    trained, looks = machine_reader._reader, machine_reader._looks_real
     monkeypatch.setattr(machine_reader, "_reader", lambda *a: seen.extend(a[:2]) or trained(*a))
     monkeypatch.setattr(
-        machine_reader, "_calls_real", lambda r, images: asked.append(images) or calls(r, images)
+        machine_reader, "_looks_real", lambda r, images: asked.append(images) or looks(r, images)
     )
     synthetic_images(Detector(others(split)), judge, split, "test")
     known = {image.numpy().tobytes() for store in seen for image in store.images}

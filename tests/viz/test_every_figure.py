@@ -14,9 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from viz.sight import contrast, luminance
 
-from cxrtut.viz import curves, images, masks, overlays, pseudo_healthy, surfaces, translation
+from cxrtut.viz import (
+    boxed,
+    curves,
+    images,
+    masks,
+    overlays,
+    pseudo_healthy,
+    surfaces,
+    translation,
+)
 
-MODULES = ("images", "overlays", "masks", "pseudo_healthy", "curves", "surfaces", "translation")
+MODULES = (
+    "images", "overlays", "masks", "pseudo_healthy", "curves", "surfaces", "translation", "boxed",
+)  # fmt: skip
 DISEASES = (
     "Atelectasis", "Cardiomegaly", "Effusion", "Infiltration",
     "Mass", "Nodule", "Pneumonia", "Pneumothorax",
@@ -47,6 +58,12 @@ def heat(n: int, cells: int) -> torch.Tensor:
 
 def gallery(size: int) -> Figure:
     return images.gallery(films(8, size), [f"{name}\nEffusion" for name in DISEASES])
+
+
+def boxed_rows(size: int) -> Figure:
+    names = ("as it is", "the box alone", "Pix2Pix-N", "StarGAN")
+    rows = {name: films(4, size) for name in names}
+    return boxed.boxed_rows(rows, dict.fromkeys(names[::2], boxes(4, size)), DISEASES[:4])
 
 
 def twins(size: int) -> Figure:
@@ -147,13 +164,14 @@ def clouds(size: int) -> Figure:
 FIGURES: dict[str, Callable[[int], Figure]] = {
     make.__name__: make
     for make in (
-        gallery, twins, planes, named_points, evidence_rows, found_boxes, masks_over,
+        gallery, boxed_rows, twins, planes, named_points, evidence_rows, found_boxes, masks_over,
         before_and_after, localisations, rows_of_arms, terms_over_steps, learning_curves,
         precision_over_recall, score_maps, slope_maps, clouds, flip_rates, change_rates,
     )
 }  # fmt: skip
 WITH_A_BAR = set(FIGURES) - {
-    "gallery", "named_points", "before_and_after", "terms_over_steps", "learning_curves",
+    "gallery", "boxed_rows", "named_points", "before_and_after", "terms_over_steps",
+    "learning_curves",
     "precision_over_recall", "clouds", "flip_rates", "change_rates",
 }  # fmt: skip
 every_figure = pytest.mark.parametrize("name", FIGURES)

@@ -2,8 +2,10 @@
 
 import csv
 
+import nbformat
 import pytest
 import torch
+from nbclient import NotebookClient
 
 from cxrtut.evaluation.reader_study import ReaderStudy
 from cxrtut.metrics.proportions import wilson_interval
@@ -100,3 +102,41 @@ def test_a_source_whose_images_were_not_judged_has_no_share():
 def test_nothing_to_judge_and_images_of_different_size_are_refused(images):
     with pytest.raises(ValueError, match="images: expected some, all of one size"):
         ReaderStudy(images)
+
+
+IN_A_KERNEL = """
+import torch
+from cxrtut.evaluation.reader_study import ReaderStudy
+from IPython.display import display
+
+images = {name: torch.full((2, 8, 8), level, dtype=torch.uint8)
+          for name, level in (("real", 10), ("made", 200))}
+study = ReaderStudy(images, seed=1)
+application = study.show("answers.csv")
+display(application)
+buttons = {child.description: child for box in application.children
+           for child in getattr(box, "children", ()) if hasattr(child, "description")}
+while study.position is not None:
+    source, _ = study.order[study.position]
+    buttons["real" if source == "real" else "synthetic"].click()
+print([row["taken for real"] for row in study.table()])
+"""
+
+
+def test_in_a_real_kernel_a_script_presses_the_buttons_and_the_answers_are_saved(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(IN_A_KERNEL)])
+    client = NotebookClient(
+        notebook, timeout=120, kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path)}},
+    )  # fmt: skip
+    client.execute()
+    (cell,) = notebook.cells
+    told = "".join(o["text"] for o in cell.outputs if o.output_type == "stream")
+    assert told.strip() == "[2, 0]"
+    views = [o for o in cell.outputs if o.output_type == "display_data"]
+    assert any("application/vnd.jupyter.widget-view+json" in o["data"] for o in views)
+    lines = (tmp_path / "answers.csv").read_text("utf-8").splitlines()
+    assert lines[0] == "position,source,image,judged" and len(lines) == 5
+    assert sorted(line.split(",")[1::2] for line in lines[1:]) == [
+        ["made", "synthetic"], ["made", "synthetic"], ["real", "real"], ["real", "real"],
+    ]  # fmt: skip

@@ -21,6 +21,7 @@ from cxrtut.metrics import (
     intervals,
     pixels,
     proportions,
+    rsna_map,
     sameness,
 )
 from cxrtut.metrics.inputs import check_positions
@@ -64,6 +65,9 @@ MEASURES = {
     feature_distance.kernel_distance: (F.view(2, 2), F.view(2, 2)),
     froc.froc: ([BOXES], [F[:1]], [BOXES], 0.5, 1),
     intervals.bootstrap_interval: (F, 0),
+    rsna_map.rsna_map: ([BOXES], [BOXES]),
+    rsna_map.precision_map: ([BOXES], [BOXES]),
+    rsna_map.kernel_map: ([BOXES], [BOXES]),
     sameness.mean_of_others: (F.view(2, 1, 2),),
     sameness.likeness_to_others: (F.view(2, 1, 2),),
     sameness.rank_correlation: (F.view(2, 1, 2), F.view(2, 1, 2)),

@@ -25,6 +25,7 @@ PAPERS = {
     "disease_masks": 10,
     "pillet_gan": 13,
     "pix2pix": 3,
+    "granet": 4,
 }  # equations that each numbers
 MODULES = sorted((ROOT / "cxrtut").rglob("*.py"))
 MAPS = {

@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.nn.residual_attention import AttendedBackbone
+
 if TYPE_CHECKING:
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -137,7 +139,7 @@ def anchor_generator(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) 
 
 
 def faster_rcnn(
-    backbone: SmallPyramid,
+    backbone: SmallPyramid | AttendedBackbone,
     classes: int,
     size: int,
     channels: int = 1,
@@ -157,7 +159,7 @@ def faster_rcnn(
     overlaps above 0.5: what is to be kept is for a measure to say.
 
     Args:
-        backbone: gives the maps.
+        backbone: gives the maps; an attended one has those of the backbone in it.
         classes: K, without background.
         size: height and width of the images in pixels, a multiple of the coarsest stride.
         channels: of the images, which are in [-1, 1].

@@ -1,0 +1,216 @@
+r"""GRANet: a detector that attends to what a generator would change.
+
+E. Kim, S. Lee and K. M. Lee, Generative Residual Attention Network for Disease Detection, 2020.
+
+Equations
+    (1)  $L_\theta = f(T_\theta(I), R) + \| T_\theta(I) - R \|_2$
+         `losses.perceptual`, shared with Disease masks
+    (2)  $L_{realistic} = E[\log D(y)] + E[\log(1 - D(G(I_b(x))))] + \| I_b(x) - G(I_b(x)) \|_1$
+         `Realistic.generator_loss` and `Realistic.discriminator_loss`
+    (3)  $L_{Abn2Nor} = E[\log D(y)] + E[\log(1 - D(G(x)))] + \| G_{realistic}(I_b(x)) - G(x) \|_1$
+         `AbnormalToNormal.generator_loss` and `Realistic.discriminator_loss`
+    (4)  $\frac{1}{|t|} \sum_t \frac{TP(t)}{TP(t) + FP(t) + FN(t)}$    `metrics.rsna_map.rsna_map`
+Sections
+    2.1  $I_r = |x - G(x)|$, the spatial attention map
+         `nn.residual_attention.residual_attention`, `nn.residual_attention.AttendedBackbone`
+    2.2  the nearest normal neighbour, at 32 x 32    `data.pairing.training_neighbours`
+    2.2  Poisson blending, $I_b$                     `data.poisson.poisson_blend`
+    2.2  pseudo-normal pairs                         `data.pseudo_pairs.pseudo_normal_pairs`
+    2.3  pseudo-abnormal images                      `data.pseudo_pairs.pseudo_abnormal_images`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from cxrtut.data.device_store import DeviceStore
+from cxrtut.data.sample import Batch, abnormal, from_uint8, normal, to_uint8
+from cxrtut.engine.task import Phase, Terms
+from cxrtut.evaluation_mode import evaluating, in_parts
+from cxrtut.losses.adversarial import (
+    non_saturating_discriminator_loss,
+    non_saturating_generator_loss,
+)
+from cxrtut.nn.initialisation import initialise_normal
+from cxrtut.nn.instance_norm import InstanceNorm2d
+from cxrtut.nn.patchgan import PatchGAN
+from cxrtut.nn.resnet_generator import ResNetGenerator
+from cxrtut.randomness import generator as random_numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The paper's values with their section; † where the paper is silent and we had to choose."""
+
+    size: int = 512  # 4.1: "from 1024×1024 resolution to 512×512"
+    channels: int = 1  # † radiographs are grey
+    base: int = 64  # 3.1, CycleGAN's; of generator and discriminator
+    residual_blocks: int = 9  # 3.1
+    patch_halvings: int = 3  # 3.1: "70x70 PatchGANs"
+    neighbours: int = 1  # 3.2: "k = 1"
+    lambda_l1: float = 100.0  # † Eqs. (2) and (3) print no weight
+    lambda_identity: float = 50.0  # † see `AbnormalToNormal`
+    learning_rate: float = 2e-4  # 3.2
+    beta_1: float = 0.5  # † CycleGAN's
+    beta_2: float = 0.999  # † CycleGAN's
+    batch_size: int = 4  # 3.2
+    realistic_steps: int = 150_000  # † 100 passes over the abnormal images, of Eq. (2)
+    steps: int = 150_000  # † as many of Eq. (3)
+
+    def __post_init__(self) -> None:
+        if self.size % 4 or self.size < 32:
+            raise ValueError(f"size: expected a multiple of 4, 32 at least, got {self.size}")
+        if self.batch_size < 2 or self.batch_size % 2:
+            raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
+        if self.neighbours < 1:
+            raise ValueError(f"neighbours: expected 1 or more, got {self.neighbours}")
+
+
+PAPER = Config()
+
+
+def make_networks(config: Config, seed: int, name: str) -> dict[str, nn.Module]:
+    """G and D with the initial weights of a seed and a name: N(0, .02), as in CycleGAN."""
+    draw = random_numbers("granet", name, seed)
+    networks: dict[str, nn.Module] = {
+        "generator": ResNetGenerator(config.channels, config.base, config.residual_blocks),
+        "discriminator": PatchGAN(
+            config.channels, config.base, config.patch_halvings, InstanceNorm2d
+        ),
+    }
+    for network in networks.values():
+        initialise_normal(network, 0.02, draw)
+    return networks
+
+
+class Realistic:
+    r"""$G_{realistic}$ and its D, trained on Eq. (2): blended images shall look real.
+
+    A batch holds normal and abnormal images in turn, and as `healthy` of the abnormal ones the
+    blended $I_b(x)$; see `data.pseudo_pairs.pseudo_normal_pairs`.
+
+    Reading (loss, who makes what small): Eqs. (2) and (3) are one sum, and it is not said who
+        makes it small.
+        Here: G makes it small and D large. G makes $-\log D$ small instead of $\log(1 - D)$, and
+            D's loss is halved.
+        Why: So it is in CycleGAN and pix2pix, whose architecture it is. The L1 term does not
+            contain D.
+
+    Reading (loss, the weight of L1): Its coefficient is 1, of a norm, a sum over pixels.
+        Here: It is the mean over pixels, times 100.
+        Why: A sum over 262,144 pixels would drown the adversarial loss, and a mean without a weight
+            would drown in it. pix2pix has 100.
+    """
+
+    n_uniforms = 0
+    name = "realistic"
+
+    def __init__(
+        self, config: Config, *, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        """
+        Args:
+            config: sizes and coefficients.
+            seed: of the initial weights.
+            device: where the networks are.
+        """
+        self.config = config
+        self.networks = make_networks(config, seed, self.name)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        for name, network in self.networks.items():
+            network.to(device)
+            self.optimizers[name] = torch.optim.Adam(
+                network.parameters(), config.learning_rate, betas=(config.beta_1, config.beta_2)
+            )
+        self._made: tuple[Batch, Tensor] | None = None  # for D, in the same step
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("G", ("generator",), self.generator_loss)
+        yield Phase("D", ("discriminator",), self.discriminator_loss)
+
+    def seen_and_wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What G sees, and what it shall make of it: $I_b(x)$, twice."""
+        assert batch.healthy is not None, "a batch of pseudo-pairs has blended images"
+        blended = abnormal(batch.healthy)
+        return blended, blended
+
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        r"""G's side of Eq. (2), or (3): the adversarial loss and $\lambda$ times the L1 mean."""
+        D, c = self.networks["discriminator"], self.config
+        seen, wanted = self.seen_and_wanted(batch)
+        fake = self.networks["generator"](seen)
+        self._made = batch, fake.detach()
+        adversarial, l1 = non_saturating_generator_loss(D(fake)), (wanted - fake).abs().mean()
+        return adversarial + c.lambda_l1 * l1, {"adversarial": adversarial, "L1": l1}
+
+    def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """D's side, turned round and halved: real normal images against what G makes."""
+        D = self.networks["discriminator"]
+        if self._made is None or self._made[0] is not batch:
+            with torch.no_grad():
+                made = self.networks["generator"](self.seen_and_wanted(batch)[0])
+            self._made = batch, made
+        real = normal(batch.image)
+        return 0.5 * non_saturating_discriminator_loss(D(real), D(self._made[1])), {}
+
+
+class AbnormalToNormal(Realistic):
+    r"""The G of the residual attention and its D, trained on Eq. (3).
+
+    A batch is as in `Realistic`, with $G_{realistic}(I_b(x))$ as `healthy` of the abnormal images;
+    see `made_realistic`.
+
+    Reading (loss, normal images): "If the input is a normal image ... cGAN should act as an
+        identity" (Section 2.1). Eq. (3) has no term for it.
+        Here: The L1 mean of $y - G(y)$ over normal images is added, with half of the other's
+            weight; 0 leaves it out.
+        Why: Otherwise G never sees a normal image, and nothing says what it makes of one. CycleGAN
+            has the same term with the same half.
+    """
+
+    name = "abnormal to normal"
+
+    def seen_and_wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The abnormal images x, and $G_{realistic}(I_b(x))$."""
+        assert batch.healthy is not None, "a batch of pseudo-pairs has pseudo-normal images"
+        return abnormal(batch.image), abnormal(batch.healthy)
+
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """G's side of Eq. (3), and the identity on normal images."""
+        loss, terms = super().generator_loss(batch)
+        y = normal(batch.image)
+        identity = (y - self.networks["generator"](y)).abs().mean()
+        return loss + self.config.lambda_identity * identity, {**terms, "identity": identity}
+
+
+@torch.no_grad()
+def translated(generator: nn.Module, images: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+    """G of images, in evaluation mode; the mode is put back."""
+    with evaluating(generator):
+        parts = [generator(part) for part in in_parts(images) if len(part)]
+    return torch.cat(parts) if parts else images.clone()
+
+
+def made_realistic(generator: nn.Module, pairs: DeviceStore) -> DeviceStore:
+    r"""Pseudo-pairs with $G_{realistic}(I_b(x))$ in the place of $I_b(x)$; normal images stay their
+    own.
+
+    Args:
+        generator: of `Realistic`, trained; on the pairs' device.
+        pairs: of `data.pseudo_pairs.pseudo_normal_pairs`.
+
+    Raises:
+        ValueError: images without blended ones.
+    """
+    if pairs.healthy is None:
+        raise ValueError("pairs: expected blended images as healthy ones, got none")
+    ill = (pairs.label_vector.amax(1) > 0).nonzero()[:, 0]
+    healthy = pairs.healthy.clone()
+    for rows in ill.split(256):
+        healthy[rows] = to_uint8(translated(generator, from_uint8(pairs.healthy[rows])))
+    return replace(pairs, healthy=healthy)

@@ -1,0 +1,232 @@
+"""GRANet, equation by equation."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cxrtut.data.device_store import DeviceStore
+from cxrtut.data.loader import Loader
+from cxrtut.data.sample import Batch, from_uint8, to_uint8
+from cxrtut.engine.loop import train
+from cxrtut.engine.task import Task, check_task
+from cxrtut.papers.granet import (
+    PAPER,
+    AbnormalToNormal,
+    Config,
+    Realistic,
+    made_realistic,
+    make_networks,
+    translated,
+)
+from cxrtut.randomness import balanced
+
+TINY = replace(PAPER, size=32, base=4, residual_blocks=1, patch_halvings=1, batch_size=4)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
+class Less(nn.Module):
+    """G(x) = x - d."""
+
+    def __init__(self, d):
+        super().__init__()
+        self.d = nn.Parameter(torch.tensor(d))
+
+    def forward(self, x):
+        return x - self.d
+
+
+class Patches(nn.Module):
+    """Four logits of an image, all w times its mean."""
+
+    def __init__(self, w=2.0):
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(w))
+
+    def forward(self, x):
+        return (self.w * x.mean((1, 2, 3)))[:, None, None, None].expand(-1, 1, 2, 2)
+
+
+def batch_of():
+    """Normal .1 and .3, abnormal .5 and .7, and for these blended .2 and .4."""
+    values = torch.tensor([0.1, 0.5, 0.3, 0.7])
+    healthy = torch.tensor([0.1, 0.2, 0.3, 0.4])
+    images, twins = (v[:, None, None, None].expand(4, 1, 32, 32).clone() for v in (values, healthy))
+    return Batch(
+        image=images, label_vector=torch.tensor([[0.0], [1.0], [0.0], [1.0]]),
+        boxes=torch.zeros(4, 1, 4), box_label=torch.full((4, 1), -1), index=torch.arange(4),
+        healthy=twins,
+    )  # fmt: skip
+
+
+def stub(of, d=0.1, w=2.0, **changes):
+    task = of(replace(TINY, **changes))
+    task.networks = {"generator": Less(d), "discriminator": Patches(w)}
+    return task
+
+
+def softplus(value):
+    return math.log1p(math.exp(value))
+
+
+def test_equation_2_asks_blended_images_to_look_real_and_to_stay_as_they_are():
+    loss, terms = stub(Realistic).generator_loss(batch_of())
+    fakes = (0.2 - 0.1, 0.4 - 0.1)
+    adversarial = sum(softplus(-2 * fake) for fake in fakes) / 2
+    assert terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-5)
+    assert terms["L1"].item() == pytest.approx(0.1, rel=1e-5)
+    assert loss.item() == pytest.approx(adversarial + 100 * 0.1, rel=1e-5)
+
+
+def test_equation_3_sees_the_image_and_wants_the_pseudo_normal_one():
+    loss, terms = stub(AbnormalToNormal).generator_loss(batch_of())
+    fakes = (0.5 - 0.1, 0.7 - 0.1)
+    adversarial = sum(softplus(-2 * fake) for fake in fakes) / 2
+    l1 = (abs(0.4 - 0.2) + abs(0.6 - 0.4)) / 2
+    assert terms["adversarial"].item() == pytest.approx(adversarial, rel=1e-5)
+    assert terms["L1"].item() == pytest.approx(l1, rel=1e-5)
+    assert terms["identity"].item() == pytest.approx(0.1, rel=1e-5)
+    assert loss.item() == pytest.approx(adversarial + 100 * l1 + 50 * 0.1, rel=1e-5)
+
+
+def test_without_a_weight_the_identity_is_told_and_costs_nothing():
+    plain = stub(AbnormalToNormal, lambda_identity=0.0).generator_loss(batch_of())[0]
+    whole, terms = stub(AbnormalToNormal).generator_loss(batch_of())
+    assert (whole - plain).item() == pytest.approx(50 * terms["identity"].item(), rel=1e-4)
+
+
+@pytest.mark.parametrize(("of", "fakes"), [(Realistic, (0.1, 0.3)), (AbnormalToNormal, (0.4, 0.6))])
+def test_d_tells_normal_images_from_what_g_makes_halved_and_turned_round(of, fakes):
+    loss, _ = stub(of).discriminator_loss(batch_of())
+    real = sum(softplus(-2 * y) for y in (0.1, 0.3)) / 2
+    fake = sum(softplus(2 * x) for x in fakes) / 2
+    assert loss.item() == pytest.approx(0.5 * (real + fake), rel=1e-5)
+
+
+@pytest.mark.parametrize("of", [Realistic, AbnormalToNormal])
+def test_d_sees_the_image_of_the_same_step_and_sends_g_no_gradient(of):
+    task, batch = stub(of), batch_of()
+    task.generator_loss(batch)
+    calls = []
+    task.networks["generator"].register_forward_hook(lambda *_: calls.append(1))
+    loss, _ = task.discriminator_loss(batch)
+    loss.backward()
+    assert not calls and task.networks["generator"].d.grad is None
+    task.discriminator_loss(batch_of())  # another batch is made anew
+    assert calls
+
+
+@pytest.mark.parametrize("of", [Realistic, AbnormalToNormal])
+def test_they_are_tasks_whose_generator_moves_first(of):
+    task = of(TINY)
+    assert isinstance(task, Task) and task.n_uniforms == 0
+    check_task(task)
+    assert [(p.name, p.updates) for p in task.phases(3, 1)] == [
+        ("G", ("generator",)), ("D", ("discriminator",)),
+    ]  # fmt: skip
+    group = task.optimizers["generator"].param_groups[0]
+    assert (group["lr"], group["betas"]) == (2e-4, (0.5, 0.999))
+
+
+def test_the_two_generators_begin_apart_and_each_seed_with_its_own():
+    first, again = (Realistic(TINY, seed=1).networks["generator"].state_dict() for _ in range(2))
+    other = AbnormalToNormal(TINY, seed=1).networks["generator"].state_dict()
+    third = Realistic(TINY, seed=2).networks["generator"].state_dict()
+    assert all(torch.equal(v, again[k]) for k, v in first.items())
+    for different in (other, third):
+        assert not torch.equal(first["output.0.weight"], different["output.0.weight"])
+
+
+def test_the_papers_networks_have_the_parameters_of_cyclegans():
+    with torch.device("meta"):
+        networks = [make_networks_counted(channels) for channels in (1, 3)]
+    assert networks == [(11_365_633, 2_762_689), (11_378_179, 2_764_737)]
+
+
+def make_networks_counted(channels):
+    from cxrtut.nn.instance_norm import InstanceNorm2d
+    from cxrtut.nn.patchgan import PatchGAN
+    from cxrtut.nn.resnet_generator import ResNetGenerator
+
+    made = ResNetGenerator(channels), PatchGAN(channels, norm=InstanceNorm2d)
+    return tuple(sum(p.numel() for p in network.parameters()) for network in made)
+
+
+def test_initial_weights_have_the_spread_of_cyclegan():
+    weights = make_networks(TINY, 0, "a")["generator"].state_dict()
+    flat = torch.cat([v.flatten() for k, v in weights.items() if k.endswith("weight")])
+    assert flat.std().item() == pytest.approx(0.02, rel=0.05)
+    assert not any(v.any() for k, v in weights.items() if k.endswith("bias"))
+
+
+def pairs(n=8):
+    """Bright squares on smooth noise, half of them; without the square as healthy."""
+    smooth = F.interpolate(torch.rand(n, 1, 4, 4) - 0.5, scale_factor=8.0, mode="bilinear")
+    ill = smooth.clone()
+    ill[n // 2 :, :, 8:16, 8:16] += 0.4
+    return DeviceStore(
+        images=to_uint8(ill), healthy=to_uint8(smooth), index=torch.arange(n),
+        label_vector=(torch.arange(n) >= n // 2).float()[:, None],
+        boxes=torch.zeros(n, 1, 4), box_label=torch.full((n, 1), -1),
+    )  # fmt: skip
+
+
+def loader_of(store):
+    n = len(store)
+    return Loader(store, balanced(torch.arange(n // 2), torch.arange(n // 2, n)))
+
+
+def test_it_learns_to_take_the_square_away_and_leaves_normal_images():
+    store = pairs(16)
+    task = AbnormalToNormal(replace(TINY, base=8, learning_rate=2e-3, lambda_l1=100.0))
+    batch = store.batch(torch.tensor([0, 8, 1, 9]))
+    before = task.generator_loss(batch)[1]
+    train(task, loader_of(store), steps=60, batch_size=4)
+    after = task.generator_loss(batch)[1]
+    assert after["L1"] < 0.5 * before["L1"] and after["identity"] < 0.5 * before["identity"]
+
+
+def test_realistic_images_replace_the_blended_ones_of_abnormal_images_alone():
+    store = pairs()
+    made = made_realistic(Less(0.2), store)
+    assert torch.equal(made.images, store.images)
+    assert torch.equal(made.healthy[:4], store.healthy[:4])
+    expected = to_uint8(from_uint8(store.healthy[4:]) - 0.2)
+    assert torch.equal(made.healthy[4:], expected)
+    with pytest.raises(ValueError, match="pairs: expected blended images as healthy ones"):
+        made_realistic(Less(0.2), replace(store, healthy=None))
+
+
+def test_translations_are_made_in_evaluation_mode_and_the_mode_is_put_back():
+    network = nn.Sequential(nn.Dropout(0.5)).train()
+    image = torch.rand(3, 1, 8, 8)
+    assert torch.equal(translated(network, image), image) and network.training
+    assert translated(network, image[:0]).shape == (0, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 30}, "size: expected a multiple of 4, 32 at least, got 30"),
+        ({"size": 28}, "size: expected a multiple of 4, 32 at least, got 28"),
+        ({"batch_size": 5}, "batch_size: expected an even number, got 5"),
+        ({"neighbours": 0}, "neighbours: expected 1 or more, got 0"),
+    ],
+)
+def test_a_configuration_that_cannot_work_is_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        replace(PAPER, **change)
+
+
+def test_the_papers_numbers_are_the_defaults():
+    c = Config()
+    assert c == PAPER
+    assert (c.size, c.learning_rate, c.batch_size, c.neighbours) == (512, 2e-4, 4, 1)
+    assert (c.base, c.residual_blocks, c.patch_halvings) == (64, 9, 3)

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from cxrtut.data.boxes import box_areas
+from cxrtut.data.box_targets import box_targets
 from cxrtut.data.device_store import DeviceStore
-from cxrtut.data.sample import PADDING, Batch, Detections, Prediction
+from cxrtut.data.sample import Batch, Detections, Prediction
 from cxrtut.engine.schedules import constant
 from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating, in_parts
@@ -20,30 +20,10 @@ OPTIMIZERS = ("adamw", "sgd")
 KEPT = 5  # states of a network during training, the last ones
 
 
-def box_targets(batch: Batch, *, first: int) -> list[dict[str, Tensor]]:
-    """What torchvision's detectors learn from, for each image: `boxes` (n, 4), xyxy in pixels, and
-    `labels` (n,). Padding and boxes without area are left out; an image may have none.
-
-    Args:
-        batch: its boxes have labels from 0.
-        first: label of the first class: 1 where 0 is background (Faster and Mask R-CNN, SSD), 0
-            where there is none (RetinaNet).
-
-    Raises:
-        ValueError: another first label.
-    """
-    if first not in (0, 1):
-        raise ValueError(f"first: expected 0 or 1, got {first}")
-    kept = (batch.box_label != PADDING) & (box_areas(batch.boxes) > 0)
-    return [
-        {"boxes": boxes[known], "labels": labels[known] + first}
-        for boxes, labels, known in zip(batch.boxes, batch.box_label, kept, strict=True)
-    ]
-
-
 class DetectionTask:
-    """A detector of two stages, trained on the sum of torchvision's four losses: is there anything
-    at an anchor and where exactly, what is in a region and where exactly.
+    """A detector of torchvision, trained on the sum of its losses: of two stages, is there anything
+    at an anchor and where exactly, what is in a region and where exactly; of RetinaNet, what is at
+    an anchor and where exactly.
     """
 
     n_uniforms = 0
@@ -57,15 +37,17 @@ class DetectionTask:
         weight_decay: float = 1e-4,
         max_norm: float = 1.0,
         rate: Callable[[int], float] = constant,
+        first: int = 1,
     ) -> None:
         """
         Args:
-            detector: see `nn.detectors.faster_rcnn`; on its device.
+            detector: see `nn.detectors.faster_rcnn` and `nn.retinanet.retinanet`; on its device.
             optimizer: `adamw`, or `sgd` with a momentum of .9.
             learning_rate: of the optimiser.
             weight_decay: of the optimiser.
             max_norm: gradients are scaled down to this norm at most.
             rate: the factor of the learning rate at each step; see `engine.schedules`.
+            first: label of the first class, see `box_targets`.
 
         Raises:
             ValueError: another optimiser.
@@ -74,7 +56,7 @@ class DetectionTask:
             raise ValueError(
                 f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}"
             )
-        self.rate, self.max_norm = rate, max_norm
+        self.rate, self.max_norm, self.first = rate, max_norm, first
         self.networks: dict[str, nn.Module] = {"detector": detector}
         moved = detector.parameters()
         made: torch.optim.Optimizer
@@ -93,7 +75,7 @@ class DetectionTask:
     def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """The sum of torchvision's losses, and each of them."""
         detector = self.networks["detector"]
-        found = detector(list(batch.image), box_targets(batch, first=1))
+        found = detector(list(batch.image), box_targets(batch, first=self.first))
         terms = {name.removeprefix("loss_"): value for name, value in found.items()}
         return torch.stack(list(found.values())).sum(), terms
 
@@ -110,16 +92,23 @@ class BoxDetector:
     """
 
     def __init__(
-        self, detector: nn.Module, classes: tuple[str, ...], *, size: int, channels: int
+        self,
+        detector: nn.Module,
+        classes: tuple[str, ...],
+        *,
+        size: int,
+        channels: int,
+        first: int = 1,
     ) -> None:
         """
         Args:
-            detector: see `nn.detectors.faster_rcnn`.
+            detector: see `nn.detectors.faster_rcnn` and `nn.retinanet.retinanet`.
             classes: the K classes of its boxes, without background.
             size: height and width of the images, pixels.
             channels: of the images.
+            first: label that the detector has for the first class, see `box_targets`.
         """
-        self.classes, self.size, self.channels = classes, size, channels
+        self.classes, self.size, self.channels, self.first = classes, size, channels, first
         self.networks: dict[str, nn.Module] = {"detector": detector}
         self.added: DeviceStore | None = None
         self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT)
@@ -138,7 +127,9 @@ class BoxDetector:
         with evaluating(detector):
             parts = in_parts(images) if len(images) else ()  # torchvision wants one at least
             answers = [one for part in parts for one in detector(list(part))]
-        boxes = tuple(Detections(a["boxes"], a["scores"], a["labels"] - 1) for a in answers)
+        boxes = tuple(
+            Detections(a["boxes"], a["scores"], a["labels"] - self.first) for a in answers
+        )
         scores = images.new_zeros(len(images), len(self.classes))
         for row, found in zip(scores, boxes, strict=True):
             row.scatter_reduce_(0, found.labels, found.scores, "amax")

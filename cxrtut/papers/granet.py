@@ -17,17 +17,19 @@ Sections
     2.2  Poisson blending, $I_b$                     `data.poisson.poisson_blend`
     2.2  pseudo-normal pairs                         `data.pseudo_pairs.pseudo_normal_pairs`
     2.3  pseudo-abnormal images                      `data.pseudo_pairs.pseudo_abnormal_images`
+    4.2, Table 3  detector and cGAN by turns         `GRANet`
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from cxrtut.data.box_targets import box_targets
 from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.sample import Batch, abnormal, from_uint8, normal, to_uint8
 from cxrtut.engine.task import Phase, Terms
@@ -39,6 +41,7 @@ from cxrtut.losses.adversarial import (
 from cxrtut.nn.initialisation import initialise_normal
 from cxrtut.nn.instance_norm import InstanceNorm2d
 from cxrtut.nn.patchgan import PatchGAN
+from cxrtut.nn.residual_attention import KINDS
 from cxrtut.nn.resnet_generator import ResNetGenerator
 from cxrtut.randomness import generator as random_numbers
 
@@ -61,6 +64,16 @@ class Config:
     batch_size: int = 4  # 3.2
     realistic_steps: int = 150_000  # † 100 passes over the abnormal images, of Eq. (2)
     steps: int = 150_000  # † as many of Eq. (3)
+    # The detector, and both by turns
+    attention: str = "residual"  # † F (1 + A); `product` is F A
+    detector_epochs: int = 2  # Table 3, the best: "2:2"
+    generator_epochs: int = 2
+    joint: bool = False  # Table 3, "joint": all move on every batch
+    lambda_detection: float = 1.0  # † of the detector's loss in the generator's epochs
+    detector_learning_rate: float = 1e-5  # 3.2, see `GRANet`
+    generator_learning_rate: float = 2e-5  # † a tenth of what it was trained with before
+    detector_batch_size: int = 6  # 3.2
+    detector_max_norm: float = 1.0  # † gradients are scaled down to this norm at most
 
     def __post_init__(self) -> None:
         if self.size % 4 or self.size < 32:
@@ -69,6 +82,15 @@ class Config:
             raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
         if self.neighbours < 1:
             raise ValueError(f"neighbours: expected 1 or more, got {self.neighbours}")
+        if self.attention not in KINDS:
+            raise ValueError(
+                f"attention: expected one of {', '.join(KINDS)}, got {self.attention!r}"
+            )
+        if self.detector_epochs < 1 or self.generator_epochs < 0:
+            raise ValueError(
+                "expected detector_epochs of 1 or more and no negative generator_epochs, got "
+                f"{self.detector_epochs} and {self.generator_epochs}"
+            )
 
 
 PAPER = Config()
@@ -111,16 +133,22 @@ class Realistic:
     name = "realistic"
 
     def __init__(
-        self, config: Config, *, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        config: Config,
+        *,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        networks: Mapping[str, nn.Module] | None = None,
     ) -> None:
         """
         Args:
             config: sizes and coefficients.
             seed: of the initial weights.
             device: where the networks are.
+            networks: those of a stage before, to go on with; new ones by default.
         """
         self.config = config
-        self.networks = make_networks(config, seed, self.name)
+        self.networks = dict(networks or make_networks(config, seed, self.name))
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, network in self.networks.items():
             network.to(device)
@@ -186,6 +214,83 @@ class AbnormalToNormal(Realistic):
         y = normal(batch.image)
         identity = (y - self.networks["generator"](y)).abs().mean()
         return loss + self.config.lambda_identity * identity, {**terms, "identity": identity}
+
+
+class GRANet(AbnormalToNormal):
+    r"""The detector, and the G of its attention, by turns: n epochs of the detector, m of G and its
+    D; or all of them on every batch.
+
+    A batch is as in `AbnormalToNormal`, and has the boxes of its images. The detector's backbone is
+    a `nn.residual_attention.AttendedBackbone` with the residual of this very G.
+
+    Reading (training, n:m): Table 3 has "1:2" and the like, and the text an example of 2:2: the
+        detector moves for two epochs while G is frozen, then G while the detector is "unchanged".
+        Here: The first number is the detector's.
+        Why: The example names the detector first.
+
+    Reading (training, the detector in the epochs of G): The paper does not say whether G feels the
+        detector's loss.
+        Here: In its own epochs G moves on Eq. (3) and, with a weight of 1, on the loss of the
+            frozen detector.
+        Why: The paper sets the turns against "joint" training, in which both share a loss. Without
+            it the turns would change nothing: G would learn as if there were no detector.
+
+    Reading (training, the learning rate of 0.00001): Section 3.2 gives it for "the cGAN in the
+        GRANet", together with a batch of six, the augmentations and the weights of a detector.
+        Here: It is the detector's. G goes on with a tenth of its own rate.
+        Why: All else in that sentence is of the detector whose configuration it says it follows.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        detector: nn.Module,
+        *,
+        networks: Mapping[str, nn.Module],
+        device: torch.device | str = "cpu",
+        first: int = 0,
+    ) -> None:
+        """
+        Args:
+            config: sizes and coefficients.
+            detector: such as `nn.retinanet.retinanet`.
+            networks: `generator` and `discriminator`, trained on Eq. (3).
+            device: where the networks are.
+            first: label of the first class, see `data.box_targets.box_targets`.
+        """
+        super().__init__(config, device=device, networks=networks)
+        for optimizer in self.optimizers.values():
+            for group in optimizer.param_groups:
+                group["lr"] = config.generator_learning_rate
+        self.networks["detector"], self.first = detector.to(device), first
+        self.optimizers["detector"] = torch.optim.Adam(
+            detector.parameters(), config.detector_learning_rate
+        )
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        c = self.config
+        turn = epoch % (c.detector_epochs + c.generator_epochs)
+        if c.joint or turn < c.detector_epochs:
+            yield Phase(
+                "detector", ("detector",), self.detection_loss, max_norm=c.detector_max_norm
+            )
+        if c.joint or turn >= c.detector_epochs:
+            yield from super().phases(step, epoch)
+
+    def detection_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """The sum of torchvision's losses, and each of them."""
+        detector = self.networks["detector"]
+        found = detector(list(batch.image), box_targets(batch, first=self.first))
+        return torch.stack(list(found.values())).sum(), dict(found)
+
+    def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Eq. (3), and what the frozen detector loses with the attention as it is."""
+        loss, terms = super().generator_loss(batch)
+        if not self.config.lambda_detection:
+            return loss, terms
+        detection, _ = self.detection_loss(batch)
+        loss = loss + self.config.lambda_detection * detection
+        return loss, {**terms, "detection": detection}
 
 
 @torch.no_grad()

@@ -13,10 +13,14 @@ from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch, from_uint8, to_uint8
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
+from cxrtut.nn.detectors import SmallPyramid
+from cxrtut.nn.residual_attention import AttendedBackbone, residual_attention
+from cxrtut.nn.retinanet import retinanet
 from cxrtut.papers.granet import (
     PAPER,
     AbnormalToNormal,
     Config,
+    GRANet,
     Realistic,
     made_realistic,
     make_networks,
@@ -193,6 +197,104 @@ def test_it_learns_to_take_the_square_away_and_leaves_normal_images():
     assert after["L1"] < 0.5 * before["L1"] and after["identity"] < 0.5 * before["identity"]
 
 
+def granet(**changes):
+    """Small networks; the detector attends to the residual of the task's own G."""
+    config = replace(TINY, detector_learning_rate=1e-3, **changes)
+    networks = make_networks(config, 0, "abnormal to normal")
+    backbone = AttendedBackbone(
+        SmallPyramid(1, 8, 16, (4,)), residual_attention(networks["generator"])
+    )
+    return GRANet(config, retinanet(backbone, 1, 32, sizes=[(8, 12)]), networks=networks)
+
+
+def boxed_pairs():
+    store = pairs(8)
+    boxes = torch.tensor([8.0, 8.0, 16.0, 16.0]).repeat(8, 1, 1)
+    label = torch.where(store.label_vector > 0, 0, -1).long()
+    return replace(store, boxes=boxes * (label >= 0)[..., None], box_label=label)
+
+
+def states(task):
+    return {
+        name: {k: v.clone() for k, v in network.state_dict().items()}
+        for name, network in task.networks.items()
+    }
+
+
+def changed(before, task):
+    now = states(task)
+    return {
+        name
+        for name in before
+        if any(not torch.equal(v, now[name][k]) for k, v in before[name].items())
+    }
+
+
+def names(task, epoch):
+    return [phase.name for phase in task.phases(0, epoch)]
+
+
+@pytest.mark.parametrize(
+    ("n", "m", "turns"),
+    [(2, 2, "ddggddgg"), (1, 3, "dgggdggg"), (5, 1, "dddddgdd"), (2, 0, "dddddddd")],
+)
+def test_epochs_of_the_detector_and_of_g_alternate(n, m, turns):
+    task = granet(detector_epochs=n, generator_epochs=m)
+    for epoch, turn in enumerate(turns):
+        assert names(task, epoch) == (["detector"] if turn == "d" else ["G", "D"])
+
+
+def test_joint_training_moves_all_on_every_batch():
+    assert names(granet(joint=True), 0) == names(granet(joint=True), 3) == ["detector", "G", "D"]
+
+
+def test_in_the_turn_of_one_side_the_other_is_unchanged_to_the_bit():
+    task, store = granet(detector_epochs=1, generator_epochs=1), boxed_pairs()
+    before = states(task)
+    train(task, loader_of(store), steps=2, batch_size=4)  # an epoch is two batches
+    assert changed(before, task) == {"detector"}
+    task = granet(detector_epochs=1, generator_epochs=1)
+    between = {}
+
+    class Later:
+        """The second epoch, begun with the first."""
+
+        def __getattr__(self, name):
+            return getattr(task, name)
+
+        def phases(self, step, epoch):
+            yield from task.phases(step, epoch + 1)
+
+    between = states(task)
+    train(Later(), loader_of(store), steps=2, batch_size=4)
+    assert changed(between, task) == {"generator", "discriminator"}
+
+
+def test_g_feels_the_frozen_detector_as_long_as_its_loss_has_a_weight():
+    store = boxed_pairs()
+    batch = store.batch(torch.tensor([0, 4, 1, 5]))
+    task = granet()
+    loss, terms = task.generator_loss(batch)
+    alone = granet(lambda_detection=0.0)
+    alone.networks.update(task.networks)
+    without, fewer = alone.generator_loss(batch)
+    assert "detection" in terms and "detection" not in fewer
+    assert (loss - without).item() == pytest.approx(terms["detection"].item(), rel=1e-4)
+    task.networks["detector"].requires_grad_(False)
+    terms["detection"].backward()
+    grads = [p.grad for p in task.networks["generator"].parameters() if p.grad is not None]
+    assert any(g.abs().max() > 0 for g in grads)
+
+
+def test_the_detector_learns_with_its_own_rate_and_g_goes_on_with_a_smaller_one():
+    task = granet(generator_learning_rate=3e-5)
+    rates = {name: o.param_groups[0]["lr"] for name, o in task.optimizers.items()}
+    assert rates == {"generator": 3e-5, "discriminator": 3e-5, "detector": 1e-3}
+    check_task(task)
+    (phase,) = task.phases(0, 0)
+    assert phase.max_norm == task.config.detector_max_norm
+
+
 def test_realistic_images_replace_the_blended_ones_of_abnormal_images_alone():
     store = pairs()
     made = made_realistic(Less(0.2), store)
@@ -218,6 +320,9 @@ def test_translations_are_made_in_evaluation_mode_and_the_mode_is_put_back():
         ({"size": 28}, "size: expected a multiple of 4, 32 at least, got 28"),
         ({"batch_size": 5}, "batch_size: expected an even number, got 5"),
         ({"neighbours": 0}, "neighbours: expected 1 or more, got 0"),
+        ({"attention": "sum"}, "attention: expected one of residual, product, got 'sum'"),
+        ({"detector_epochs": 0}, "expected detector_epochs of 1 or more"),
+        ({"generator_epochs": -1}, "no negative generator_epochs, got 2 and -1"),
     ],
 )
 def test_a_configuration_that_cannot_work_is_refused(change, words):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 
 import torch
@@ -17,7 +16,6 @@ from cxrtut.engine.task import Phase, Terms
 from cxrtut.evaluation_mode import evaluating, in_parts
 
 OPTIMIZERS = ("adamw", "sgd")
-KEPT = 5  # states of a network during training, the last ones
 
 
 class DetectionTask:
@@ -38,6 +36,7 @@ class DetectionTask:
         max_norm: float = 1.0,
         rate: Callable[[int], float] = constant,
         first: int = 1,
+        before_step: Callable[[int], None] | None = None,
     ) -> None:
         """
         Args:
@@ -48,6 +47,7 @@ class DetectionTask:
             max_norm: gradients are scaled down to this norm at most.
             rate: the factor of the learning rate at each step; see `engine.schedules`.
             first: label of the first class, see `box_targets`.
+            before_step: given the number of steps done, before each; such as `BoxDetector.keep`.
 
         Raises:
             ValueError: another optimiser.
@@ -57,6 +57,7 @@ class DetectionTask:
                 f"optimizer: expected one of {', '.join(OPTIMIZERS)}, got {optimizer!r}"
             )
         self.rate, self.max_norm, self.first = rate, max_norm, first
+        self.before_step = before_step
         self.networks: dict[str, nn.Module] = {"detector": detector}
         moved = detector.parameters()
         made: torch.optim.Optimizer
@@ -67,6 +68,8 @@ class DetectionTask:
         self.optimizers: dict[str, torch.optim.Optimizer] = {"detector": made}
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        if self.before_step is not None:
+            self.before_step(step)
         yield Phase("detector", ("detector",), self.loss, max_norm=self.max_norm)
 
     def schedule(self, step: int) -> dict[str, float]:
@@ -88,7 +91,8 @@ class BoxDetector:
     Attributes:
         added: the images that it learnt from besides the annotated ones, where an arm adds some;
             not in a file of weights.
-        kept: the last five states of the network during training that were asked for; see `keep`.
+        keep_at: the numbers of steps after which a state is kept.
+        kept: these states, by the number of steps; see `keep`.
     """
 
     def __init__(
@@ -111,14 +115,18 @@ class BoxDetector:
         self.classes, self.size, self.channels, self.first = classes, size, channels, first
         self.networks: dict[str, nn.Module] = {"detector": detector}
         self.added: DeviceStore | None = None
-        self.kept: deque[dict[str, Tensor]] = deque(maxlen=KEPT)
+        self.keep_at: frozenset[int] = frozenset()
+        self.kept: dict[int, dict[str, Tensor]] = {}
 
-    def keep(self) -> None:
-        """Puts a copy of the network's state, on the CPU, into `kept`."""
-        state = self.networks["detector"].state_dict()
-        self.kept.append(
-            {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
-        )
+    def keep(self, step: int) -> None:
+        """Puts a copy of the network's state, on the CPU, into `kept`, if it is to be kept after so
+        many steps.
+        """
+        if step in self.keep_at:
+            state = self.networks["detector"].state_dict()
+            self.kept[step] = {
+                name: value.detach().to("cpu", copy=True) for name, value in state.items()
+            }
 
     @torch.no_grad()
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:

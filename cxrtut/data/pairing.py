@@ -35,7 +35,7 @@ def nearest_neighbours(
 
     Args:
         images: of `thumbnails`.
-        pool: of `thumbnails`; k at least.
+        pool: of `thumbnails`; at least k of them.
         k: how many.
 
     Raises:
@@ -58,21 +58,24 @@ def training_neighbours(
     """For each of the rows the k rows that look most like it, of other patients.
 
     Reading (data, where neighbours come from): Section 2.2 of Kim et al. (GRANet, 2020) searches
-        "the nearest normal image". It is not said among which.
-        Here: Images are learnt from, of other patients than the image's own, and only rows of the
-            training side are taken.
+        "the nearest normal image". It is not said among which, and how an image becomes small.
+        Here: It is searched among training images of other patients. An image is brought to 32 x 32
+            cells by the mean of their pixels.
         Why: A neighbour of the test side would bring test pixels into the training.
 
     Args:
         split: gives the images.
         rows: of its training side.
-        among: rows of its training side.
+        among: rows of its training side, each once.
         k: how many.
-        device: where they are compared.
+        device: where they are compared; the answer is on the CPU.
 
     Raises:
+        ValueError: a k below 1.
         StoreError: a row that is not learnt from, or a row with fewer than k of other patients.
     """
+    if k < 1:
+        raise ValueError(f"k: expected 1 or more, got {k}")
     learnt = set(split.train.tolist())
     for name, asked in (("rows", rows), ("among", among)):
         if outside := [int(row) for row in asked if int(row) not in learnt]:

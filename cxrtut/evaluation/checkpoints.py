@@ -24,20 +24,22 @@ def best_of_checkpoints(system: System, split: Split, side: Side) -> Numbers:
     `cl@0.1` of `evaluation.detection.detection`, the same system after its last step.
 
     Args:
-        system: a detector with the states that it had during training as `kept`; see
-            `baselines.box_detector.BoxDetector`.
+        system: a detector with states that it had during training as `kept`; see
+            `baselines.box_detector.BoxDetector`. Its present state counts, too.
         split: gives images and boxes.
         side: of the split.
 
     Returns:
-        `cl_best@0.1` and `cl_best@0.1/<class>`, of all kept states. Nothing where a system has kept
-        none, or there are no boxes.
+        `cl_best@0.1` and `cl_best@0.1/<class>`. Nothing where a system has kept no state, or not
+        all that it was to keep (a training that was resumed has those since), or there are no
+        boxes.
     """
-    kept = getattr(system, "kept", ())
-    if not kept or not len(split.pairs(side)[0]):
+    kept: Mapping[int, Mapping[str, Tensor]] = getattr(system, "kept", {})
+    whole = set(kept) == set(getattr(system, "keep_at", ()))
+    if not kept or not whole or not len(split.pairs(side)[0]):
         return {}
-    found = []
-    for state in kept:
+    found = [location_by_class(system, split, side)]
+    for state in kept.values():
         with _as_it_was(system.networks["detector"], state):
             found.append(location_by_class(system, split, side))
     best = np.fmax.reduce(torch.stack(found).numpy())
@@ -50,8 +52,8 @@ def best_of_checkpoints(system: System, split: Split, side: Side) -> Numbers:
 def _as_it_was(network: nn.Module, state: Mapping[str, Tensor]) -> Iterator[None]:
     """A network with an earlier state of its own; afterwards it has its present one again."""
     now = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(state)
     try:
+        network.load_state_dict(state)
         yield
     finally:
         network.load_state_dict(now)

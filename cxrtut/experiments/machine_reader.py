@@ -69,6 +69,8 @@ def synthetic_images(system: System, judge: System, split: Split, side: Side) ->
     if added is None or not len(added) or not len(rows):
         return {}
     n = min(len(added), len(rows), AT_MOST)
+    if n < 2:  # a distribution of one image has no spread
+        return {}
     chosen = torch.from_numpy(evenly(np.arange(len(added)), n))
     made = added.moved(lambda tensor: tensor.to("cpu")[chosen])
     real = with_all_boxes(split, evenly(rows, n))

@@ -20,6 +20,7 @@ from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch
 from cxrtut.data.split import Rows, Split
+from cxrtut.data.store import StoreError
 from cxrtut.evaluation_mode import evaluating
 from cxrtut.experiments.run import Run
 from cxrtut.losses.domain_translation import domain_vector
@@ -54,8 +55,17 @@ def again(config: Config, split: Split, run: Run) -> DeviceStore:
 def further(config: Config, split: Split, run: Run) -> DeviceStore:
     """Images with boxes that nobody else has seen, as many as there would be synthetic ones, or as
     many as there are.
+
+    Raises:
+        StoreError: nobody is left.
     """
     _, rows = learnt(config, split, run.seed)
+    if not len(rows):
+        raise StoreError(
+            f"{split.name}: expected more than {config.annotated} training images with boxes, so "
+            "that some are left as further patients: take fewer (--set annotated=N), or leave the "
+            "arm out (--arm)"
+        )
     return with_all_boxes(split, rows[: config.synthetic], run.device)
 
 

@@ -37,8 +37,8 @@ class AttendedBackbone(nn.Module):
     ) -> None:
         """
         Args:
-            backbone: images to an ordered dictionary of maps, with `out_channels`, such as
-                `nn.detectors.SmallPyramid`.
+            backbone: images to an ordered dictionary of maps, with `out_channels` and `strides`,
+                such as `nn.detectors.SmallPyramid`.
             attention: images to A, in [0, 1].
             kind: `residual`, F (1 + A), or `product`, F A.
 
@@ -53,6 +53,11 @@ class AttendedBackbone(nn.Module):
         self._attention = (attention,)  # in a tuple: a module of its own would be registered
 
     @property
+    def attention(self) -> Attention:
+        """What was given; a copy of this network has a copy of it."""
+        return self._attention[0]
+
+    @property
     def strides(self) -> tuple[int, ...]:
         """Those of the backbone."""
         strides: tuple[int, ...] = self.backbone.strides  # type: ignore[assignment]
@@ -60,8 +65,7 @@ class AttendedBackbone(nn.Module):
 
     def forward(self, image: Float[Tensor, "B C H W"]) -> OrderedDict[str, Tensor]:
         """The maps of the backbone, attended, under their names."""
-        (attention,) = self._attention
-        by_pixel = attention(image)
+        by_pixel = self.attention(image)
         return OrderedDict(
             (name, features * self._factor(by_pixel, features))
             for name, features in self.backbone(image).items()
@@ -75,15 +79,22 @@ class AttendedBackbone(nn.Module):
         return 1 + cells if self.kind == "residual" else cells
 
 
-def residual_attention(generator: nn.Module) -> Attention:
+class ResidualAttention:
     """A = |x - G(x)| / 2 of a generator, the mean over channels, in [0, 1] for images in [-1, 1].
+
+    Whoever trains the detector alone freezes G and sets it to evaluation mode; it is on the device
+    of the images.
 
     Reading (network, the scale of attention): The residual of images in [-1, 1] lies in [0, 2].
         Here: It is halved.
         Why: An attention is a share. The paper gives neither the range of its images nor a scale.
+
+    Attributes:
+        generator: G.
     """
 
-    def attention(image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
-        return (image - generator(image)).abs().mean(1, keepdim=True) / 2
+    def __init__(self, generator: nn.Module) -> None:
+        self.generator = generator
 
-    return attention
+    def __call__(self, image: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1 H W"]:
+        return (image - self.generator(image)).abs().mean(1, keepdim=True) / 2

@@ -9,7 +9,8 @@ Reading (network, RetinaNet from scratch): Torchvision's RetinaNet expects a net
         count ten times and those of the size five times, and images are neither resized nor
         shifted.
     Why: A tower of four layers that begins near zero passes next to nothing on, which a network
-        that has learnt nothing else cannot make up for. The offsets are those of Faster R-CNN.
+        that has learnt nothing else cannot make up for. The offsets are those of Faster R-CNN, and
+        make the loss of boxes, which is small at first, as many times larger.
 """
 
 from __future__ import annotations
@@ -45,10 +46,11 @@ def retinanet(
 
     In training mode it takes a list of images and one of targets (boxes xyxy in pixels and labels
     from 0; an image may have none, and then all its anchors are to say so) and gives its losses; in
-    evaluation mode boxes with labels and scores of .02 or more.
+    evaluation mode boxes with labels and scores above .02, of images that are brought to `size`.
 
     Args:
-        backbone: gives the maps; an attended one has those of the backbone in it.
+        backbone: gives the maps, of a multiple of 8 channels; an attended one has those of the
+            backbone in it.
         classes: K; there is no background.
         size: height and width of the images in pixels, a multiple of the coarsest stride.
         channels: of the images, which are in [-1, 1].

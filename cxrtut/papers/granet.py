@@ -12,7 +12,7 @@ Equations
     (4)  $\frac{1}{|t|} \sum_t \frac{TP(t)}{TP(t) + FP(t) + FN(t)}$    `metrics.rsna_map.rsna_map`
 Sections
     2.1  $I_r = |x - G(x)|$, the spatial attention map
-         `nn.residual_attention.residual_attention`, `nn.residual_attention.AttendedBackbone`
+         `nn.residual_attention.ResidualAttention`, `nn.residual_attention.AttendedBackbone`
     2.2  the nearest normal neighbour, at 32 x 32    `data.pairing.training_neighbours`
     2.2  Poisson blending, $I_b$                     `data.poisson.poisson_blend`
     2.2  pseudo-normal pairs                         `data.pseudo_pairs.pseudo_normal_pairs`
@@ -23,11 +23,14 @@ Sections
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from cxrtut.data.box_targets import box_targets
 from cxrtut.data.device_store import DeviceStore
@@ -62,7 +65,7 @@ class Config:
     beta_1: float = 0.5  # † CycleGAN's
     beta_2: float = 0.999  # † CycleGAN's
     batch_size: int = 4  # 3.2
-    realistic_steps: int = 150_000  # † 100 passes over the abnormal images, of Eq. (2)
+    realistic_steps: int = 150_000  # † 50 passes over the abnormal images, of Eq. (2)
     steps: int = 150_000  # † as many of Eq. (3)
     # The detector, and both by turns
     attention: str = "residual"  # † F (1 + A); `product` is F A
@@ -78,8 +81,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.size % 4 or self.size < 32:
             raise ValueError(f"size: expected a multiple of 4, 32 at least, got {self.size}")
-        if self.batch_size < 2 or self.batch_size % 2:
-            raise ValueError(f"batch_size: expected an even number, got {self.batch_size}")
+        for name in ("batch_size", "detector_batch_size"):
+            if (value := getattr(self, name)) < 2 or value % 2:
+                raise ValueError(f"{name}: expected an even number, got {value}")
         if self.neighbours < 1:
             raise ValueError(f"neighbours: expected 1 or more, got {self.neighbours}")
         if self.attention not in KINDS:
@@ -123,6 +127,15 @@ class Realistic:
         Why: So it is in CycleGAN and pix2pix, whose architecture it is. The L1 term does not
             contain D.
 
+    Reading (training, a batch): "Batch size 4" does not say of what.
+        Here: Two of the four images are normal and two abnormal.
+        Why: Both terms then have as many images, as in CycleGAN, where a batch has both kinds.
+
+    Reading (training, decay): The learning rate is called "initial" (Section 3.2), and no schedule
+        is given.
+        Here: It is constant.
+        Why: Any decay would be our invention.
+
     Reading (loss, the weight of L1): Its coefficient is 1, of a norm, a sum over pixels.
         Here: It is the mean over pixels, times 100.
         Why: A sum over 262,144 pixels would drown the adversarial loss, and a mean without a weight
@@ -155,7 +168,6 @@ class Realistic:
             self.optimizers[name] = torch.optim.Adam(
                 network.parameters(), config.learning_rate, betas=(config.beta_1, config.beta_2)
             )
-        self._made: tuple[Batch, Tensor] | None = None  # for D, in the same step
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("G", ("generator",), self.generator_loss)
@@ -163,8 +175,7 @@ class Realistic:
 
     def seen_and_wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """What G sees, and what it shall make of it: $I_b(x)$, twice."""
-        assert batch.healthy is not None, "a batch of pseudo-pairs has blended images"
-        blended = abnormal(batch.healthy)
+        blended = abnormal(_healthy_of(batch))
         return blended, blended
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
@@ -172,19 +183,22 @@ class Realistic:
         D, c = self.networks["discriminator"], self.config
         seen, wanted = self.seen_and_wanted(batch)
         fake = self.networks["generator"](seen)
-        self._made = batch, fake.detach()
         adversarial, l1 = non_saturating_generator_loss(D(fake)), (wanted - fake).abs().mean()
         return adversarial + c.lambda_l1 * l1, {"adversarial": adversarial, "L1": l1}
 
     def discriminator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """D's side, turned round and halved: real normal images against what G makes."""
         D = self.networks["discriminator"]
-        if self._made is None or self._made[0] is not batch:
-            with torch.no_grad():
-                made = self.networks["generator"](self.seen_and_wanted(batch)[0])
-            self._made = batch, made
+        with torch.no_grad():
+            fake = self.networks["generator"](self.seen_and_wanted(batch)[0])
         real = normal(batch.image)
-        return 0.5 * non_saturating_discriminator_loss(D(real), D(self._made[1])), {}
+        return 0.5 * non_saturating_discriminator_loss(D(real), D(fake)), {}
+
+
+def _healthy_of(batch: Batch) -> Tensor:
+    if batch.healthy is None:
+        raise ValueError("batch: expected one of pseudo-pairs, with healthy images, got none")
+    return batch.healthy
 
 
 class AbnormalToNormal(Realistic):
@@ -205,8 +219,7 @@ class AbnormalToNormal(Realistic):
 
     def seen_and_wanted(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The abnormal images x, and $G_{realistic}(I_b(x))$."""
-        assert batch.healthy is not None, "a batch of pseudo-pairs has pseudo-normal images"
-        return abnormal(batch.image), abnormal(batch.healthy)
+        return abnormal(batch.image), abnormal(_healthy_of(batch))
 
     def generator_loss(self, batch: Batch) -> tuple[Tensor, Terms]:
         """G's side of Eq. (3), and the identity on normal images."""
@@ -257,7 +270,16 @@ class GRANet(AbnormalToNormal):
             networks: `generator` and `discriminator`, trained on Eq. (3).
             device: where the networks are.
             first: label of the first class, see `data.box_targets.box_targets`.
+
+        Raises:
+            ValueError: a detector that attends to something else than this generator's residual.
         """
+        attention = getattr(getattr(detector, "backbone", None), "attention", None)
+        if getattr(attention, "generator", None) is not networks["generator"]:
+            raise ValueError(
+                "detector: expected one whose backbone attends to the residual of the generator "
+                "that is trained with it, got another"
+            )
         super().__init__(config, device=device, networks=networks)
         for optimizer in self.optimizers.values():
             for group in optimizer.param_groups:
@@ -272,8 +294,9 @@ class GRANet(AbnormalToNormal):
         turn = epoch % (c.detector_epochs + c.generator_epochs)
         if c.joint or turn < c.detector_epochs:
             yield Phase(
-                "detector", ("detector",), self.detection_loss, max_norm=c.detector_max_norm
-            )
+                "detector", ("detector",), self.detection_loss, eval_mode=("generator",),
+                max_norm=c.detector_max_norm,
+            )  # fmt: skip
         if c.joint or turn >= c.detector_epochs:
             yield from super().phases(step, epoch)
 
@@ -288,9 +311,28 @@ class GRANet(AbnormalToNormal):
         loss, terms = super().generator_loss(batch)
         if not self.config.lambda_detection:
             return loss, terms
-        detection, _ = self.detection_loss(batch)
+        with _still(self.networks["detector"]):
+            detection, _ = self.detection_loss(batch)
         loss = loss + self.config.lambda_detection * detection
         return loss, {**terms, "detection": detection}
+
+
+@contextmanager
+def _still(network: nn.Module) -> Iterator[None]:
+    """A network in training mode, in which torchvision's detectors give their losses, but for its
+    batch norms and dropouts.
+    """
+    moving = [
+        part for part in network.modules() if isinstance(part, _BatchNorm | _DropoutNd)
+        and part.training
+    ]  # fmt: skip
+    for part in moving:
+        part.eval()
+    try:
+        yield
+    finally:
+        for part in moving:
+            part.train()
 
 
 @torch.no_grad()

@@ -75,7 +75,7 @@ class Config:
     steps: int = 114_600  # † 200 passes over 573 annotations, pix2pix's 100 + 100
     decay_from: float = 0.5  # † share of the steps before the rate falls to 0, pix2pix's
     healthy: int = 2000  # 2.2: "an extra 2,000 healthy lung X-ray images", of Pix2Pix-N
-    annotated: int = 573  # 3: images with boxes that are learnt from, at most
+    annotated: int = 573  # 3, there annotations; here images that are learnt from, at most
     synthetic: int = 688  # 3.2
     # The detector, Section 3.2
     detector: str = "inception"  # "A Faster-RCNN ... built on InceptionV2-ResNet"; `small` on a CPU
@@ -199,9 +199,8 @@ class Pix2Pix:
 
     Reading (training, who moves first): Line 8 calculates the gradients of G and D, line 9 updates
         both. The text says that they are stepped "alternatively".
-        Here: G moves first, D then learns from the image that G has just made.
-        Why: One image serves both, as in the algorithm, and pix2pix's public code moves one after
-            the other, too.
+        Here: G moves first. D then learns from what G, as it is now, makes of the same pairs.
+        Why: pix2pix's public code moves one after the other, too. There D is the first.
 
     Reading (loss, what D and L1 see): Eqs. (1) and (2) have $G(x)$, Section 2.2 and Algorithm 1
         have $\tilde x$.
@@ -233,7 +232,6 @@ class Pix2Pix:
             self.optimizers[name] = torch.optim.Adam(
                 network.parameters(), config.learning_rate, betas=(config.beta_1, config.beta_2)
             )
-        self._made: tuple[Batch, Tensor] | None = None  # for D, in the same step
 
     def phases(self, step: int, epoch: int) -> Iterator[Phase]:
         yield Phase("G", ("generator",), self.generator_loss)
@@ -257,7 +255,6 @@ class Pix2Pix:
         r"""G's side of Eq. (3): $L_{GAN} + \lambda L_{L1}$, the mean over pixels and images."""
         D, c = self.networks["discriminator"], self.config
         x, fake = self.made(batch)
-        self._made = batch, fake.detach()
         adversarial = non_saturating_generator_loss(D(torch.cat((x, fake), dim=1)))
         l1 = (batch.image - fake).abs().mean()
         return adversarial + c.lambda_l1 * l1, {"adversarial": adversarial, "L1": l1}
@@ -267,10 +264,8 @@ class Pix2Pix:
         $(x, \tilde x)$ as made.
         """
         D = self.networks["discriminator"]
-        if self._made is None or self._made[0] is not batch:
-            with torch.no_grad():
-                self._made = batch, self.made(batch)[1]
-        x, fake = pathology_only(batch.image, box_mask(batch)), self._made[1]
+        with torch.no_grad():
+            x, fake = self.made(batch)
         real = D(torch.cat((x, batch.image), dim=1))
         loss = 0.5 * non_saturating_discriminator_loss(real, D(torch.cat((x, fake), dim=1)))
         return loss, {}

@@ -49,7 +49,8 @@ class PictureQuiz:
     def _repr_html_(self) -> str:
         files = [smallest_file(picture) for picture in self.pictures]
         # Two quizzes of a page must not share the names of their buttons
-        name = hashlib.sha256(b"".join(data for _, data in files)).hexdigest()[:8]
+        words = repr((self.right, self.told, self.choices, self.caption)).encode()
+        name = hashlib.sha256(words + b"".join(data for _, data in files)).hexdigest()[:8]
         questions = "".join(self._question(i, *file, name) for i, file in enumerate(files))
         answers = "".join(f"<li>{escape(told)}</li>" for told in self.told)
         return (
@@ -102,13 +103,16 @@ def picture_quiz(
         alt: the alternative text of every picture; its number is added.
 
     Raises:
-        ValueError: no pictures, not one answer and one text for each, or choices that are the same.
+        ValueError: no pictures, or of several sizes, not one answer and one text for each, or
+            choices that are the same.
     """
     if not pictures or not len(pictures) == len(right) == len(told):
         raise ValueError(
             "expected pictures, and an answer and a text for each, got "
             f"{len(pictures)} pictures, {len(right)} answers and {len(told)} texts"
         )
+    if len(shapes := {picture.shape[:2] for picture in pictures}) > 1:
+        raise ValueError(f"expected pictures of one size, got {sorted(shapes)}")
     if choices[0] == choices[1]:
         raise ValueError(f"choices: expected two that differ, got {choices}")
     for name, text in {"caption": caption, "alt": alt}.items():

@@ -122,13 +122,22 @@ def test_another_optimiser_is_refused():
         DetectionTask(nn.Linear(2, 2), optimizer="adam")
 
 
-def test_it_keeps_copies_of_its_last_five_states():
+def test_it_keeps_copies_of_its_states_after_the_steps_that_were_asked_for():
     network = detector()
     system = BoxDetector(network, CLASSES, size=32, channels=1)
+    system.keep_at = frozenset({2, 5})
     weight = next(network.parameters())
     for value in range(7):
         weight.data.fill_(value)
-        system.keep()
+        system.keep(value)
     name = next(iter(network.state_dict()))
-    assert [float(state[name].mean()) for state in system.kept] == [2, 3, 4, 5, 6]
-    assert set(system.kept[0]) == set(network.state_dict())
+    assert {k: float(state[name].mean()) for k, state in system.kept.items()} == {2: 2, 5: 5}
+    assert set(system.kept[2]) == set(network.state_dict())
+
+
+def test_a_task_tells_how_many_steps_were_done_before_each():
+    told = []
+    task = DetectionTask(detector(), before_step=told.append)
+    train(task, Squares(), steps=3, batch_size=2)
+    assert told == [0, 1, 2]
+    assert list(DetectionTask(detector()).phases(0, 0))

@@ -76,3 +76,6 @@ def test_too_few_other_patients_are_refused_and_nobody_needs_none(split):
     with pytest.raises(StoreError, match="among: expected 1 images of other patients or more"):
         training_neighbours(split, one, one)
     assert training_neighbours(split, one[:0], one, 2).shape == (0, 2)
+    for k in (0, -1):
+        with pytest.raises(ValueError, match=f"k: expected 1 or more, got {k}"):
+            training_neighbours(split, split.abnormal(), split.normal(), k)

@@ -1,5 +1,7 @@
 """Pseudo-pairs: whose pixels lie in a box, and that nothing else moved."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,7 +82,13 @@ def test_a_pseudo_abnormal_image_has_boxes_labels_and_lesion_of_its_neighbour(sp
 
 
 def test_without_boxes_there_are_no_pairs(split):
-    unboxed = split.showing_boxes(0.0, 0)
-    if not np.isin(unboxed.train, unboxed.store.boxes.row).any():
-        with pytest.raises(StoreError, match="expected training images with boxes, got none"):
-            pseudo_normal_pairs(unboxed)
+    healthy = replace(split, train=split.normal())
+    with pytest.raises(StoreError, match="expected training images with boxes, got none"):
+        pseudo_normal_pairs(healthy)
+
+
+def test_k_neighbours_make_k_pseudo_abnormal_images_of_each_normal_one(split):
+    one, two = (pseudo_abnormal_images(split, k) for k in (1, 2))
+    assert two.index.tolist() == np.repeat(split.normal(), 2).tolist()
+    assert torch.equal(two.images[::2], one.images) and torch.equal(two.boxes[::2], one.boxes)
+    assert torch.equal(two.healthy[1::2], one.healthy)

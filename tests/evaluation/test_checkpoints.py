@@ -27,7 +27,8 @@ class ByState:
     def __init__(self, study, now, kept):
         self.classes, self.size, self.channels = study.classes, study.size, study.channels
         self.networks = {"detector": State(now)}
-        self.kept = [State(value).state_dict() for value in kept]
+        self.kept = {step: State(value).state_dict() for step, value in enumerate(kept)}
+        self.keep_at = frozenset(self.kept)
 
     def predict(self, images):
         now = int(self.networks["detector"].found)
@@ -52,6 +53,11 @@ def test_each_class_and_the_mean_have_the_state_that_is_best_for_them(study):
     assert best_of_checkpoints(ByState(study, 3, [0, 2]), study, "test")["cl_best@0.1"] == 1
 
 
+def test_the_present_state_counts(study):
+    found = best_of_checkpoints(ByState(study, 2, [0]), study, "test")
+    assert found["cl_best@0.1"] == found["cl_best@0.1/B"] == 1
+
+
 def test_the_network_is_afterwards_as_it_was(study):
     system = ByState(study, 3, [0, 1])
     best_of_checkpoints(system, study, "test")
@@ -62,6 +68,9 @@ def test_the_network_is_afterwards_as_it_was(study):
 def test_nothing_of_a_system_that_kept_no_state_and_of_images_without_boxes(study):
     measure = best_of_checkpoints_measure("test")
     assert measure.measure(ByState(study, 0, []), study, "test") == {}
+    resumed = ByState(study, 0, [0, 1])
+    del resumed.kept[0]
+    assert measure.measure(resumed, study, "test") == {}
     bare = ByState(study, 0, [])
     del bare.kept
     assert measure.measure(bare, study, "test") == {}

@@ -87,7 +87,8 @@ def test_a_reader_is_asked_about_patients_that_it_has_not_seen(split, judge, mon
 
 def test_nothing_of_a_system_without_added_images(split, judge):
     measure = synthetic_measure("test")
-    for system in (Detector(), Detector(others(split).moved(lambda t: t[:0]))):
+    few = [Detector(others(split).moved(lambda t, n=n: t[:n])) for n in (0, 1)]
+    for system in (Detector(), *few):
         assert measure.by(judge).measure(system, split, "test") == {}
     found = synthetic_images(Detector(others(split)), judge, split, "test")
     assert set(found) == set(measure.better)

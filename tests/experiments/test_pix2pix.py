@@ -14,6 +14,7 @@ from cxrtut.experiments.pix2pix import (
     CLASSICAL,
     COMPARISON,
     DISEASES,
+    kept_at,
     make_detector,
     split_of,
     train_reader,
@@ -170,13 +171,24 @@ def test_stargans_networks_are_those_of_the_seed():
     assert any(not torch.equal(v, other[k]) for k, v in first.items())
 
 
-def test_a_detector_has_the_images_that_were_added_and_its_last_states(split):
-    run = Run()
+def test_a_detector_has_the_images_that_were_added_and_five_states_of_the_end(split):
+    run, config = Run(), replace(TINY, detector_steps=120)
     plain, more = (COMPARISON.arm(a).train(TINY, split, run) for a in ("Ori", "Ori, oversampled"))
     assert plain.added is None and len(more.added) == 25
-    now = more.networks["detector"].state_dict()
-    assert len(more.kept) >= 1
-    assert all(torch.equal(v, more.kept[-1][k]) for k, v in now.items())
+    assert kept_at(15_000) == {14_000, 14_250, 14_500, 14_750}
+    assert kept_at(400) == {374, 380, 387, 394} and kept_at(1) == frozenset()
+    kept = Kept(split, "Ori", config=config)
+    _, task, _, _ = kept.arm["Ori"][-1]
+    system = task.before_step.__self__
+    for step in range(120):
+        list(task.phases(step, 0))
+    assert set(system.kept) == kept_at(120) == {112, 114, 116, 118}
+
+
+def test_without_further_patients_that_arm_says_so(split):
+    config = replace(TINY, annotated=10_000)
+    with pytest.raises(StoreError, match="more than 10000 training images with boxes"):
+        COMPARISON.arm("Ori + further patients").train(config, split, Run())
 
 
 def test_the_generator_is_kept_with_the_detector_and_can_be_put_back(split):
@@ -208,7 +220,7 @@ def test_the_average_box_is_that_of_the_annotations(split):
 
 
 def test_an_arm_is_trained_and_measured(split):
-    config = replace(TINY, detector_steps=3)
+    config = replace(TINY, detector_steps=60)
     for name in ("Ori", "average box"):
         system = COMPARISON.arm(name).train(config, split, Run())
         found = measure_all(system, split, COMPARISON.measures_of(config, split, Run()), 0.0).test

@@ -1,5 +1,6 @@
 """Attention around a backbone: what it multiplies, and whose parameters it leaves alone."""
 
+import copy
 from collections import OrderedDict
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch import nn
 
 from cxrtut.nn.detectors import SmallPyramid, faster_rcnn
-from cxrtut.nn.residual_attention import AttendedBackbone, residual_attention
+from cxrtut.nn.residual_attention import AttendedBackbone, ResidualAttention
 
 
 class Ones(nn.Module):
@@ -36,17 +37,40 @@ class Darker(nn.Module):
 
 
 def test_the_attention_is_half_of_the_residual_and_the_mean_over_channels():
-    attention = residual_attention(Darker(0.5))
+    attention = ResidualAttention(Darker(0.5))
     found = attention(torch.zeros(2, 3, 8, 8))
     assert found.shape == (2, 1, 8, 8)
     assert (found[..., :4, :4] == 0.25).all() and found.sum() == 2 * 16 * 0.25
+
+
+def test_what_is_added_counts_as_what_is_taken_away_and_channels_are_averaged():
+    class Redder(nn.Module):
+        def forward(self, x):
+            return x + torch.tensor([0.6, 0.0, 0.0])[:, None, None]
+
+    added = ResidualAttention(Redder())(torch.zeros(1, 3, 4, 4))
+    torch.testing.assert_close(added, torch.full((1, 1, 4, 4), 0.1))
+
+
+def test_a_copy_of_a_detector_and_its_generator_attends_to_the_copy():
+    generator = Darker(0.5)
+    both = {
+        "generator": generator,
+        "detector": AttendedBackbone(Ones(), ResidualAttention(generator)),
+    }
+    copied = copy.deepcopy(both)
+    assert copied["detector"].attention.generator is copied["generator"]
+    copied["generator"].d.data.zero_()
+    image = torch.zeros(1, 1, 8, 8)
+    assert (copied["detector"](image)["4"] == 1).all()
+    assert (both["detector"](image)["4"] != 1).any()
 
 
 @pytest.mark.parametrize(
     ("kind", "there", "elsewhere"), [("residual", 1.25, 1), ("product", 0.25, 0)]
 )
 def test_each_map_is_multiplied_by_the_attention_averaged_to_its_size(kind, there, elsewhere):
-    attended = AttendedBackbone(Ones(), residual_attention(Darker(0.5)), kind=kind)
+    attended = AttendedBackbone(Ones(), ResidualAttention(Darker(0.5)), kind=kind)
     found = attended(torch.zeros(1, 1, 16, 16))
     assert list(found) == ["4", "8"]
     for name, side in (("4", 4), ("8", 2)):
@@ -65,7 +89,7 @@ def test_a_cell_has_the_mean_of_its_pixels():
 
 def test_the_generator_is_no_part_of_the_detector():
     generator = Darker(0.5)
-    attended = AttendedBackbone(SmallPyramid(1, 8, 16), residual_attention(generator))
+    attended = AttendedBackbone(SmallPyramid(1, 8, 16), ResidualAttention(generator))
     assert all(p is not generator.d for p in attended.parameters())
     direct = AttendedBackbone(SmallPyramid(1, 8, 16), Darker(0.5))
     assert not any("attention" in name for name in direct.state_dict())
@@ -73,7 +97,7 @@ def test_the_generator_is_no_part_of_the_detector():
 
 def test_gradients_reach_the_generator_unless_it_is_frozen():
     generator = Darker(0.5)
-    attended = AttendedBackbone(Ones(), residual_attention(generator))
+    attended = AttendedBackbone(Ones(), ResidualAttention(generator))
     attended(torch.zeros(1, 1, 8, 8))["4"].sum().backward()
     assert generator.d.grad > 0
     generator.requires_grad_(False)

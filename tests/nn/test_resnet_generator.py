@@ -46,6 +46,25 @@ def test_every_parameter_learns_but_the_biases_that_a_norm_takes_away():
         assert moved or (name.endswith("bias") and not name.startswith("output")), name
 
 
+def test_a_residual_block_whose_last_convolution_is_nothing_is_the_identity():
+    block = ResNetGenerator(1, 4, 1).residual[0]
+    x = torch.randn(2, 16, 8, 8)
+    with torch.no_grad():
+        assert not torch.equal(block(x), x)
+        block.layers[1].weight.zero_()
+    torch.testing.assert_close(block(x), x)
+
+
+def test_the_first_half_of_a_block_is_normalised_and_rectified():
+    block = ResNetGenerator(1, 4, 1).residual[0]
+    with torch.no_grad():
+        half = block.layers[0](torch.randn(2, 16, 8, 8))
+        convolved = block.layers[0][0](x := torch.randn(2, 16, 8, 8))
+        expected = torch.nn.functional.instance_norm(convolved).relu()
+        torch.testing.assert_close(block.layers[0](x), expected, atol=1e-5, rtol=1e-4)
+    assert half.min() == 0
+
+
 def test_borders_are_reflected_where_nothing_is_halved():
     convolutions = [m for m in ResNetGenerator(1, 4, 1).modules() if type(m) is nn.Conv2d]
     assert [c.padding_mode for c in convolutions if c.stride == (1, 1)] == ["reflect"] * 4

@@ -80,6 +80,17 @@ def test_anchors_are_not_rounded_and_lie_where_their_cells_do():
     assert widths.tolist() == pytest.approx([6.5 / math.sqrt(r) for r in (0.7, 1.1, 1.7)], rel=1e-4)
 
 
+def test_thresholds_are_those_that_were_asked_for():
+    plain = detector()
+    assert (plain.score_thresh, plain.nms_thresh) == (0.02, 0.3)
+    torch.manual_seed(0)
+    other = retinanet(
+        SmallPyramid(1, 8, 16, (4,)), 1, 32, sizes=SIZES, positive=0.6, negative=0.2, overlap=0.1
+    )
+    matcher = other.proposal_matcher
+    assert (matcher.high_threshold, matcher.low_threshold, other.nms_thresh) == (0.6, 0.2, 0.1)
+
+
 class Squares:
     """A bright square on the left is of class 0, a dark one on the right of class 1."""
 

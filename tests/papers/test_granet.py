@@ -14,7 +14,7 @@ from cxrtut.data.sample import Batch, from_uint8, to_uint8
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
 from cxrtut.nn.detectors import SmallPyramid
-from cxrtut.nn.residual_attention import AttendedBackbone, residual_attention
+from cxrtut.nn.residual_attention import AttendedBackbone, ResidualAttention
 from cxrtut.nn.retinanet import retinanet
 from cxrtut.papers.granet import (
     PAPER,
@@ -100,6 +100,12 @@ def test_equation_3_sees_the_image_and_wants_the_pseudo_normal_one():
     assert loss.item() == pytest.approx(adversarial + 100 * l1 + 50 * 0.1, rel=1e-5)
 
 
+def test_a_g_that_adds_to_normal_images_pays_as_one_that_takes_away():
+    for d in (0.1, -0.1):
+        terms = stub(AbnormalToNormal, d=d).generator_loss(batch_of())[1]
+        assert terms["identity"].item() == pytest.approx(0.1, rel=1e-5)
+
+
 def test_without_a_weight_the_identity_is_told_and_costs_nothing():
     plain = stub(AbnormalToNormal, lambda_identity=0.0).generator_loss(batch_of())[0]
     whole, terms = stub(AbnormalToNormal).generator_loss(batch_of())
@@ -115,16 +121,17 @@ def test_d_tells_normal_images_from_what_g_makes_halved_and_turned_round(of, fak
 
 
 @pytest.mark.parametrize("of", [Realistic, AbnormalToNormal])
-def test_d_sees_the_image_of_the_same_step_and_sends_g_no_gradient(of):
-    task, batch = stub(of), batch_of()
-    task.generator_loss(batch)
-    calls = []
-    task.networks["generator"].register_forward_hook(lambda *_: calls.append(1))
-    loss, _ = task.discriminator_loss(batch)
+def test_d_sends_g_no_gradient(of):
+    task = stub(of)
+    loss, _ = task.discriminator_loss(batch_of())
     loss.backward()
-    assert not calls and task.networks["generator"].d.grad is None
-    task.discriminator_loss(batch_of())  # another batch is made anew
-    assert calls
+    assert task.networks["generator"].d.grad is None and task.networks["discriminator"].w.grad
+
+
+@pytest.mark.parametrize("of", [Realistic, AbnormalToNormal])
+def test_a_batch_without_pairs_is_refused(of):
+    with pytest.raises(ValueError, match="batch: expected one of pseudo-pairs, with healthy"):
+        stub(of).generator_loss(replace(batch_of(), healthy=None))
 
 
 @pytest.mark.parametrize("of", [Realistic, AbnormalToNormal])
@@ -202,7 +209,7 @@ def granet(**changes):
     config = replace(TINY, detector_learning_rate=1e-3, **changes)
     networks = make_networks(config, 0, "abnormal to normal")
     backbone = AttendedBackbone(
-        SmallPyramid(1, 8, 16, (4,)), residual_attention(networks["generator"])
+        SmallPyramid(1, 8, 16, (4,)), ResidualAttention(networks["generator"])
     )
     return GRANet(config, retinanet(backbone, 1, 32, sizes=[(8, 12)]), networks=networks)
 
@@ -295,6 +302,46 @@ def test_the_detector_learns_with_its_own_rate_and_g_goes_on_with_a_smaller_one(
     assert phase.max_norm == task.config.detector_max_norm
 
 
+def test_batch_norms_and_dropouts_of_a_frozen_side_stand_still():
+    """Whoever is not moved is not changed, not even by what it sees."""
+    task, store = granet(detector_epochs=1, generator_epochs=1), boxed_pairs()
+    norm, dropout = nn.BatchNorm2d(16), nn.Dropout(0.5)
+    tower = task.networks["detector"].head.classification_head.conv
+    tower.append(nn.Sequential(norm, dropout))
+    batch, before = store.batch(torch.tensor([0, 4, 1, 5])), norm.running_mean.clone()
+    task.generator_loss(batch)
+    assert torch.equal(norm.running_mean, before) and norm.training and dropout.training
+    task.detection_loss(batch)
+    assert not torch.equal(norm.running_mean, before)
+    (phase,) = task.phases(0, 0)
+    assert phase.eval_mode == ("generator",)
+
+
+def test_a_detector_that_attends_to_another_generator_is_refused():
+    networks, others = (make_networks(TINY, seed, "a") for seed in (0, 1))
+    for attention in (ResidualAttention(others["generator"]), lambda x: x[:, :1]):
+        backbone = AttendedBackbone(SmallPyramid(1, 8, 16, (4,)), attention)
+        with pytest.raises(ValueError, match="detector: expected one whose backbone attends to"):
+            GRANet(TINY, retinanet(backbone, 1, 32, sizes=[(8, 12)]), networks=networks)
+    plain = retinanet(SmallPyramid(1, 8, 16, (4,)), 1, 32, sizes=[(8, 12)])
+    with pytest.raises(ValueError, match="got another"):
+        GRANet(TINY, plain, networks=networks)
+
+
+def test_labels_begin_where_the_detector_has_them():
+    store = boxed_pairs()
+    batch = store.batch(torch.tensor([0, 4, 1, 5]))
+    seen = []
+    task = granet()
+    task.networks["detector"].register_forward_pre_hook(lambda _, given: seen.append(given[1]))
+    task.detection_loss(batch)
+    task.first = 1
+    with pytest.raises((IndexError, RuntimeError)):  # there is no second class
+        task.detection_loss(batch)
+    labels = [[t["labels"].tolist() for t in targets] for targets in seen]
+    assert labels == [[[], [0], [], [0]], [[], [1], [], [1]]]
+
+
 def test_realistic_images_replace_the_blended_ones_of_abnormal_images_alone():
     store = pairs()
     made = made_realistic(Less(0.2), store)
@@ -319,6 +366,7 @@ def test_translations_are_made_in_evaluation_mode_and_the_mode_is_put_back():
         ({"size": 30}, "size: expected a multiple of 4, 32 at least, got 30"),
         ({"size": 28}, "size: expected a multiple of 4, 32 at least, got 28"),
         ({"batch_size": 5}, "batch_size: expected an even number, got 5"),
+        ({"detector_batch_size": 3}, "detector_batch_size: expected an even number, got 3"),
         ({"neighbours": 0}, "neighbours: expected 1 or more, got 0"),
         ({"attention": "sum"}, "attention: expected one of residual, product, got 'sum'"),
         ({"detector_epochs": 0}, "expected detector_epochs of 1 or more"),

@@ -41,8 +41,18 @@ def test_no_answer_is_shown_before_it_is_asked_for_but_all_can_be_read():
 
 def test_two_quizzes_do_not_share_their_buttons():
     other = picture_quiz(PICTURES[:1], [True], ["a patient"], **WORDS)
-    names = [{b["name"] for b in Tags(q._repr_html_()).of("input")} for q in (quiz(), other)]
-    assert not names[0] & names[1]
+    again = quiz(choices=("patient", "drawn"))
+    names = [{b["name"] for b in Tags(q._repr_html_()).of("input")} for q in (quiz(), other, again)]
+    assert not names[0] & names[1] and not names[0] & names[2]
+
+
+def test_pictures_of_several_sizes_are_refused():
+    with pytest.raises(ValueError, match=r"pictures of one size, got \[\(4, 6\), \(9, 9\)\]"):
+        picture_quiz([PICTURES[0], np.zeros((9, 9), np.uint8)], [True, True], ["a", "b"], **WORDS)
+
+
+def test_the_right_choice_is_called_right():
+    assert "right(question) ? 'Yes: ' : 'No: '" in MARK
 
 
 def test_words_cannot_end_their_attribute():

@@ -71,7 +71,7 @@ ANCHOR_FEATURES = ("anchor", "mean")
 RANGES = {
     "classifier_width": (1, math.inf), "anchor_images": (1, math.inf), "epochs": (0, math.inf),
     "alignment_epochs": (0, math.inf), "fewest": (0, math.inf), "min_probability": (0, 1),
-    "mask_threshold": (0, 1),
+    "mask_threshold": (0, 1), "box_threshold": (0, 1 - 1e-6),
 }  # fmt: skip
 
 
@@ -101,6 +101,7 @@ class Config:
     min_probability: float = 0.8  # 3.1.1
     fewest: int = 20  # † maps for a mask, see `select_confident`
     mask_threshold: float = 0.5  # † of T(.)
+    box_threshold: float = 180 / 255  # † 4.3: "the predefined threshold presented in [18, 37]"
 
     def __post_init__(self) -> None:
         if self.classifier_layers not in (10, 50):

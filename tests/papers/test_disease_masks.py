@@ -80,6 +80,7 @@ def test_the_presets_have_the_papers_values():
     for preset in (COLAB, SMOKE):  # smaller and shorter, not otherwise
         for name in (
             "lambda_e", "lambda_p", "momentum", "min_probability", "mask_threshold",
+            "box_threshold",
         ):  # fmt: skip
             assert getattr(preset, name) == getattr(PAPER, name)
 
@@ -435,6 +436,7 @@ def test_steps_of_epochs():
         ({"stride": 16}, r"stride: expected one of \(32,\) with 50 layers, got 16"),
         ({"classifier_layers": 10}, r"expected one of \(2, 4, 8, 16\) with 10 layers, got 32"),
         ({"anchor_features": "median"}, r"expected one of \('anchor', 'mean'\), got 'median'"),
+        ({"box_threshold": 1.5}, "box_threshold: expected 0 to .*, got 1.5"),
         ({"mask_threshold": 2.0}, "mask_threshold: expected 0 to 1, got 2.0"),
         ({"min_probability": 80}, "min_probability: expected 0 to 1, got 80"),
         ({"epochs": -3.0}, "epochs: expected 0 to inf, got -3.0"),

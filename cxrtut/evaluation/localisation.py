@@ -32,7 +32,7 @@ from cxrtut.metrics.detection import (
 )
 
 IOU_THRESHOLDS = (0.3, 0.5, 0.7)  # T of Tables 1 and 2 of Kim et al. (2021)
-HEADLINE = 180 / 255
+HEADLINE = 180 / 255  # 4.3 there: "the predefined threshold presented in [18, 37]"
 CHESTXRAY8_THRESHOLDS = (60 / 255, 180 / 255)
 ORACLE_THRESHOLDS = tuple(k / 10 for k in range(1, 10))
 PREDICTED_ABOVE = 0.5  # the probability above which a class counts as predicted

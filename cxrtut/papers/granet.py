@@ -236,7 +236,7 @@ class GRANet(AbnormalToNormal):
     A batch is as in `AbnormalToNormal`, and has the boxes of its images. The detector's backbone is
     a `nn.residual_attention.AttendedBackbone` with the residual of this very G.
 
-    Reading (training, n:m): Table 3 has "1:2" and the like, and the text an example of 2:2: the
+    Reading (training, turns): Table 3 has "1:2" and the like, and the text an example of 2:2: the
         detector moves for two epochs while G is frozen, then G while the detector is "unchanged".
         Here: The first number is the detector's.
         Why: The example names the detector first.

@@ -334,7 +334,10 @@ def test_words_of_the_command_line_that_mean_nothing_are_named(tmp_path, capsys)
     train = ("train", "biomarker", "--device", "cpu", "--out", tmp_path / "r")
     for words, told in (
         (("train", "granett", "--out", tmp_path / "r"), "paper: expected one of biomarker, "),
-        ((*train, "--preset", "tiny"), "preset: expected one of paper, colab, smoke, got 'tiny'"),
+        (
+            (*train, "--preset", "tiny"),
+            "preset: expected one of paper, colab, cpu, smoke, got 'tiny'",
+        ),
         ((*train, "--arm", "X"), "arm: expected one of 'G-D-C', "),
         ((*train, "--where", "view"), "--where: expected NAME=VALUE, got 'view'"),
         ((*train, "--begin-from", "G=none.pt"), "begin_from: expected "),

@@ -200,7 +200,7 @@ class Pix2Pix:
     Reading (training, who moves first): Line 8 calculates the gradients of G and D, line 9 updates
         both. The text says that they are stepped "alternatively".
         Here: G moves first. D then learns from what G, as it is now, makes of the same pairs.
-        Why: pix2pix's public code moves one after the other, too. There D is the first.
+        Why: In pix2pix's public code one moves after the other, too, there D first.
 
     Reading (loss, what D and L1 see): Eqs. (1) and (2) have $G(x)$, Section 2.2 and Algorithm 1
         have $\tilde x$.

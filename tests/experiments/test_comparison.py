@@ -71,7 +71,9 @@ def test_what_cannot_be_is_refused_by_name(setting, words):
 def test_wrong_names_are_answered_with_those_there_are():
     with pytest.raises(ConfigurationError, match=r"arm: expected one of 'G-D-C', .*, got 'plain'"):
         OURS.arm("plain")
-    with pytest.raises(ConfigurationError, match="preset: expected one of paper, colab, smoke"):
+    with pytest.raises(
+        ConfigurationError, match="preset: expected one of paper, colab, cpu, smoke"
+    ):
         OURS.configuration("large")
     with pytest.raises(ConfigurationError, match="paper: expected one of biomarker, disease_masks"):
         comparison("masks")

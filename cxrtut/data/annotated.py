@@ -58,7 +58,8 @@ def with_boxes_drawn(
 
     Reading (training, boxes of healthy images): Xing et al. (MICCAI 2019) "randomly generate masks
         ... with reasonable size" for healthy images.
-        Here: The sizes are those of the boxes of the diseased images, and places are uniform.
+        Here: The sizes are those of the boxes of the diseased images, and places are uniform within
+            the central nine tenths of the image.
         Why: No size is more reasonable than one that a radiologist has drawn.
 
     Args:

@@ -154,7 +154,8 @@ def images_of_stargan(config: Config, split: Split, run: Run) -> DeviceStore:
         Here: An annotated image is translated into the domain that it has, that of its own disease,
             and keeps its box.
         Why: Of all translations this one leaves the disease where the box is, if any does. How much
-            of it is left in the box is measured.
+            of it is left in the box is measured. In the paper StarGAN translates healthy images
+            into diseased ones, which is a harder task.
     """
     network, pairs = train_stargan(config, split, run), pairs_of(config, split, run)
     return run.once(

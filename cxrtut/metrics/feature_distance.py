@@ -37,8 +37,8 @@ def frechet_distance(a: Float[Tensor, "N d"], b: Float[Tensor, "M d"]) -> float:
 
 
 def kernel_distance(a: Float[Tensor, "N d"], b: Float[Tensor, "M d"]) -> float:
-    """The squared maximum mean discrepancy with the kernel (x·y / d + 1)³, without bias: 0 on the
-    mean for sets of one distribution, whatever their size, so that it can be below 0.
+    """The squared maximum mean discrepancy with the kernel (x·y / d + 1)³, without bias: 0 on
+    average for sets of one distribution, whatever their size, so that it can be below 0.
 
     Args, Raises: as `frechet_distance`.
     """

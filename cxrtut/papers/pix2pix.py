@@ -22,8 +22,8 @@ Section 3.2
 Reading (data, how many test boxes): Section 3.2 tests 247 images, Table 2 gives shares for each of
     six diseases.
     Here: The numbers of test boxes are 54, 44, 46, 37, 36 and 30, in the order of the table.
-    Why: They are 30 % of the boxes of each disease, and the only numbers of which all shares of the
-        table can be parts but one.
+    Why: They are 30 % of the boxes of each disease. Of numbers that add up to 247 they are the only
+        ones of which all shares of the table but one, cut off and not rounded, can be parts.
 
 Reading (evaluation, an impossible share): Pneumothorax at 5,000 steps has .031.
     Here: It is shown as it is printed.
@@ -309,10 +309,11 @@ def made_from(
 
     Reading (training, variation): Each iteration is to give images "with variations in the
         surrounding area". Where the variations come from is not said.
-        Here: Dropout is on, norms take the numbers of their batch, as in training, and every other
-            box is mirrored. All boxes serve equally often, in random order.
-        Why: These are pix2pix's sources, and mirroring moves whole pixels, so that no pixel of the
-            lesion changes.
+        Here: Dropout is on, norms take the numbers of their batch, as in training, and each image
+            is mirrored with a probability of one half. Boxes serve in random order, and none a
+            second time before all have served once.
+        Why: The first two are pix2pix's sources. Mirroring moves whole pixels, so that no pixel of
+            the lesion changes.
 
     Args:
         pairs: annotations, see `data.annotated.one_box_each`.

@@ -380,7 +380,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Ori + StarGAN": "The annotated images made anew by StarGAN, with their boxes (ours).",
         "Ori, oversampled": "The annotated images again instead of made ones (our control).",
         "Ori, augmented": "The annotated images, mirrored, moved and changed in contrast (ours).",
-        "Ori + further patients": "As many real images of other patients: an upper bound (ours).",
+        "Ori + further patients": "As many real images of other patients, as a reference (ours).",
         "average box": "No network: the mean box of each disease in every image (ours).",
         "Real": "Real images, shown to the readers of Table 1.",
         "StarGAN": "Healthy images that StarGAN has given a disease, in Table 1.",

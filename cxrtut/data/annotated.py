@@ -103,6 +103,18 @@ def _with_one_box(
     return made.moved(lambda tensor: tensor.to(device))
 
 
+def boxed(split: Split) -> Rows:
+    """The training rows with a box.
+
+    Raises:
+        StoreError: there is none.
+    """
+    rows = split.train[np.isin(split.train, split.store.boxes.row)]
+    if not len(rows):
+        raise StoreError(f"{split.name}: expected training images with boxes, got none")
+    return rows
+
+
 def with_all_boxes(split: Split, rows: Rows, device: torch.device | str = "cpu") -> DeviceStore:
     """Some images with all their boxes, as a detector learns from them. Masks and healthy twins are
     left out.

@@ -9,6 +9,20 @@ from torch import Tensor
 SIDE = 16  # cells of a hash in a row
 
 
+def grey_cells(images: Float[Tensor, "B C H W"], side: int) -> Float[Tensor, "B n"]:
+    """Each image averaged over its channels and over side x side cells, row by row.
+
+    Raises:
+        ValueError: images of fewer pixels than that.
+    """
+    height, width = images.shape[-2:]
+    if min(height, width) < side:
+        raise ValueError(
+            f"expected images of {side} x {side} pixels or more, got {height} x {width}"
+        )
+    return F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), side).flatten(1)
+
+
 def average_hash(images: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B 256"]:
     """The average hash of each image: grey, averaged over 16 x 16 cells, and of each cell whether
     it is brighter than the mean of all. Two images of one layout have nearly the same bits,
@@ -17,12 +31,7 @@ def average_hash(images: Float[Tensor, "B C H W"]) -> Bool[Tensor, "B 256"]:
     Raises:
         ValueError: images of fewer than 16 x 16 pixels.
     """
-    height, width = images.shape[-2:]
-    if min(height, width) < SIDE:
-        raise ValueError(
-            f"expected images of {SIDE} x {SIDE} pixels or more, got {height} x {width}"
-        )
-    cells = F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), SIDE).flatten(1)
+    cells = grey_cells(images, SIDE)
     return cells > cells.mean(1, keepdim=True)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cxrtut.data.average_hash import grey_cells
 from cxrtut.data.split import Rows, Split, row_parts
 from cxrtut.data.store import StoreError
 
@@ -20,12 +20,7 @@ def thumbnails(images: Float[Tensor, "B C H W"]) -> Float[Tensor, "B 1024"]:
     Raises:
         ValueError: images of fewer than 32 x 32 pixels.
     """
-    height, width = images.shape[-2:]
-    if min(height, width) < SIDE:
-        raise ValueError(
-            f"expected images of {SIDE} x {SIDE} pixels or more, got {height} x {width}"
-        )
-    return F.adaptive_avg_pool2d(images.float().mean(1, keepdim=True), SIDE).flatten(1)
+    return grey_cells(images, SIDE)
 
 
 def nearest_neighbours(

@@ -11,13 +11,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from cxrtut.data.annotated import with_all_boxes
+from cxrtut.data.annotated import boxed, with_all_boxes
 from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.pairing import training_neighbours
 from cxrtut.data.poisson import poisson_blend
 from cxrtut.data.sample import PADDING, from_uint8, to_uint8
-from cxrtut.data.split import Rows, Split
-from cxrtut.data.store import StoreError
+from cxrtut.data.split import Split
 
 
 def pseudo_normal_pairs(
@@ -68,18 +67,6 @@ def pseudo_abnormal_images(
         ill, images=_blended(well.images, ill.images, ill), healthy=well.images, index=well.index
     )
     return made.moved(lambda tensor: tensor.to(device))
-
-
-def boxed(split: Split) -> Rows:
-    """The training rows with a box.
-
-    Raises:
-        StoreError: there is none.
-    """
-    rows = split.train[np.isin(split.train, split.store.boxes.row)]
-    if not len(rows):
-        raise StoreError(f"{split.name}: expected training images with boxes, got none")
-    return rows
 
 
 def _blended(

@@ -14,7 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.baselines.stargan import StarGAN, translate
-from cxrtut.data.annotated import one_box_each, together, with_all_boxes, with_boxes_drawn
+from cxrtut.data.annotated import (
+    boxed,
+    one_box_each,
+    together,
+    with_all_boxes,
+    with_boxes_drawn,
+)
 from cxrtut.data.augment import Augmentation
 from cxrtut.data.device_store import DeviceStore
 from cxrtut.data.loader import Loader
@@ -36,8 +42,11 @@ Extra = Callable[[Config, Split, Run], DeviceStore | None]
 def learnt(config: Config, split: Split, seed: int) -> tuple[Rows, Rows]:
     """The rows with boxes that are learnt from, at most as many as the paper has, at random; and
     those that are left, of other images.
+
+    Raises:
+        StoreError: there is none.
     """
-    rows = split.train[np.isin(split.train, split.store.boxes.row)]
+    rows = boxed(split)
     order = torch.randperm(len(rows), generator=generator("annotated", seed)).numpy()
     return rows[order[: config.annotated]], rows[order[config.annotated :]]
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from baselines.squares import Squares, batch_of
 from torch import nn
 
 from cxrtut.baselines.box_detector import BoxDetector, DetectionTask
-from cxrtut.data.sample import Batch, System
+from cxrtut.data.sample import System
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import check_task
 from cxrtut.metrics.detection import iou_matrix
@@ -19,45 +20,9 @@ def detector(seed=0):
     return faster_rcnn(SmallPyramid(1, 8, 16), 2, 32, sizes=[(8, 12, 16)], head=32)
 
 
-def batch_of(boxes, labels):
-    boxes, labels = torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels)
-    n = len(boxes)
-    return Batch(
-        image=torch.zeros(n, 1, 32, 32), label_vector=torch.zeros(n, 2), boxes=boxes,
-        box_label=labels, index=torch.arange(n),
-    )  # fmt: skip
-
-
 def test_a_box_without_area_which_torchvision_refuses_is_left_out():
     flat = batch_of([[[2, 2, 2, 9], [2, 2, 9, 9]]], [[0, 1]])
     DetectionTask(detector()).loss(flat)
-
-
-class Squares:
-    """A bright square on the left is of class 0, a dark one on the right of class 1."""
-
-    def batches(self, *, batch_size, seed, start=0, device="cpu", rank=0, ranks=1):
-        step = start
-        while True:
-            draw = torch.Generator().manual_seed(1000 * seed + step)
-            image = 0.1 * torch.randn(batch_size, 1, 32, 32, generator=draw)
-            boxes, label = torch.zeros(batch_size, 1, 4), torch.arange(batch_size)[:, None] % 3 - 1
-            for i, k in enumerate(label[:, 0].tolist()):
-                if k < 0:
-                    continue
-                x, y = torch.randint(0, 6, (2,), generator=draw).tolist()
-                x += 14 * k
-                boxes[i, 0] = torch.tensor([x, y, x + 12, y + 12])
-                image[i, 0, y : y + 12, x : x + 12] += 0.8 * (-1) ** k
-            vector = torch.cat([(label == k).float() for k in (0, 1)], 1)
-            yield Batch(
-                image=image.clamp(-1, 1), label_vector=vector, boxes=boxes, box_label=label,
-                index=torch.arange(batch_size),
-            )  # fmt: skip
-            step += 1
-
-    def steps_per_epoch(self, batch_size):
-        return 10
 
 
 @pytest.fixture(scope="module")

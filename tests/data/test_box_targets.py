@@ -2,18 +2,9 @@
 
 import pytest
 import torch
+from baselines.squares import batch_of
 
 from cxrtut.data.box_targets import box_targets
-from cxrtut.data.sample import Batch
-
-
-def batch_of(boxes, labels):
-    boxes, labels = torch.tensor(boxes, dtype=torch.float32), torch.tensor(labels)
-    n = len(boxes)
-    return Batch(
-        image=torch.zeros(n, 1, 32, 32), label_vector=torch.zeros(n, 2), boxes=boxes,
-        box_label=labels, index=torch.arange(n),
-    )  # fmt: skip
 
 
 @pytest.mark.parametrize("first", [0, 1])

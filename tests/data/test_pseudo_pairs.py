@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from cxrtut.data.annotated import boxed
 from cxrtut.data.pairing import training_neighbours
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
 from cxrtut.data.poisson import rectangles
-from cxrtut.data.pseudo_pairs import boxed, pseudo_abnormal_images, pseudo_normal_pairs
+from cxrtut.data.pseudo_pairs import pseudo_abnormal_images, pseudo_normal_pairs
 from cxrtut.data.sample import PADDING
 from cxrtut.data.split import one_disease
 from cxrtut.data.store import StoreError

@@ -21,7 +21,14 @@ from cxrtut.experiments.pix2pix import (
 )
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
-from cxrtut.experiments.synthetic_images import GENERATORS, learnt, make_stargan, pairs_of
+from cxrtut.experiments.synthetic_images import (
+    GENERATORS,
+    healthy_images,
+    in_own_domain,
+    learnt,
+    make_stargan,
+    pairs_of,
+)
 from cxrtut.nn.inception_rcnn import InceptionBackbone
 from cxrtut.papers.pix2pix import CPU, PAPER, SMOKE
 
@@ -251,3 +258,30 @@ def test_pasted_biomarkers_are_no_diseases():
 def test_validation_patients_are_none_of_the_others(split):
     assert np.isin(split.validation, np.concatenate([split.train, split.test])).sum() == 0
     assert np.isin(split.validation, split.store.boxes.row).any()
+
+
+def test_translations_are_made_in_evaluation_mode_and_the_mode_is_put_back(split):
+    modes = []
+    network = make_stargan(TINY, 6, 0)[0].train()
+    network.register_forward_hook(lambda module, *_: modes.append(module.training))
+    batch = pairs_of(TINY, split, Run()).batch(torch.arange(2))
+    found = in_own_domain(network, batch)
+    assert modes == [False] and network.training and found.shape == batch.image.shape
+
+
+def test_healthy_images_and_initial_weights_are_those_of_the_seed(split):
+    rows = [healthy_images(TINY, split, Run(seed=seed)).index.tolist() for seed in (0, 0, 1)]
+    assert rows[0] == rows[1] and rows[0] != rows[2]
+    for name in ("Ori + Pix2Pix", "Ori + StarGAN"):
+        first, other = (Kept(split, name, seed=s).arm[name][0][1] for s in (0, 1))
+        a, b = (task.networks["generator"].state_dict() for task in (first, other))
+        assert any(not torch.equal(v, b[k]) for k, v in a.items()), name
+
+
+def test_the_judge_sees_normal_and_abnormal_images_in_turn(split):
+    kept = Kept(split)
+    train_reader(TINY, split, kept.run)
+    ((name, _, loader, how),) = kept.stages
+    batch = next(loader.batches(batch_size=how["batch_size"], seed=0))
+    assert name == "classifier" and how["batch_size"] == 16
+    assert batch.label_vector.amax(1).tolist() == [0, 1] * 8

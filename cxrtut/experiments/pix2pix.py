@@ -1,8 +1,22 @@
 """The tables of the Pix2Pix paper: Table 2, and our controls.
 
 `Ori`, `Ori + Pix2Pix` and `Ori + Pix2Pix-N` are the paper's. The others are ours: what StarGAN
-makes, the same images again, the usual augmentation, as many further patients, and the average box
-of each disease. All detectors take equally many steps of equally many images.
+makes, the same images again, mirrored, with the usual augmentation, as many further patients, and
+the average box of each disease. All detectors take equally many steps of equally many images.
+
+Reading (data, boxes of the detector): The detector learns from "573 in total", which are
+    annotations, on fewer images.
+    Here: It sees each image once, with all of its boxes.
+    Why: A lesion without its box would be taught as background.
+
+Reading (training, first weights of the detector): The detector is a "Faster-RCNN [7] built on
+    InceptionV2-ResNet", where [7] is Mask R-CNN. What its weights begin as is not said.
+    Here: Those of the convolutions are drawn at random; ImageNet's can be put in (`--begin-from`).
+    Why: The text names no other data set.
+
+Reading (training, equal steps): All three protocols are shown at 5,000, 10,000 and 15,000 steps.
+    Here: All detectors take equally many steps, however many images they have.
+    Why: More images are then not longer training.
 
 Reading (evaluation, the checkpoint): Table 2 has for each disease the best number of all
     checkpoints within 500 steps of the one that is named.
@@ -50,8 +64,9 @@ from cxrtut.experiments.synthetic_images import (
     pix2pix,
 )
 from cxrtut.nn.backbones import ResNet10
-from cxrtut.nn.detectors import SmallPyramid, faster_rcnn
+from cxrtut.nn.detectors import faster_rcnn
 from cxrtut.nn.inception_rcnn import inception_rcnn
+from cxrtut.nn.pyramids import SmallPyramid
 from cxrtut.papers.pix2pix import COLAB, CPU, PAPER, SMOKE, Config
 from cxrtut.randomness import seeded, shuffled
 
@@ -63,6 +78,7 @@ IMAGES = 4096  # simulated ones, unless the source says another number
 VALIDATION = 0.25  # of the held-out patients
 CHECKPOINTS = 5  # of which the best is taken, where we show what that is worth
 ANCHORS = (1 / 8, 5 / 24, 1 / 3, 23 / 48)  # of the small detector, shares of the image's side
+MIRRORED = Augmentation(flip=0.5)  # as the synthetic images are
 CLASSICAL = Augmentation(flip=0.5, translation=0.06, scale=0.05, brightness=0.05, contrast=0.1)
 
 
@@ -196,6 +212,7 @@ COMPARISON = Comparison(
         "Ori + Pix2Pix-N": _arm(pix2pix(healthy=True)),
         "Ori + StarGAN": _arm(STARGAN),
         "Ori, oversampled": _arm(again),
+        "Ori, mirrored": _arm(nothing, MIRRORED),
         "Ori, augmented": _arm(nothing, CLASSICAL),
         "Ori + further patients": _arm(further),
         "average box": Arm(build_same, train_same),

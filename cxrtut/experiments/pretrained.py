@@ -113,8 +113,8 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
     """A trained system.
 
     Args:
-        name: "paper/arm" of a published record, such as "biomarker/G-D-C"; or a folder that `train`
-            wrote, or a file that `train` or `reproduce` wrote.
+        name: "record/arm" of what is published, such as "biomarker/G-D-C", the record named as the
+            paper; or a folder that `train` wrote, or a file that `train` or `reproduce` wrote.
         device: where its networks shall be.
 
     Raises:
@@ -141,13 +141,13 @@ def load(name: str | Path, *, device: torch.device | str = "cpu") -> Pretrained:
 
 
 def recorded_systems(
-    paper: str, arms: Sequence[str], instead: Mapping[str, System]
+    name: str, arms: Sequence[str], instead: Mapping[str, System]
 ) -> dict[str, System]:
-    """The published systems of a paper, or those of `instead`, after saying so, where their files
+    """The published systems of a record, or those of `instead`, after saying so, where their files
     are neither here nor to be had: all or none, as what was trained otherwise cannot be compared.
 
     Args:
-        paper: such as "biomarker".
+        name: of the record, such as "biomarker" or "biomarker_pasted".
         arms: rows of its tables.
         instead: arm to what the reader has trained; may lack some of the arms.
 
@@ -159,15 +159,15 @@ def recorded_systems(
     """
     known = published()
     for arm in arms:
-        if (paper, arm) not in known:
+        if (name, arm) not in known:
             names = ", ".join(f"{p}/{a}" for p, a in known)
-            raise FileNotFoundError(f"{paper}/{arm}: expected one of {names}")
+            raise FileNotFoundError(f"{name}/{arm}: expected one of {names}")
     try:
-        return {arm: load(f"{paper}/{arm}").system for arm in arms}
+        return {arm: load(f"{name}/{arm}").system for arm in arms}
     except FileNotFoundError:
         rest = f"what was trained here: {', '.join(instead)}" if instead else "no network"
         print(
-            f"The recorded networks of {paper} ({', '.join(arms)}) are left out, since they are "
+            f"The recorded networks of {name} ({', '.join(arms)}) are left out, since they are "
             f"neither on this machine nor online; the page goes on with {rest}."
         )
         for system in instead.values():  # where the published ones would be
@@ -187,23 +187,24 @@ def _found(name: str | Path) -> Path:
         return path
     if path.is_file():
         return path
-    paper, stroke, arm = str(name).partition("/")
+    record, stroke, arm = str(name).partition("/")
     known = published()
-    if not stroke or (paper, arm) not in known:
-        names = ", ".join(f"{p}/{a}" for p, a in known)
+    if not stroke or (record, arm) not in known:
+        names = ", ".join(f"{r}/{a}" for r, a in known)
         raise FileNotFoundError(
             f"{name}: expected a folder of `train`, a file of weights, or one of {names}"
         )
-    return weights_file(known[paper, arm])
+    return weights_file(known[record, arm])
 
 
 def published() -> dict[tuple[str, str], Weights]:
-    """(paper, arm) of everything that is published, to where its weights are."""
+    """(record, arm) of everything that is published, to where its weights are. A paper's main
+    record is named as the paper.
+    """
     found = {}
     for file in sorted(RUNS.glob("*.json")):
-        record = read_record(file.stem)
-        for arm, weights in record.weights.items():
-            found[record.paper, arm] = weights
+        for arm, weights in read_record(file.stem).weights.items():
+            found[file.stem, arm] = weights
     return found
 
 

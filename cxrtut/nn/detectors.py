@@ -1,8 +1,8 @@
-"""Torchvision's detectors for square images of one size and any number of channels, trained from
-scratch.
+"""Torchvision's detectors of two stages for square images of one size and any number of channels,
+trained from scratch.
 
-Ren, He, Girshick and Sun, Faster R-CNN, NIPS 2015; Lin et al., Feature Pyramid Networks, CVPR 2017.
-Torchvision is imported when a detector is made.
+Ren, He, Girshick and Sun, Faster R-CNN, NIPS 2015; He, Gkioxari, Dollar and Girshick, Mask R-CNN,
+ICCV 2017. Torchvision is imported when a detector is made.
 
 Reading (network, detectors from scratch): Torchvision's detectors expect a network that has learnt
     ImageNet, with norms that are frozen.
@@ -14,94 +14,20 @@ Reading (network, detectors from scratch): Torchvision's detectors expect a netw
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, UInt8
+from torch import Tensor
 
-from cxrtut.nn.residual_attention import AttendedBackbone
+from cxrtut.nn.pyramids import Pyramid
 
 if TYPE_CHECKING:
-    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection import FasterRCNN, MaskRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-STRIDES = (4, 8, 16)
 _CPU = torch.device("cpu")
-
-
-class SmallPyramid(nn.Module):
-    """A residual network with group norms and a feature pyramid on top, for small images.
-
-    A 3x3 convolution of stride 2 and three residual blocks of stride 2 give maps at strides 4, 8
-    and 16 with one, two and four times `width` channels; the pyramid adds to each what lies above
-    it, with `channels_out` channels.
-    """
-
-    def __init__(
-        self,
-        channels: int = 1,
-        width: int = 16,
-        channels_out: int = 32,
-        strides: Sequence[int] = (8,),
-    ) -> None:
-        """
-        Args:
-            channels: channels of the image.
-            width: channels of the first convolution, a multiple of 8.
-            channels_out: channels of every map of the pyramid.
-            strides: which maps are given, of `STRIDES`; those above the coarsest are not made.
-
-        Raises:
-            ValueError: other strides, or a width that is no multiple of 8.
-        """
-        super().__init__()
-        if not strides or list(strides) != [s for s in STRIDES if s in strides]:
-            raise ValueError(
-                f"strides: expected some of {STRIDES}, finest first, got {tuple(strides)}"
-            )
-        if width < 8 or width % 8:
-            raise ValueError(f"width: expected a multiple of 8, got {width}")
-        from torchvision.ops import FeaturePyramidNetwork
-
-        self.strides, self.out_channels = tuple(strides), channels_out
-        widths = [width, 2 * width, 4 * width][: STRIDES.index(strides[-1]) + 1]
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, 2, 1, bias=False), _norm(width), nn.ReLU()
-        )
-        self.blocks = nn.ModuleList(
-            _Block(a, b) for a, b in zip([width, *widths], widths, strict=False)
-        )
-        self.pyramid = FeaturePyramidNetwork(widths, channels_out)
-
-    def forward(self, image: Float[Tensor, "B C H W"]) -> OrderedDict[str, Tensor]:
-        """The maps by their stride, finest first."""
-        x = self.stem(image)
-        maps: OrderedDict[str, Tensor] = OrderedDict()
-        for stride, block in zip(STRIDES, self.blocks, strict=False):
-            x = maps[str(stride)] = block(x)
-        made = self.pyramid(maps)
-        return OrderedDict((str(stride), made[str(stride)]) for stride in self.strides)
-
-
-class _Block(nn.Module):
-    def __init__(self, channels_in: int, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels_in, channels, 3, 2, 1, bias=False)
-        self.second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norms = nn.ModuleList([_norm(channels), _norm(channels)])
-        self.skip = nn.Conv2d(channels_in, channels, 1, 2, bias=False)
-
-    def forward(self, x: Float[Tensor, "B c h w"]) -> Float[Tensor, "B d p q"]:
-        h = F.relu(self.norms[0](self.first(x)))
-        return F.relu(self.norms[1](self.second(h)) + self.skip(x))
-
-
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(8, channels)
 
 
 def anchor_generator(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) -> AnchorGenerator:
@@ -139,7 +65,7 @@ def anchor_generator(sizes: Sequence[Sequence[float]], ratios: Sequence[float]) 
 
 
 def faster_rcnn(
-    backbone: SmallPyramid | AttendedBackbone,
+    backbone: Pyramid,
     classes: int,
     size: int,
     channels: int = 1,
@@ -151,7 +77,7 @@ def faster_rcnn(
     regions: int = 64,
     proposals: tuple[int, int] = (200, 50),
 ) -> FasterRCNN:
-    """Faster R-CNN on a small pyramid.
+    """Faster R-CNN on a pyramid.
 
     In training mode it takes a list of images and one of targets (boxes xyxy in pixels and labels
     from 1, 0 being background; an image may have none) and gives its losses; in evaluation mode it
@@ -174,6 +100,89 @@ def faster_rcnn(
         ValueError: another size, no class, or anchors for another number of maps.
     """
     from torchvision.models.detection import FasterRCNN
+
+    made = _two_stages(
+        backbone, classes, size, channels, sizes, ratios, pooled, head, regions, proposals
+    )
+    return FasterRCNN(**made)
+
+
+def mask_rcnn(
+    backbone: Pyramid,
+    classes: int,
+    size: int,
+    channels: int = 1,
+    *,
+    sizes: Sequence[Sequence[float]],
+    ratios: Sequence[float] = (0.5, 1.0, 2.0),
+    pooled: int = 5,
+    head: int = 128,
+    regions: int = 64,
+    proposals: tuple[int, int] = (200, 50),
+    mask_layers: Sequence[int] = (32, 32),
+    mask_pooled: int = 14,
+) -> MaskRCNN:
+    """Mask R-CNN on a pyramid, where boxes are all that is known: `faster_rcnn` with a third answer
+    for each region, in which of its cells the disease is.
+
+    Reading (network, boxes as masks): GRANet (Table 2) trains a Mask R-CNN on radiographs that have
+        boxes and no masks.
+        Here: The mask of a box is the whole box: a pixel is inside when its centre is.
+        Why: Nothing else is known of it. The third answer then learns once more where the box ends.
+
+    Args:
+        backbone, classes, size, channels, sizes, ratios, pooled, head, regions, proposals: see
+            `faster_rcnn`.
+        mask_layers: channels of the 3x3 convolutions of the third answer.
+        mask_pooled: a region is brought to so many cells for it; its mask has twice as many.
+
+    Raises:
+        ValueError: see `faster_rcnn`.
+    """
+    from torchvision.models.detection import MaskRCNN
+    from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+    from torchvision.ops import MultiScaleRoIAlign
+
+    class BoxMaskRCNN(MaskRCNN):
+        def forward(
+            self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
+        ) -> Any:
+            if targets is not None:
+                targets = [t | {"masks": filled_boxes(t["boxes"], size)} for t in targets]
+            return super().forward(images, targets)
+
+    made = _two_stages(
+        backbone, classes, size, channels, sizes, ratios, pooled, head, regions, proposals
+    )
+    names = [str(s) for s in backbone.strides]
+    return BoxMaskRCNN(
+        **made, mask_roi_pool=MultiScaleRoIAlign(names, mask_pooled, 2),
+        mask_head=MaskRCNNHeads(backbone.out_channels, list(mask_layers), 1),
+        mask_predictor=MaskRCNNPredictor(mask_layers[-1], mask_layers[-1], classes + 1),
+    )  # fmt: skip
+
+
+def filled_boxes(boxes: Float[Tensor, "n 4"], size: int) -> UInt8[Tensor, "n {size} {size}"]:
+    """Each box as a mask of ones in square images of `size` pixels."""
+    at = torch.arange(size, device=boxes.device) + 0.5
+    left, top, right, bottom = boxes[:, :, None].unbind(1)
+    inside_x, inside_y = (left <= at) & (at < right), (top <= at) & (at < bottom)
+    return (inside_y[:, :, None] & inside_x[:, None, :]).byte()
+
+
+def _two_stages(
+    backbone: Pyramid,
+    classes: int,
+    size: int,
+    channels: int,
+    sizes: Sequence[Sequence[float]],
+    ratios: Sequence[float],
+    pooled: int,
+    head: int,
+    regions: int,
+    proposals: tuple[int, int],
+) -> dict[str, Any]:
+    """What torchvision's Faster and Mask R-CNN are made of."""
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
     from torchvision.ops import MultiScaleRoIAlign
 
@@ -186,23 +195,23 @@ def faster_rcnn(
         raise ValueError(
             f"sizes: expected anchors for {len(backbone.strides)} maps, got {len(sizes)}"
         )
-    return FasterRCNN(
-        backbone,
-        min_size=size,
-        max_size=size,
-        image_mean=[0.0] * channels,
-        image_std=[1.0] * channels,
-        size_divisible=coarsest,
-        _skip_resize=True,
-        rpn_anchor_generator=anchor_generator(sizes, ratios),
-        rpn_pre_nms_top_n_train=proposals[0],
-        rpn_pre_nms_top_n_test=proposals[0],
-        rpn_post_nms_top_n_train=proposals[0],
-        rpn_post_nms_top_n_test=proposals[1],
-        box_roi_pool=MultiScaleRoIAlign([str(s) for s in backbone.strides], pooled, 2),
-        box_head=TwoMLPHead(backbone.out_channels * pooled**2, head),
-        box_predictor=FastRCNNPredictor(head, classes + 1),
-        box_batch_size_per_image=regions,
-        box_score_thresh=5e-4,
-        box_detections_per_img=200,
-    )
+    return {
+        "backbone": backbone,
+        "min_size": size,
+        "max_size": size,
+        "image_mean": [0.0] * channels,
+        "image_std": [1.0] * channels,
+        "size_divisible": coarsest,
+        "_skip_resize": True,
+        "rpn_anchor_generator": anchor_generator(sizes, ratios),
+        "rpn_pre_nms_top_n_train": proposals[0],
+        "rpn_pre_nms_top_n_test": proposals[0],
+        "rpn_post_nms_top_n_train": proposals[0],
+        "rpn_post_nms_top_n_test": proposals[1],
+        "box_roi_pool": MultiScaleRoIAlign([str(s) for s in backbone.strides], pooled, 2),
+        "box_head": TwoMLPHead(backbone.out_channels * pooled**2, head),
+        "box_predictor": FastRCNNPredictor(head, classes + 1),
+        "box_batch_size_per_image": regions,
+        "box_score_thresh": 5e-4,
+        "box_detections_per_img": 200,
+    }

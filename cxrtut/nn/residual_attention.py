@@ -38,7 +38,7 @@ class AttendedBackbone(nn.Module):
         """
         Args:
             backbone: images to an ordered dictionary of maps, with `out_channels` and `strides`,
-                such as `nn.detectors.SmallPyramid`.
+                such as `nn.pyramids.SmallPyramid`.
             attention: images to A, in [0, 1].
             kind: `residual`, F (1 + A), or `product`, F A.
 

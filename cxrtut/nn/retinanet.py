@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from cxrtut.nn.detectors import SmallPyramid, anchor_generator
-from cxrtut.nn.residual_attention import AttendedBackbone
+from cxrtut.nn.detectors import anchor_generator
+from cxrtut.nn.pyramids import Pyramid
 
 if TYPE_CHECKING:
     from torchvision.models.detection import RetinaNet
@@ -31,7 +31,7 @@ OFFSETS = (10.0, 10.0, 5.0, 5.0)
 
 
 def retinanet(
-    backbone: SmallPyramid | AttendedBackbone,
+    backbone: Pyramid,
     classes: int,
     size: int,
     channels: int = 1,
@@ -42,7 +42,7 @@ def retinanet(
     negative: float = 0.4,
     overlap: float = 0.3,
 ) -> RetinaNet:
-    """RetinaNet on a small pyramid.
+    """RetinaNet on a pyramid.
 
     In training mode it takes a list of images and one of targets (boxes xyxy in pixels and labels
     from 0; an image may have none, and then all its anchors are to say so) and gives its losses; in

@@ -25,6 +25,10 @@ Reading (data, how many test boxes): Section 3.2 tests 247 images, Table 2 gives
     Why: They are 30 % of the boxes of each disease. Of numbers that add up to 247 they are the only
         ones of which all shares of the table but one, cut off and not rounded, can be parts.
 
+Reading (loss, mean or sum): $\| \cdot \|_1$ of Eq. (2) is a sum over pixels.
+    Here: It is the mean over pixels, channels and images.
+    Why: The $\lambda$ of 100, which we take from pix2pix, belongs to the mean.
+
 Reading (evaluation, an impossible share): Pneumothorax at 5,000 steps has .031.
     Here: It is shown as it is printed.
     Why: One of 30 boxes is .033.

@@ -379,6 +379,7 @@ ARMS: Mapping[str, Mapping[str, str]] = {
         "Ori + Pix2Pix-N": "The full method: a Pix2Pix that has learnt from healthy images, too.",
         "Ori + StarGAN": "The annotated images made anew by StarGAN, with their boxes (ours).",
         "Ori, oversampled": "The annotated images again instead of made ones (our control).",
+        "Ori, mirrored": "The annotated images, mirrored half of the time (our control).",
         "Ori, augmented": "The annotated images, mirrored, moved and changed in contrast (ours).",
         "Ori + further patients": "As many real images of other patients, as a reference (ours).",
         "average box": "No network: the mean box of each disease in every image (ours).",

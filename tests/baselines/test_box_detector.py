@@ -10,7 +10,8 @@ from cxrtut.data.sample import System
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import check_task
 from cxrtut.metrics.detection import iou_matrix
-from cxrtut.nn.detectors import SmallPyramid, faster_rcnn
+from cxrtut.nn.detectors import faster_rcnn
+from cxrtut.nn.pyramids import SmallPyramid
 
 CLASSES = ("Effusion", "Mass")
 

@@ -99,13 +99,14 @@ def test_every_arm_learns_from_the_annotated_images_and_from_what_its_name_says(
         assert len(extra[name]) == 25 and not set(extra[name]) & set(annotated)
 
 
-def test_all_detectors_take_as_many_steps_of_as_many_images_and_one_is_augmented(split):
+def test_all_detectors_take_as_many_steps_of_as_many_images_and_two_are_augmented(split):
     names = [name for name in COMPARISON.arms if name != "average box"]
     kept = Kept(split, *names)
+    augmented = {"Ori, augmented": CLASSICAL, "Ori, mirrored": Augmentation(flip=0.5)}
     for name in names:
         stage, task, loader, how = kept.arm[name][-1]
         assert (stage, how["steps"], how["batch_size"]) == ("main", 2, 4)
-        assert loader.augmentation == (CLASSICAL if name == "Ori, augmented" else None)
+        assert loader.augmentation == augmented.get(name)
         assert task.optimizers["detector"].param_groups[0]["lr"] == TINY.detector_learning_rate
     first = [kept.arm[name][-1][1].networks["detector"].state_dict() for name in names]
     for other in first[1:]:

@@ -310,7 +310,26 @@ def test_loading_fetches_no_weights_that_it_would_put_others_in_the_place_of(mad
 def test_what_is_published_is_what_the_records_name():
     known = pretrained.published()
     assert all(isinstance(weights, Weights) for weights in known.values())
-    assert {paper for paper, _ in known} <= {"realism", *COMPARISONS}
+    records = {name: pretrained.read_record(name) for name, _ in known}
+    assert set(COMPARISONS) & set(records) == {"biomarker", "disease_masks", "pillet_gan"}
+    assert all(records[name].weights[arm] == weights for (name, arm), weights in known.items())
+    assert all(name.startswith(record.paper) for name, record in records.items())
+
+
+def test_a_second_record_of_a_paper_does_not_hide_the_first(made, monkeypatch, tmp_path):
+    """Both have networks of the same arm; each is found under its own name."""
+    _, _, record, _ = made["disease_masks"]
+    other = replace(record.weights["plain"], file="other.safetensors")
+    records = {
+        "disease_masks": record, "disease_masks_nih": replace(record, weights={"plain": other})
+    }  # fmt: skip
+    for name in records:
+        (tmp_path / f"{name}.json").touch()
+    monkeypatch.setattr(pretrained, "RUNS", tmp_path)
+    monkeypatch.setattr(pretrained, "read_record", records.__getitem__)
+    known = pretrained.published()
+    assert known["disease_masks", "plain"] == record.weights["plain"]
+    assert known["disease_masks_nih", "plain"] == other
 
 
 def test_what_is_no_system_is_refused(made, tmp_path):

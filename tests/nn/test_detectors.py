@@ -4,50 +4,23 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.nn.detectors import SmallPyramid, anchor_generator, faster_rcnn
+from cxrtut.nn.detectors import anchor_generator, faster_rcnn, filled_boxes, mask_rcnn
+from cxrtut.nn.pyramids import ResNet50Pyramid, SmallPyramid
 
+OF_50 = [(32,), (64,), (128,), (256,), (512,)]  # anchors of ResNet-50's maps
 NOTHING = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
 ONE = {"boxes": torch.tensor([[4.0, 8.0, 24.0, 28.0]]), "labels": torch.tensor([2])}
+
+
+def masked(classes=2, size=32):
+    torch.manual_seed(0)
+    return mask_rcnn(SmallPyramid(1, 8, 16), classes, size, sizes=[(8, 16)], mask_pooled=4)
 
 
 def small(classes=2, size=32, channels=1, **more):
     torch.manual_seed(0)
     backbone = SmallPyramid(channels, 8, 16)
     return faster_rcnn(backbone, classes, size, channels, **{"sizes": [(8, 16)], **more})
-
-
-@pytest.mark.parametrize("strides", [(8,), (4,), (16,), (4, 8), (4, 8, 16)])
-def test_the_pyramid_gives_the_maps_that_were_asked_for(strides):
-    maps = SmallPyramid(2, 8, 24, strides)(torch.rand(3, 2, 32, 64))
-    assert {name: tuple(m.shape) for name, m in maps.items()} == {
-        str(s): (3, 24, 32 // s, 64 // s) for s in strides
-    }
-
-
-def test_what_lies_above_the_coarsest_map_is_not_made():
-    fine, coarse = (
-        sum(p.numel() for p in SmallPyramid(strides=s).parameters()) for s in ((4,), (4, 16))
-    )
-    assert fine < coarse / 4
-
-
-def test_a_fine_map_hears_of_the_whole_image_by_the_coarse_ones():
-    torch.manual_seed(0)
-    backbone = SmallPyramid(1, 8, 16, (4, 16))
-    image = torch.rand(1, 1, 64, 64, requires_grad=True)
-    (slope,) = torch.autograd.grad(backbone(image)["4"][0, :, 0, 0].sum(), image)
-    assert slope[0, 0, 33:, 33:].abs().max() > 0
-
-
-@pytest.mark.parametrize("strides", [(), (8, 4), (8, 8), (32,)])
-def test_other_strides_are_refused(strides):
-    with pytest.raises(ValueError, match="strides: expected some of"):
-        SmallPyramid(strides=strides)
-
-
-def test_a_width_that_its_norms_cannot_share_is_refused():
-    with pytest.raises(ValueError, match="width: expected a multiple of 8, got 12"):
-        SmallPyramid(width=12)
 
 
 def test_anchors_keep_their_area_and_ratio_to_fractions_of_a_pixel():
@@ -119,3 +92,40 @@ def test_answers_are_boxes_within_the_image_with_labels_from_one():
 def test_what_does_not_fit_is_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         small(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("make", "parameters"), [(faster_rcnn, 41_346_009), (mask_rcnn, 43_969_243)]
+)
+def test_on_resnet_50_they_are_as_large_as_torchvisions(make, parameters):
+    how = {"mask_layers": (256,) * 4} if make is mask_rcnn else {}
+    network = make(ResNet50Pyramid(), 1, 64, sizes=OF_50, pooled=7, head=1024, **how)
+    assert sum(p.numel() for p in network.parameters()) == parameters
+
+
+@pytest.mark.parametrize("targets", [[ONE, ONE], [ONE, NOTHING], [NOTHING, NOTHING]])
+def test_mask_rcnn_learns_masks_from_boxes_alone(targets):
+    detector = masked()
+    losses = detector(list(torch.rand(2, 1, 32, 32)), targets)
+    assert len(losses) == 5 and all(torch.isfinite(loss) for loss in losses.values())
+    assert (losses["loss_mask"] > 0) == any(len(t["boxes"]) for t in targets)
+    assert "masks" not in targets[0]  # those of the caller are as they were
+    sum(losses.values()).backward()
+    grad = detector.backbone.stem[0].weight.grad
+    assert grad is not None and torch.isfinite(grad).all() and grad.abs().max() > 0
+
+
+def test_the_mask_of_a_box_has_the_pixels_whose_centres_are_in_it():
+    masks = filled_boxes(torch.tensor([[1.0, 0.0, 3.0, 2.0], [1.6, 3.4, 4.0, 4.0]]), 4)
+    assert masks.dtype == torch.uint8
+    assert masks.tolist() == [
+        [[0, 1, 1, 0], [0, 1, 1, 0], [0] * 4, [0] * 4],
+        [[0] * 4, [0] * 4, [0] * 4, [0, 0, 1, 1]],
+    ]
+    assert filled_boxes(torch.zeros(0, 4), 4).shape == (0, 4, 4)
+
+
+def test_answers_of_mask_rcnn_are_boxes_with_labels_from_one():
+    found = masked().eval()(list(torch.rand(2, 1, 32, 32)))
+    assert all(set(one["labels"].tolist()) <= {1, 2} for one in found)
+    assert any(len(one["boxes"]) for one in found)

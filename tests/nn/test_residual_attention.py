@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from cxrtut.nn.detectors import SmallPyramid, faster_rcnn
+from cxrtut.nn.detectors import faster_rcnn
+from cxrtut.nn.pyramids import SmallPyramid
 from cxrtut.nn.residual_attention import AttendedBackbone, ResidualAttention
 
 

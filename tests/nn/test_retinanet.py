@@ -10,7 +10,7 @@ from torch import nn
 from cxrtut.baselines.box_detector import BoxDetector, DetectionTask
 from cxrtut.engine.loop import train
 from cxrtut.metrics.detection import iou_matrix
-from cxrtut.nn.detectors import SmallPyramid
+from cxrtut.nn.pyramids import SmallPyramid
 from cxrtut.nn.residual_attention import AttendedBackbone
 from cxrtut.nn.retinanet import OFFSETS, retinanet
 

@@ -13,7 +13,7 @@ from cxrtut.data.loader import Loader
 from cxrtut.data.sample import Batch, from_uint8, to_uint8
 from cxrtut.engine.loop import train
 from cxrtut.engine.task import Task, check_task
-from cxrtut.nn.detectors import SmallPyramid
+from cxrtut.nn.pyramids import SmallPyramid
 from cxrtut.nn.residual_attention import AttendedBackbone, ResidualAttention
 from cxrtut.nn.retinanet import retinanet
 from cxrtut.papers.granet import (

@@ -4,7 +4,7 @@ S. Yao, Y. Chen, X. Tian, R. Jiang and S. Ma, An Improved Algorithm for Detectin
 YOLOv3, Applied Sciences 10(5), 2020.
 
 Steps, as far as the abstract tells them
-    dilated convolution      `nn.darknet.Darknet53`, `dilated`
+    dilated convolution      `nn.darknet.Darknet53`
     an attention mechanism   `Excitation`
     a double K-means         `data.anchor_shapes.fitted_in_two_levels`
 

@@ -6,10 +6,13 @@ arXiv:2101.09915, 2021, Section 3.2; other papers align as well.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from cxrtut.data.sample import Prediction, System
+from cxrtut.localize.box_warp import warp_boxes
 from cxrtut.nn.spatial_transformer import align, invert, warp
 
 
@@ -48,12 +51,18 @@ class Aligned:
         }  # fmt: skip
 
     def predict(self, images: Float[Tensor, "B C H W"]) -> Prediction:
-        """As the system, with its heat maps warped back."""
+        """As the system, with its heat maps warped back and its boxes carried back."""
         aligned, matrix = align(self.aligner, images)
         answer = self.system.predict(aligned)
-        heat = answer.heatmap
-        back = None if heat is None else warp(heat, invert(matrix), outside=0.0)
-        return Prediction(scores=answer.scores, heatmap=back)
+        heat, boxes = answer.heatmap, answer.boxes
+        if heat is not None:
+            heat = warp(heat, invert(matrix), outside=0.0)
+        if boxes is not None:
+            boxes = tuple(
+                replace(found, boxes=warp_boxes(found.boxes, m, self.size).clamp(0, self.size))
+                for found, m in zip(boxes, matrix, strict=True)
+            )
+        return Prediction(scores=answer.scores, heatmap=heat, boxes=boxes)
 
 
 class Anchor(nn.Module):

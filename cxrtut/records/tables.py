@@ -8,9 +8,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from cxrtut.metrics.intervals import mean_and_margin
+from cxrtut.records.measure_words import MEASURES
 from cxrtut.records.published import PublishedTable
 from cxrtut.records.run_record import ArmRun, RecordError, RunRecord
-from cxrtut.records.words import MEASURES, name_of
+from cxrtut.records.words import name_of
 
 Row = dict[str, str | int | float | None]
 IMAGES_OF: Mapping[str, str] = {
@@ -38,7 +39,7 @@ def measures_table(
     measures: Sequence[str] | None = None,
     arms: Sequence[str] | None = None,
 ) -> list[Row]:
-    """A row for each arm, a column for each measure; `records.words` says what they are.
+    """A row for each arm, a column for each measure; `records.measure_words` says what they are.
 
     Args:
         record: of a run.

@@ -28,6 +28,7 @@ Reading (loss, DGM, whom D is shown): Both public codes break the adversarial lo
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 
 import torch
@@ -110,6 +111,41 @@ class DGM:
             "variation": variation,
         }  # fmt: skip
         return loss, terms
+
+
+class DisentangledInput(nn.Module):
+    """A backbone of three channels behind a DGM: it sees the image, N and R.
+
+    The generator is no part of this network: it is neither trained nor stored with it.
+
+    Reading (network, DGM and RetinaNet): Table 1 of GRANet has a row "RetinaNet + DGM"; how the one
+        enters the other could not be read.
+        Here: The detector sees x, N and R as three channels.
+        Why: A grey image has three channels to give away, so that the detector stays as large as it
+            is without.
+    """
+
+    def __init__(self, backbone: nn.Module, generator: DisentangledGenerator) -> None:
+        """
+        Args:
+            backbone: three channels to maps, with `out_channels` and `strides`.
+            generator: trained on images of one channel; in evaluation mode, and frozen.
+        """
+        super().__init__()
+        self.backbone, self._generator = backbone, (generator,)
+        self.out_channels: int = backbone.out_channels  # type: ignore[assignment]
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Those of the backbone."""
+        strides: tuple[int, ...] = self.backbone.strides  # type: ignore[assignment]
+        return strides
+
+    def forward(self, image: Float[Tensor, "B 1 H W"]) -> OrderedDict[str, Tensor]:
+        """The maps of the backbone."""
+        made, residue, _ = self._generator[0](image)
+        maps: OrderedDict[str, Tensor] = self.backbone(torch.cat((image, made, residue), 1))
+        return maps
 
 
 def total_variation(image: Float[Tensor, "B C H W"]) -> Float[Tensor, ""]:

@@ -127,6 +127,11 @@ def together(*stores: DeviceStore) -> DeviceStore:
     """Images of several stores, one after the other, without masks and healthy twins. The boxes are
     padded to the largest number that an image has.
     """
+    return with_twins(*(replace(store, healthy=None) for store in stores))
+
+
+def with_twins(*stores: DeviceStore) -> DeviceStore:
+    """`together`, with the healthy twins that all of the stores have."""
     most = max(store.boxes.shape[1] for store in stores)
     return DeviceStore.joined(
         [
@@ -137,7 +142,6 @@ def together(*stores: DeviceStore) -> DeviceStore:
                     store.box_label, (0, most - store.box_label.shape[1]), value=PADDING
                 ),
                 masks=None,
-                healthy=None,
             )
             for store in stores
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cxrtut.experiments import biomarker, disease_masks, pillet_gan, pix2pix
+from cxrtut.experiments import biomarker, disease_masks, granet, pillet_gan, pix2pix
 from cxrtut.experiments.comparison import Comparison, ConfigurationError
 
 COMPARISONS: dict[str, Comparison[Any]] = {
@@ -12,6 +12,7 @@ COMPARISONS: dict[str, Comparison[Any]] = {
     "disease_masks": disease_masks.COMPARISON,
     "pillet_gan": pillet_gan.COMPARISON,
     "pix2pix": pix2pix.COMPARISON,
+    "granet": granet.COMPARISON,
 }
 
 

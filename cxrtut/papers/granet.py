@@ -4,7 +4,7 @@ E. Kim, S. Lee and K. M. Lee, Generative Residual Attention Network for Disease 
 
 Equations
     (1)  $L_\theta = f(T_\theta(I), R) + \| T_\theta(I) - R \|_2$
-         `losses.perceptual`, shared with Disease masks
+         `Alignment.loss`, `nn.spatial_transformer.SpatialTransformer`
     (2)  $L_{realistic} = E[\log D(y)] + E[\log(1 - D(G(I_b(x))))] + \| I_b(x) - G(I_b(x)) \|_1$
          `Realistic.generator_loss` and `Realistic.discriminator_loss`
     (3)  $L_{Abn2Nor} = E[\log D(y)] + E[\log(1 - D(G(x)))] + \| G_{realistic}(I_b(x)) - G(x) \|_1$
@@ -41,12 +41,17 @@ from cxrtut.losses.adversarial import (
     non_saturating_discriminator_loss,
     non_saturating_generator_loss,
 )
+from cxrtut.losses.perceptual import euclidean_loss, perceptual_loss
+from cxrtut.nn.backbones import stages
 from cxrtut.nn.initialisation import initialise_normal
 from cxrtut.nn.instance_norm import InstanceNorm2d
 from cxrtut.nn.patchgan import PatchGAN
 from cxrtut.nn.residual_attention import KINDS
 from cxrtut.nn.resnet_generator import ResNetGenerator
+from cxrtut.nn.spatial_transformer import warp
 from cxrtut.randomness import generator as random_numbers
+
+DETECTORS = ("dagger", "small")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +64,13 @@ class Config:
     residual_blocks: int = 9  # 3.1
     patch_halvings: int = 3  # 3.1: "70x70 PatchGANs"
     neighbours: int = 1  # 3.2: "k = 1"
+    annotated: int = 6012  # 3: images with boxes that are learnt from, at most; all of them
+    healthy: int = 8851  # 3: normal ones, all of them
+    # Eq. (1)
+    features_steps: int = 5000  # † of the classifier whose features Eq. (1) compares
+    features_width: int = 64  # † its first channels
+    alignment_steps: int = 10_000  # †
+    alignment_learning_rate: float = 1e-3  # † SGD with a momentum of .9, as in Disease masks
     lambda_l1: float = 100.0  # † Eqs. (2) and (3) print no weight
     lambda_identity: float = 50.0  # † see `AbnormalToNormal`
     learning_rate: float = 2e-4  # 3.2
@@ -68,6 +80,9 @@ class Config:
     realistic_steps: int = 150_000  # † 50 passes over the abnormal images, of Eq. (2)
     steps: int = 150_000  # † as many of Eq. (3)
     # The detector, and both by turns
+    detector: str = "dagger"  # 3.1, "RetinaNet-dagger"; `small` on a CPU
+    imagenet: bool = True  # 3.1, of the encoder of RetinaNet-dagger
+    detector_steps: int = 36_000  # † about 16 passes, as in [6]
     attention: str = "residual"  # † F (1 + A); `product` is F A
     detector_epochs: int = 2  # Table 3, the best: "2:2"
     generator_epochs: int = 2
@@ -84,8 +99,13 @@ class Config:
         for name in ("batch_size", "detector_batch_size"):
             if (value := getattr(self, name)) < 2 or value % 2:
                 raise ValueError(f"{name}: expected an even number, got {value}")
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours: expected 1 or more, got {self.neighbours}")
+        for name in ("neighbours", "annotated", "healthy"):
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name}: expected 1 or more, got {value}")
+        if self.detector not in DETECTORS:
+            raise ValueError(
+                f"detector: expected one of {', '.join(DETECTORS)}, got {self.detector!r}"
+            )
         if self.attention not in KINDS:
             raise ValueError(
                 f"attention: expected one of {', '.join(KINDS)}, got {self.attention!r}"
@@ -98,6 +118,73 @@ class Config:
 
 
 PAPER = Config()
+# One T4, planned for half an hour, not run yet: the paper's generator at 128 px, a small detector.
+COLAB = replace(
+    PAPER, size=128, batch_size=8, features_steps=500, features_width=16, alignment_steps=1000,
+    realistic_steps=2000, steps=4000, detector="small", detector_steps=2000,
+    detector_learning_rate=1e-3, generator_learning_rate=2e-5, detector_batch_size=8,
+    annotated=1000, healthy=2000, imagenet=False,
+)  # fmt: skip
+# Two CPU cores, not run yet: small networks on few images of 64 px.
+CPU = replace(
+    COLAB, size=64, base=16, residual_blocks=3, patch_halvings=2, features_steps=300,
+    alignment_steps=400, alignment_learning_rate=1e-2, realistic_steps=400, steps=1500,
+    detector_steps=400, annotated=150, healthy=300,
+)  # fmt: skip
+# Two CPU cores, a minute: the same networks, which have just begun to learn.
+SMOKE = replace(
+    CPU, features_steps=40, alignment_steps=40, realistic_steps=40, steps=80, detector_steps=60
+)
+
+
+class Alignment:
+    r"""The spatial transformer $T_\theta$, trained on Eq. (1).
+
+    Reading (loss, what is aligned with what): The text has the distance "between transformed and
+        input images", the equation that to the reference R.
+        Here: It is the equation.
+        Why: The image that is nearest to the input is the input.
+
+    Reading (loss, means): The norms are sums over pixels and over features.
+        Here: They are means, as in Disease masks, whose losses these are.
+        Why: A sum over pixels would be thousands of times the other term.
+    """
+
+    n_uniforms = 0
+
+    def __init__(
+        self,
+        config: Config,
+        aligner: nn.Module,
+        features: nn.Module,
+        reference: Float[Tensor, "1 C H W"],
+    ) -> None:
+        """
+        Args:
+            config: of the run.
+            aligner: images to matrices, at first the identity; on its device, as all the others.
+            features: of f; its stages are compared, and it is left as it is.
+            reference: R.
+        """
+        self.features, self.reference = features.eval().requires_grad_(False), reference
+        with torch.no_grad():
+            self.wanted = stages(features, reference)
+        self.networks: dict[str, nn.Module] = {"aligner": aligner}
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
+            "aligner": torch.optim.SGD(
+                aligner.parameters(), config.alignment_learning_rate, momentum=0.9
+            )
+        }
+
+    def phases(self, step: int, epoch: int) -> Iterator[Phase]:
+        yield Phase("align", ("aligner",), self.loss)
+
+    def loss(self, batch: Batch) -> tuple[Tensor, Terms]:
+        """Eq. (1)."""
+        aligned = warp(batch.image, self.networks["aligner"](batch.image))
+        perceptual = perceptual_loss(self.wanted, stages(self.features, aligned))
+        distance = euclidean_loss(self.reference, aligned)
+        return perceptual + distance, {"perceptual": perceptual, "distance": distance}
 
 
 def make_networks(config: Config, seed: int, name: str) -> dict[str, nn.Module]:

@@ -42,6 +42,10 @@ SETTINGS = {
         "size=32", "base=4", "halvings=4", "patch_halvings=1", "batch_size=4", "steps=2",
         "detector_steps=2", "detector_batch_size=4", "annotated=12", "healthy=8", "synthetic=6",
     ),
+    "granet": (
+        "size=32", "base=4", "residual_blocks=1", "batch_size=4", "features_width=4", "steps=1",
+        "features_steps=1", "alignment_steps=1", "realistic_steps=1", "detector_steps=1",
+    ),
 }  # fmt: skip
 HOW = {
     paper: How(settings=settings, source=Source(images=80), callbacks=None)

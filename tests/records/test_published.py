@@ -24,7 +24,7 @@ def test_a_paper_has_tables_with_a_place_and_numbers_and_says_where_it_is_printe
 def test_a_paper_without_numbers_is_named_with_those_that_have_some():
     with pytest.raises(
         FileNotFoundError,
-        match=r"no numbers of 'x'.*biomarker, disease_masks, pillet_gan, pix2pix$",
+        match=r"no numbers of 'x'.*biomarker, disease_masks, granet, pillet_gan, pix2pix$",
     ):
         published("x")
 

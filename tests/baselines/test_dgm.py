@@ -1,5 +1,6 @@
 """DGM: its networks by number, its losses by hand, and what both public codes get wrong."""
 
+from collections import OrderedDict
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from baselines.translating import domain_batch
 from torch import nn
 
-from cxrtut.baselines.dgm import DGM, to_healthy, total_variation
+from cxrtut.baselines.dgm import DGM, DisentangledInput, to_healthy, total_variation
 from cxrtut.baselines.pseudo_healthy import PseudoHealthy
 from cxrtut.data.sample import normal
 from cxrtut.engine.task import Task, check_task
@@ -144,3 +145,23 @@ def test_as_a_system_it_gives_the_normal_image():
     answer = system.predict(x)
     assert torch.allclose(answer.image, expected, atol=1e-6)
     assert torch.allclose(answer.heatmap[:, 0], (x - expected).abs()[:, 0], atol=1e-6)
+
+
+def test_a_detector_sees_the_image_the_normal_one_and_the_residue():
+    G = DisentangledGenerator(1, 2, 2).eval()
+    seen = []
+
+    class Backbone(nn.Module):
+        out_channels, strides = 8, (4,)
+
+        def forward(self, x):
+            seen.append(x)
+            return OrderedDict({"4": x})
+
+    both = DisentangledInput(Backbone(), G)
+    x = torch.rand(2, 1, 16, 16)
+    with torch.no_grad():
+        N, R, _ = G(x)
+        both(x)
+    assert torch.equal(seen[0], torch.cat((x, N, R), 1))
+    assert not list(both.parameters()) and (both.out_channels, both.strides) == (8, (4,))

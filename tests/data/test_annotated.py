@@ -1,5 +1,7 @@
 """Boxes one by one, and boxes drawn where there are none."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from cxrtut.data.annotated import (
     together,
     with_all_boxes,
     with_boxes_drawn,
+    with_twins,
 )
 from cxrtut.data.phantom import ChestPhantom
 from cxrtut.data.phantom.storage import in_memory
@@ -109,3 +112,14 @@ def test_stores_together_are_one_with_boxes_padded_to_the_most(split):
             assert torch.equal(ours.image, theirs.image)
             for one, other in zip(ours.boxes_of(0), theirs.boxes_of(0), strict=True):
                 assert torch.equal(one, other)
+
+
+def test_healthy_twins_stay_where_all_stores_have_them(split):
+    first, second = (
+        replace(of, healthy=of.images // 2)
+        for of in (with_all_boxes(split, split.test[:20]), one_box_each(split, "test"))
+    )
+    both = with_twins(first, second)
+    assert torch.equal(both.healthy, torch.cat((first.healthy, second.healthy)))
+    assert both.boxes.shape[1] == first.boxes.shape[1] > second.boxes.shape[1]
+    assert together(first, second).healthy is None

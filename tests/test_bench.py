@@ -31,9 +31,20 @@ NAMED = [
     ),
     "pillet_gan smoke, main, 64 px",
     *(f"pix2pix smoke, {stage}, 96 px" for stage in ("Pix2Pix-N", "main")),
+    *(
+        f"granet smoke, {stage}, 64 px"
+        for stage in (
+            "features",
+            "aligner",
+            "realistic",
+            "abnormal to normal",
+            "realistic abnormal",
+            "main",
+        )
+    ),
 ]
 # Of a training step
-IMAGES = dict(zip(NAMED[-9:], (16, 16, 32, 16, 32, 32, 8, 8, 8), strict=True))
+IMAGES = dict(zip(NAMED[-15:], (16, 16, 32, 16, 32, 32, *(8,) * 9), strict=True))
 
 
 def a_copy(path):

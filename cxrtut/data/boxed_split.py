@@ -69,7 +69,8 @@ def split_boxed(
         dtype=bool,
     )
     used = np.union1d(with_box, normal)
-    title = name or f"{len(classes)} diseases with boxes ({store.source})"
+    diseases = "1 disease" if len(classes) == 1 else f"{len(classes)} diseases"
+    title = name or f"{diseases} with boxes ({store.source})"
     return _made(title, shown, used[~out[used]], used[out[used]], identity or identity_of(store))
 
 

@@ -1,8 +1,9 @@
 """The tables of the GRANet paper: Tables 1 and 2 (detectors), Table 3 (turns) and Fig. 3
 (generators), and our controls.
 
-All detectors of a run see the same images in the same order, are changed by the same augmentation,
-and move on equally many batches, whatever a generator does besides. A half of each batch is normal.
+All detectors of a run learn from the same images, with the same augmentation, half of each batch
+normal. By turns a detector moves on about as many batches as alone: turns are whole epochs, and the
+last one may be cut off.
 """
 
 from __future__ import annotations

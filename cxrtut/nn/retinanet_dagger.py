@@ -81,6 +81,7 @@ class SEResNeXtPyramid(nn.Module):
         self.p7 = nn.Conv2d(n, n, 3, 2, 1)
         for part in (self.lateral, self.smooth, self.p6, self.p7):
             begin(part)
+        self.train()  # so that batch norms are in evaluation mode from the start
 
     def train(self, mode: bool = True) -> SEResNeXtPyramid:
         """Batch norms stay in evaluation mode: batches are small."""
@@ -267,6 +268,8 @@ class RetinaNetDagger(nn.Module):
         from torchvision.models.detection._utils import BoxCoder
         from torchvision.ops import box_iou
 
+        # Half precision cannot tell 1 - 1e-4 from 1
+        logits, offsets = logits.float(), offsets.float()
         coder, of_classes, of_boxes = BoxCoder(OFFSETS), [], []
         for image_logits, image_offsets, target in zip(logits, offsets, targets, strict=True):
             boxes, labels = target["boxes"], target["labels"]

@@ -88,6 +88,9 @@ def test_answers_stand_in_the_order_of_the_anchors():
 
 def test_the_norms_of_the_encoder_stay_as_they_came(published):
     norms = [m for m in published.backbone.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    fresh = SEResNeXtPyramid()
+    assert fresh.training
+    assert not any(m.training for m in fresh.modules() if isinstance(m, nn.BatchNorm2d))
     published.train()
     assert norms and published.training and not any(norm.training for norm in norms)
 
@@ -129,6 +132,18 @@ def test_the_classification_loss_is_torchvisions_focal_loss_over_the_positive_an
     away = (offsets[0, positive] - right).abs()
     by_hand = torch.where(away < 1 / 9, 4.5 * away**2, away - 1 / 18).mean()
     assert found["bbox_regression"].item() == pytest.approx(by_hand.item(), rel=1e-5)
+
+
+def test_a_sure_mistake_has_a_finite_loss_in_half_precision():
+    network = small()
+    anchors = grid_anchors([(8, 8)], [4], [8.0], CPU)
+    wrong = torch.full((1, len(anchors), 2), 8.0, dtype=torch.bfloat16)
+    found = network.losses(wrong, torch.zeros(1, len(anchors), 4), anchors, [target([], [])])
+    exact = network.losses(
+        wrong.float(), torch.zeros(1, len(anchors), 4), anchors, [target([], [])]
+    )
+    assert found["classification"].isfinite()
+    assert found["classification"].item() == pytest.approx(exact["classification"].item())
 
 
 def test_images_without_a_box_have_a_loss_and_move_the_answers():

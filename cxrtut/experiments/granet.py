@@ -49,12 +49,13 @@ from cxrtut.experiments.granet_stages import (
 from cxrtut.experiments.run import Run
 from cxrtut.experiments.source import Source
 from cxrtut.nn.dgm import DisentangledGenerator, PatchScores
+from cxrtut.nn.initialisation import initialise_normal
 from cxrtut.nn.instance_norm import InstanceNorm2d
 from cxrtut.nn.munit import MunitDiscriminator, MunitGenerator
 from cxrtut.nn.patchgan import PatchGAN
 from cxrtut.nn.resnet_generator import ResNetGenerator
 from cxrtut.papers.granet import COLAB, CPU, PAPER, SMOKE, Config, GRANet, make_networks
-from cxrtut.randomness import seeded
+from cxrtut.randomness import generator, seeded
 
 IMAGES = 2048  # simulated ones, unless the source says another number
 VALIDATION = 0.5  # of the held-out patients: a score is chosen on them
@@ -235,6 +236,9 @@ def make_generators(name: str, config: Config, seed: int) -> dict[str, nn.Module
             }
             for k in ("normal_discriminator", "abnormal_discriminator"):
                 made[k] = PatchGAN(c.channels, c.base, c.patch_halvings, InstanceNorm2d)
+            draw = generator("granet", name, seed)
+            for network in made.values():
+                initialise_normal(network, 0.02, draw)  # as in CycleGAN's public code
             return made
         if name == "MUNIT":
             pair = [MunitGenerator(c.channels, c.base) for _ in range(2)]

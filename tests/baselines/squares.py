@@ -3,6 +3,7 @@
 import torch
 
 from cxrtut.data.sample import Batch
+from cxrtut.metrics.detection import iou_matrix
 
 
 def batch_of(boxes, labels):
@@ -39,3 +40,14 @@ class Squares:
 
     def steps_per_epoch(self, batch_size):
         return 10
+
+
+def check_that_it_finds(system, source):
+    """The surest box of each square has its class, and overlaps it by more than half."""
+    batch = next(source.batches(batch_size=9, seed=5))
+    found = system.predict(batch.image)
+    for i in range(9):
+        boxes, labels = batch.boxes_of(i)
+        if len(labels):  # every third image has none
+            assert found.scores[i].argmax() == labels[0] == found.boxes[i].labels[0]
+            assert iou_matrix(found.boxes[i].boxes[:1], boxes)[0, 0] > 0.5

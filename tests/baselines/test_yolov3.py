@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from baselines.squares import Squares
+from baselines.squares import Squares, check_that_it_finds
 
 from cxrtut.baselines.box_detector import BoxDetector, DetectionTask
 from cxrtut.baselines.pyolo import Excitation, PYolo
@@ -161,13 +161,7 @@ def test_it_learns_two_classes_and_where_they_are(kind):
     task = DetectionTask(network, learning_rate=3e-3, first=0)
     train(task, Larger(), steps=150, batch_size=9)
     system = BoxDetector(network, ("bright", "dark"), size=64, channels=1, first=0)
-    batch = next(Larger().batches(batch_size=9, seed=5))
-    found = system.predict(batch.image)
-    for i in range(9):
-        boxes, labels = batch.boxes_of(i)
-        if len(labels):  # every third image has none
-            assert found.scores[i].argmax() == labels[0] == found.boxes[i].labels[0]
-            assert iou_matrix(found.boxes[i].boxes[:1], boxes)[0, 0] > 0.5
+    check_that_it_finds(system, Larger())
 
 
 def test_pyolo_is_dilated_and_its_maps_are_excited():

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
-from baselines.squares import Squares
+from baselines.squares import Squares, check_that_it_finds
 from torch import nn
 
 from cxrtut.baselines.box_detector import BoxDetector, DetectionTask
 from cxrtut.engine.loop import train
-from cxrtut.metrics.detection import iou_matrix
 from cxrtut.nn.pyramids import SmallPyramid
 from cxrtut.nn.residual_attention import AttendedBackbone
 from cxrtut.nn.retinanet import OFFSETS, retinanet
@@ -96,13 +95,7 @@ def test_it_learns_two_classes_and_where_they_are():
     task = DetectionTask(network, learning_rate=2e-3, first=0)
     train(task, Squares(), steps=80, batch_size=9)
     system = BoxDetector(network, ("bright", "dark"), size=32, channels=1, first=0)
-    batch = next(Squares().batches(batch_size=9, seed=5))
-    found = system.predict(batch.image)
-    for i in range(9):
-        boxes, labels = batch.boxes_of(i)
-        if len(labels):  # every third image has none
-            assert found.scores[i].argmax() == labels[0] == found.boxes[i].labels[0]
-            assert iou_matrix(found.boxes[i].boxes[:1], boxes)[0, 0] > 0.5
+    check_that_it_finds(system, Squares())
 
 
 def test_an_attended_backbone_fits_in():

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from baselines.squares import Squares
+from baselines.squares import Squares, check_that_it_finds
 from torch import nn
 from torchvision.models.detection._utils import BoxCoder
 from torchvision.ops import sigmoid_focal_loss
@@ -237,13 +237,7 @@ def test_it_learns_two_classes_and_where_they_are():
     task = DetectionTask(network, learning_rate=2e-3, first=0)
     train(task, Squares(), steps=100, batch_size=9)
     system = BoxDetector(network, ("bright", "dark"), size=32, channels=1, first=0)
-    batch = next(Squares().batches(batch_size=9, seed=5))
-    found = system.predict(batch.image)
-    for i in range(9):
-        boxes, labels = batch.boxes_of(i)
-        if len(labels):  # every third image has none
-            assert found.scores[i].argmax() == labels[0] == found.boxes[i].labels[0]
-            assert iou_matrix(found.boxes[i].boxes[:1], boxes)[0, 0] > 0.5
+    check_that_it_finds(system, Squares())
 
 
 @pytest.mark.parametrize(

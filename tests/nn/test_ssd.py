@@ -3,11 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from baselines.squares import Squares
+from baselines.squares import Squares, check_that_it_finds
 
 from cxrtut.baselines.box_detector import BoxDetector, DetectionTask
 from cxrtut.engine.loop import train
-from cxrtut.metrics.detection import iou_matrix
 from cxrtut.nn.pyramids import SmallStages
 from cxrtut.nn.ssd import small_ssd, ssd300
 
@@ -68,13 +67,7 @@ def test_it_learns_two_classes_and_where_they_are():
     detector = small(scales=(0.35, 0.5, 0.7))
     train(DetectionTask(detector, learning_rate=2e-3), Squares(), steps=150, batch_size=9)
     system = BoxDetector(detector, ("bright", "dark"), size=32, channels=1)
-    batch = next(Squares().batches(batch_size=9, seed=5))
-    found = system.predict(batch.image)
-    for i in range(9):
-        boxes, labels = batch.boxes_of(i)
-        if len(labels):  # every third image has none
-            assert found.scores[i].argmax() == labels[0] == found.boxes[i].labels[0]
-            assert iou_matrix(found.boxes[i].boxes[:1], boxes)[0, 0] > 0.5
+    check_that_it_finds(system, Squares())
 
 
 @pytest.mark.parametrize(
